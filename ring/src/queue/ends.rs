@@ -1,0 +1,250 @@
+//! The four typed ends of a ring, with the sleeping handshake on both queues (clauses WAKE-1 to WAKE-3).
+
+use super::{CompletionQueue, Consumer, Producer, RingMemory, RingWord, SubmissionQueue};
+use crate::abi::{Cqe, RingFlags, Sqe};
+use crate::atomic::{Atomics, Word};
+
+/// The SQ is full; here is your SQE back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full<T>(pub T);
+
+/// Raises our flag before sleeping. The caller must look for work once more after this and before it sleeps.
+#[inline]
+fn raise<M: RingMemory>(memory: &M, ours: RingWord, keep: RingFlags) {
+    memory
+        .word(ours)
+        .store_relaxed(RingFlags::NEED_WAKEUP.with(keep).bits());
+    // Partner: the fence in `peer_sleeps`. Either it sees the flag, or we see what it published.
+    <M::Atomics as Atomics>::fence_full();
+}
+
+/// Whether the other side must be woken for what we have just published.
+#[inline]
+fn peer_sleeps<M: RingMemory>(memory: &M, theirs: RingWord) -> bool {
+    // Partner: the fence in `raise`.
+    <M::Atomics as Atomics>::fence_full();
+    memory.word(theirs).load_relaxed() & RingFlags::NEED_WAKEUP.bits() != 0
+}
+
+/// The client's producing end.
+#[derive(Debug)]
+pub struct Submitter<M>(Producer<M, SubmissionQueue>);
+
+impl<M: RingMemory> Submitter<M> {
+    /// Writes an SQE, to be made visible by [`Submitter::publish`].
+    #[inline]
+    pub fn push(&mut self, sqe: &Sqe) -> Result<(), Full<Sqe>> {
+        if self.0.push(sqe) {
+            Ok(())
+        } else {
+            Err(Full(*sqe))
+        }
+    }
+
+    /// Writes as many as fit and returns how many.
+    pub fn push_batch(&mut self, sqes: &[Sqe]) -> usize {
+        sqes.iter().take_while(|sqe| self.0.push(sqe)).count()
+    }
+
+    /// Publishes the batch. `true`: the engine sleeps, ring its doorbell.
+    #[inline]
+    #[must_use = "a sleeping engine needs its doorbell rung"]
+    pub fn publish(&mut self) -> bool {
+        self.0.publish() && peer_sleeps(self.0.memory(), RingWord::EngineFlags)
+    }
+
+    /// Room for SQEs.
+    pub fn free(&mut self) -> u32 {
+        self.0.free()
+    }
+
+    /// Whether the engine has closed the ring: nothing more will be taken.
+    pub fn closed(&self) -> bool {
+        // Acquire: pairs with the release in `Submissions::close`.
+        self.0.memory().word(RingWord::EngineFlags).load_acquire() & RingFlags::CLOSED.bits() != 0
+    }
+}
+
+/// The client's consuming end.
+#[derive(Debug)]
+pub struct Completer<M>(Consumer<M, CompletionQueue>);
+
+impl<M: RingMemory> Completer<M> {
+    /// Takes one CQE.
+    #[inline]
+    pub fn reap_one(&mut self) -> Option<Cqe> {
+        let cqe = self.0.peek(0)?;
+        self.0.advance(1);
+        Some(cqe)
+    }
+
+    /// Hands up to `most` CQEs to `each` and gives their slots back at once; returns how many.
+    #[inline]
+    pub fn reap(&mut self, most: u32, mut each: impl FnMut(Cqe)) -> u32 {
+        let mut count = 0;
+        while count < most {
+            match self.0.peek(count) {
+                Some(cqe) => each(cqe),
+                None => break,
+            }
+            count += 1;
+        }
+        self.0.advance(count);
+        count
+    }
+
+    /// CQEs waiting.
+    #[inline]
+    pub fn available(&mut self) -> u32 {
+        self.0.available()
+    }
+
+    /// Says that this side is about to sleep on the CQ's tail. `Some(tail)`: sleep while the word is `tail`. `None`:
+    /// CQEs are there, do not sleep. Call [`Completer::awake`] afterwards either way.
+    pub fn prepare_sleep(&mut self) -> Option<u32> {
+        raise(self.0.memory(), RingWord::ClientFlags, RingFlags::NONE);
+        let tail = self.0.memory().word(RingWord::CqTail).load_acquire();
+        if self.0.available() == 0 {
+            Some(tail)
+        } else {
+            None
+        }
+    }
+
+    /// Lowers the flag.
+    pub fn awake(&mut self) {
+        self.0.memory().word(RingWord::ClientFlags).store_relaxed(0);
+    }
+
+    /// Where the ring lies.
+    pub fn memory(&self) -> &M {
+        self.0.memory()
+    }
+}
+
+/// The engine's consuming end.
+#[derive(Debug)]
+pub struct Submissions<M>(Consumer<M, SubmissionQueue>);
+
+impl<M: RingMemory> Submissions<M> {
+    /// Copies the SQE `ahead` of the head.
+    #[inline]
+    pub fn peek(&mut self, ahead: u32) -> Option<Sqe> {
+        self.0.peek(ahead)
+    }
+
+    /// Gives slots back.
+    #[inline]
+    pub fn advance(&mut self, count: u32) {
+        self.0.advance(count);
+    }
+
+    /// SQEs waiting.
+    #[inline]
+    pub fn available(&mut self) -> u32 {
+        self.0.available()
+    }
+
+    /// Says that the engine is about to sleep; `false` when there is work after all. [`Submissions::awake`] afterwards.
+    pub fn prepare_sleep(&mut self) -> bool {
+        raise(self.0.memory(), RingWord::EngineFlags, RingFlags::NONE);
+        self.0.available() == 0
+    }
+
+    /// Raises the flag although SQEs may wait: for an engine that cannot take them before the client reaps.
+    pub fn raise_flag(&mut self) {
+        raise(self.0.memory(), RingWord::EngineFlags, RingFlags::NONE);
+    }
+
+    /// Lowers the flag.
+    pub fn awake(&mut self) {
+        self.0.memory().word(RingWord::EngineFlags).store_relaxed(0);
+    }
+
+    /// Tells the client that nothing more is taken.
+    pub fn close(&mut self) {
+        let bits = RingFlags::CLOSED.with(RingFlags::NEED_WAKEUP).bits();
+        // Release: pairs with the acquire in `Submitter::closed`; CQEs published before are visible to it.
+        self.0
+            .memory()
+            .word(RingWord::EngineFlags)
+            .store_release(bits);
+    }
+}
+
+/// The engine's producing end.
+#[derive(Debug)]
+pub struct Completions<M>(Producer<M, CompletionQueue>);
+
+impl<M: RingMemory> Completions<M> {
+    /// Writes a CQE, to be made visible by [`Completions::publish`].
+    #[inline]
+    pub fn push(&mut self, cqe: &Cqe) -> Result<(), Full<Cqe>> {
+        if self.0.push(cqe) {
+            Ok(())
+        } else {
+            Err(Full(*cqe))
+        }
+    }
+
+    /// Publishes the batch. `true`: the client sleeps on its CQ, wake it.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        self.0.publish() && peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
+    /// Room for CQEs, counting unpublished ones as taken.
+    #[inline]
+    pub fn free(&mut self) -> u32 {
+        self.0.free()
+    }
+
+    /// Where the ring lies.
+    pub fn memory(&self) -> &M {
+        self.0.memory()
+    }
+}
+
+/// What a client holds of a ring.
+#[derive(Debug)]
+pub struct Client<M> {
+    /// Towards the engine.
+    pub submitter: Submitter<M>,
+    /// From the engine.
+    pub completer: Completer<M>,
+}
+
+/// What an engine's host holds of a ring.
+#[derive(Debug)]
+pub struct Engine<M> {
+    /// From the client.
+    pub submissions: Submissions<M>,
+    /// Towards the client.
+    pub completions: Completions<M>,
+}
+
+impl<M: RingMemory> Client<M> {
+    /// The client's ends over fresh memory; there must be one client a ring.
+    pub fn new(memory: M) -> Self
+    where
+        M: Clone,
+    {
+        Client {
+            submitter: Submitter(Producer::new(memory.clone())),
+            completer: Completer(Consumer::new(memory)),
+        }
+    }
+}
+
+impl<M: RingMemory> Engine<M> {
+    /// The engine's ends over fresh memory; there must be one engine a ring.
+    pub fn new(memory: M) -> Self
+    where
+        M: Clone,
+    {
+        Engine {
+            submissions: Submissions(Consumer::new(memory.clone())),
+            completions: Completions(Producer::new(memory)),
+        }
+    }
+}

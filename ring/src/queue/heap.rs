@@ -1,0 +1,156 @@
+//! A ring in this process's own memory: what the embedded host and tests use.
+
+use super::{Client, Engine, MappedRing};
+use crate::abi::RingLayout;
+use core::ptr::NonNull;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::sync::Arc;
+
+/// Page-aligned zeroed memory.
+#[derive(Debug)]
+pub struct Pages {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: `Pages` owns plain memory and gives no access to it by itself.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes.max(4096), 4096)
+            .expect("ring areas are a few MiB at most");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => Pages { start, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, freed once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// A ring on the heap.
+pub type HeapRing = MappedRing<[Pages; 2]>;
+
+impl HeapRing {
+    /// Both sides of a fresh ring.
+    pub fn pair(layout: RingLayout) -> (Client<Arc<HeapRing>>, Engine<Arc<HeapRing>>) {
+        let pages = [
+            Pages::new(layout.client_bytes()),
+            Pages::new(layout.engine_bytes()),
+        ];
+        let (client, engine) = (pages[0].start, pages[1].start);
+        // SAFETY: the areas are as long as the layout says, page-aligned, live as long as `pages`, which the ring
+        // owns (moving the array does not move the heap memory), and nothing else refers to them.
+        let ring = Arc::new(unsafe { MappedRing::new(client, engine, layout, pages) });
+        ring.identify();
+        (Client::new(ring.clone()), Engine::new(ring))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{Cqe, Sqe};
+    use crate::atomic::Word;
+    use crate::queue::{Full, RingMemory, RingWord};
+
+    fn sqe(user_data: u64) -> Sqe {
+        Sqe {
+            user_data,
+            ..Sqe::default()
+        }
+    }
+
+    #[test]
+    fn ring_4_nothing_is_visible_before_publish_and_a_full_queue_hands_the_sqe_back() {
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
+        for n in 0..4 {
+            client.submitter.push(&sqe(n)).unwrap();
+        }
+        assert_eq!(client.submitter.push(&sqe(4)), Err(Full(sqe(4))));
+        assert!(engine.submissions.peek(0).is_none());
+        assert!(!client.submitter.publish(), "the engine is awake");
+        assert_eq!(
+            (0..5)
+                .filter_map(|n| engine.submissions.peek(n))
+                .map(|s| s.user_data)
+                .sum::<u64>(),
+            6
+        );
+        engine.submissions.advance(4);
+        assert_eq!(client.submitter.free(), 4);
+    }
+
+    #[test]
+    fn ring_7_lying_indices_move_nothing() {
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
+        client.submitter.push(&sqe(1)).unwrap();
+        let _ = client.submitter.publish();
+        let memory = client.completer.memory().clone();
+        assert_eq!(engine.submissions.available(), 1);
+        for lie in [5, 0x8000_0000, u32::MAX] {
+            memory.word(RingWord::SqTail).store_relaxed(lie);
+            assert_eq!(
+                engine.submissions.available(),
+                1,
+                "tail {lie} is more than the queue holds"
+            );
+        }
+        engine.completions.push(&Cqe::new(1, 0)).unwrap();
+        engine.completions.publish();
+        assert_eq!(engine.completions.free(), 15);
+        for lie in [2, 17, u32::MAX] {
+            memory.word(RingWord::CqHead).store_relaxed(lie);
+            assert_eq!(
+                engine.completions.free(),
+                15,
+                "head {lie} is beyond what was published"
+            );
+        }
+    }
+
+    #[test]
+    fn ring_5_counts_wrap_through_u32() {
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
+        for round in 0..100u64 {
+            for n in 0..3 {
+                client.submitter.push(&sqe(round * 3 + n)).unwrap();
+            }
+            let _ = client.submitter.publish();
+            for n in 0..3 {
+                assert_eq!(
+                    engine.submissions.peek(n).unwrap().user_data,
+                    round * 3 + u64::from(n)
+                );
+            }
+            engine.submissions.advance(3);
+        }
+    }
+
+    #[test]
+    fn wake_1_a_sleeper_is_reported_to_the_publisher() {
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
+        assert!(engine.submissions.prepare_sleep());
+        client.submitter.push(&sqe(1)).unwrap();
+        assert!(client.submitter.publish(), "the engine sleeps");
+        assert!(!engine.submissions.prepare_sleep(), "an SQE waits");
+        engine.submissions.awake();
+        client.submitter.push(&sqe(2)).unwrap();
+        assert!(!client.submitter.publish());
+
+        assert_eq!(client.completer.prepare_sleep(), Some(0));
+        engine.completions.push(&Cqe::new(1, 0)).unwrap();
+        assert!(engine.completions.publish(), "the client sleeps");
+        assert_eq!(client.completer.prepare_sleep(), None);
+    }
+}

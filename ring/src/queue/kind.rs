@@ -1,0 +1,96 @@
+//! What differs between the SQ and the CQ: entry type and words.
+
+use super::{RingMemory, RingWord};
+use crate::abi::{Cqe, Sqe};
+use crate::atomic::Atomics;
+
+/// A fixed-size entry, moved as relaxed 64-bit words so that a racing writer is never undefined behaviour.
+pub trait Entry: Copy {
+    /// 64-bit words of one entry.
+    const WORDS: usize;
+    /// Hands each word to `store`, first to last.
+    fn store(&self, store: impl FnMut(usize, u64));
+    /// Takes each word from `load`, once.
+    fn load(load: impl FnMut(usize) -> u64) -> Self;
+}
+
+macro_rules! entry {
+    ($entry:ty) => {
+        impl Entry for $entry {
+            const WORDS: usize = <$entry>::WORDS;
+
+            #[inline(always)]
+            fn store(&self, mut store: impl FnMut(usize, u64)) {
+                for (index, word) in self.to_words().into_iter().enumerate() {
+                    store(index, word);
+                }
+            }
+
+            #[inline(always)]
+            fn load(mut load: impl FnMut(usize) -> u64) -> Self {
+                let mut words = [0; <$entry>::WORDS];
+                for (index, word) in words.iter_mut().enumerate() {
+                    *word = load(index);
+                }
+                Self::from_words(words)
+            }
+        }
+    };
+}
+
+entry!(Sqe);
+entry!(Cqe);
+
+/// Which of a ring's two queues.
+pub trait QueueKind {
+    /// What it carries.
+    type Entry: Entry;
+    /// The word that counts entries published.
+    const TAIL: RingWord;
+    /// The word that counts entries consumed.
+    const HEAD: RingWord;
+    /// Entries, a power of two.
+    fn entries<M: RingMemory>(memory: &M) -> u32;
+    /// A word of the entries.
+    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64;
+}
+
+/// Client to engine.
+#[derive(Clone, Copy, Debug)]
+pub struct SubmissionQueue;
+
+impl QueueKind for SubmissionQueue {
+    type Entry = Sqe;
+    const TAIL: RingWord = RingWord::SqTail;
+    const HEAD: RingWord = RingWord::SqHead;
+
+    #[inline]
+    fn entries<M: RingMemory>(memory: &M) -> u32 {
+        memory.sq_entries()
+    }
+
+    #[inline]
+    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
+        memory.sq_entry_word(index)
+    }
+}
+
+/// Engine to client.
+#[derive(Clone, Copy, Debug)]
+pub struct CompletionQueue;
+
+impl QueueKind for CompletionQueue {
+    type Entry = Cqe;
+    const TAIL: RingWord = RingWord::CqTail;
+    const HEAD: RingWord = RingWord::CqHead;
+
+    #[inline]
+    fn entries<M: RingMemory>(memory: &M) -> u32 {
+        memory.cq_entries()
+    }
+
+    #[inline]
+    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
+        memory.cq_entry_word(index)
+    }
+}

@@ -1,0 +1,123 @@
+//! A ring over mapped memory. All of the crate's pointer arithmetic is here.
+
+use super::{RingMemory, RingWord};
+use crate::abi::{ABI_VERSION, ClientArea, Cqe, EngineArea, RING_MAGIC, RingLayout, Sqe};
+use crate::atomic::Native;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Two areas of memory laid out by clause RING-1, and what keeps them mapped.
+#[derive(Debug)]
+pub struct MappedRing<O> {
+    /// At least `layout.client_bytes()`, 128-byte aligned, valid while `owner` lives.
+    client: NonNull<u8>,
+    /// At least `layout.engine_bytes()`, 128-byte aligned, valid while `owner` lives.
+    engine: NonNull<u8>,
+    layout: RingLayout,
+    /// Keeps both areas mapped.
+    owner: O,
+}
+
+// SAFETY: the areas are only ever touched through atomics, from any thread; `owner` is moved or shared as `O` allows.
+unsafe impl<O: Send> Send for MappedRing<O> {}
+// SAFETY: as above; `&MappedRing` gives out nothing but references to atomics and `&O`.
+unsafe impl<O: Sync> Sync for MappedRing<O> {}
+
+impl<O> MappedRing<O> {
+    /// Takes two areas.
+    ///
+    /// # Safety
+    /// Both areas must be at least as long as `layout` says, 128-byte aligned, mapped readable (and writable, for the
+    /// side that writes them) for as long as `owner` lives, not moved by moving `owner`, and accessed by nobody else
+    /// in this process except through atomics.
+    pub unsafe fn new(
+        client: NonNull<u8>,
+        engine: NonNull<u8>,
+        layout: RingLayout,
+        owner: O,
+    ) -> Self {
+        MappedRing {
+            client,
+            engine,
+            layout,
+            owner,
+        }
+    }
+
+    /// What keeps the memory.
+    pub fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    /// Writes the identification words of the engine's area; the engine's side does it once, before the client looks.
+    pub fn identify(&self) {
+        let words = [
+            (EngineArea::MAGIC, RING_MAGIC),
+            (EngineArea::VERSION, ABI_VERSION),
+            (EngineArea::SQ_ENTRIES, self.layout.sq_entries),
+            (EngineArea::CQ_ENTRIES, self.layout.cq_entries),
+        ];
+        for (offset, value) in words {
+            self.at(self.engine, offset).store(value, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn at(&self, area: NonNull<u8>, offset: usize) -> &AtomicU32 {
+        // SAFETY: every offset used is a constant below one page, which each area has; it is a multiple of 4, and
+        // `new` promised alignment, validity while `self` lives, and atomic access only.
+        unsafe { area.add(offset).cast::<AtomicU32>().as_ref() }
+    }
+}
+
+impl<O> RingMemory for MappedRing<O> {
+    type Atomics = Native;
+
+    #[inline]
+    fn sq_entries(&self) -> u32 {
+        self.layout.sq_entries
+    }
+
+    #[inline]
+    fn cq_entries(&self) -> u32 {
+        self.layout.cq_entries
+    }
+
+    #[inline]
+    fn word(&self, which: RingWord) -> &AtomicU32 {
+        match which {
+            RingWord::SqTail => self.at(self.client, ClientArea::SQ_TAIL),
+            RingWord::CqHead => self.at(self.client, ClientArea::CQ_HEAD),
+            RingWord::ClientFlags => self.at(self.client, ClientArea::FLAGS),
+            RingWord::SqHead => self.at(self.engine, EngineArea::SQ_HEAD),
+            RingWord::CqTail => self.at(self.engine, EngineArea::CQ_TAIL),
+            RingWord::EngineFlags => self.at(self.engine, EngineArea::FLAGS),
+        }
+    }
+
+    #[inline]
+    fn sq_entry_word(&self, index: usize) -> &AtomicU64 {
+        // The mask costs nothing beside the load and keeps a wrong index inside the area.
+        let index = index & (self.layout.sq_entries as usize * Sqe::WORDS - 1);
+        // SAFETY: `index` is below the SQ's words (a power of two), so the word lies inside the client's area, 8-byte
+        // aligned since the entries start at a page; `new` promised the rest.
+        unsafe {
+            self.client
+                .add(ClientArea::ENTRIES + index * 8)
+                .cast::<AtomicU64>()
+                .as_ref()
+        }
+    }
+
+    #[inline]
+    fn cq_entry_word(&self, index: usize) -> &AtomicU64 {
+        let index = index & (self.layout.cq_entries as usize * Cqe::WORDS - 1);
+        // SAFETY: as for the SQ, in the engine's area.
+        unsafe {
+            self.engine
+                .add(EngineArea::ENTRIES + index * 8)
+                .cast::<AtomicU64>()
+                .as_ref()
+        }
+    }
+}

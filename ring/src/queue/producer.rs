@@ -1,0 +1,90 @@
+//! The producing end.
+
+use super::{Entry, QueueKind, RingMemory};
+use crate::atomic::Word;
+use core::marker::PhantomData;
+
+/// Writes entries privately and publishes them by batch: one release store whatever their number (clause RING-4).
+#[derive(Debug)]
+pub struct Producer<M, Q> {
+    memory: M,
+    /// Entries written so far, published or not. Never read back from shared memory (clause RING-6).
+    written: u32,
+    /// What the other side has been told; at most `written`.
+    published: u32,
+    /// The consumer's head when last looked at, clamped so that `written - consumed <= entries`.
+    consumed: u32,
+    /// Entries in the queue, a power of two, read once.
+    entries: u32,
+    kind: PhantomData<Q>,
+}
+
+impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
+    /// The end over fresh memory (all counts zero). There must be one producer a queue.
+    pub fn new(memory: M) -> Self {
+        let entries = Q::entries(&memory);
+        Producer {
+            memory,
+            written: 0,
+            published: 0,
+            consumed: 0,
+            entries,
+            kind: PhantomData,
+        }
+    }
+
+    /// Where the ring lies.
+    #[inline]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Room for entries, as of now.
+    #[inline]
+    pub fn free(&mut self) -> u32 {
+        // Acquire: pairs with the consumer's release in `advance`; its reads of the slots come before our rewriting.
+        let head = self.memory.word(Q::HEAD).load_acquire();
+        // A head beyond what we published, or one that runs backwards, is a lie: keep the last honest one (RING-7).
+        if head.wrapping_sub(self.consumed) <= self.published.wrapping_sub(self.consumed) {
+            self.consumed = head;
+        }
+        self.entries - self.written.wrapping_sub(self.consumed)
+    }
+
+    /// Room without looking at the consumer's head again: a lower bound of [`Producer::free`].
+    #[inline]
+    pub fn free_at_least(&self) -> u32 {
+        self.entries - self.written.wrapping_sub(self.consumed)
+    }
+
+    /// Writes an entry that [`Producer::publish`] will make visible; `false` when the queue is full.
+    #[inline]
+    pub fn push(&mut self, entry: &Q::Entry) -> bool {
+        if self.free_at_least() == 0 && self.free() == 0 {
+            return false;
+        }
+        let first = (self.written & (self.entries - 1)) as usize * Q::Entry::WORDS;
+        let memory = &self.memory;
+        entry.store(|index, word| Q::entry_word(memory, first + index).store_relaxed(word));
+        self.written = self.written.wrapping_add(1);
+        true
+    }
+
+    /// Entries written and not yet published.
+    #[inline]
+    pub fn unpublished(&self) -> u32 {
+        self.written.wrapping_sub(self.published)
+    }
+
+    /// Makes everything written visible at once; returns whether there was anything.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.published == self.written {
+            return false;
+        }
+        self.published = self.written;
+        // Release: pairs with the consumer's acquire in `available`; the entries come before the count.
+        self.memory.word(Q::TAIL).store_release(self.written);
+        true
+    }
+}
