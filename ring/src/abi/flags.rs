@@ -88,6 +88,8 @@ flags!(
         NEED_WAKEUP = 1 << 0,
         /// Engine area: the context is closing; nothing more is taken.
         CLOSED = 1 << 1,
+        /// Engine area: the engine sleeps on a full CQ; ring the doorbell after reaping.
+        CQ_BLOCKED = 1 << 2,
     }
 );
 

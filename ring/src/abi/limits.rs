@@ -10,7 +10,7 @@ pub const MAX_RING_ENTRIES: u32 = 1 << 15;
 pub const MAX_CHAIN: usize = 32;
 /// Most bytes one operation moves, so that `res` can hold the count: Linux's own bound for one read or write.
 pub const MAX_OPERATION_BYTES: u64 = 0x7fff_f000;
-/// Most segments in one list.
+/// Most runs in one list, and most index pairs in one list transfer. A list's segments are numbered by 32 bits.
 pub const MAX_LIST_SEGMENTS: u64 = 1 << 20;
 /// Most bytes of a list write's notification.
 pub const MAX_NOTIFICATION_BYTES: u64 = 256;

@@ -116,6 +116,15 @@ impl<M: RingMemory> Completer<M> {
         self.0.memory().word(RingWord::ClientFlags).store_relaxed(0);
     }
 
+    /// Whether the engine sleeps until there is room: ask after reaping, and ring the doorbell if so.
+    #[inline]
+    pub fn engine_awaits_room(&self) -> bool {
+        // Partner: the fence in `raise`, from `Submissions::prepare_blocked_sleep`.
+        <M::Atomics as Atomics>::fence_full();
+        self.0.memory().word(RingWord::EngineFlags).load_relaxed() & RingFlags::CQ_BLOCKED.bits()
+            != 0
+    }
+
     /// Where the ring lies.
     pub fn memory(&self) -> &M {
         self.0.memory()
@@ -151,9 +160,14 @@ impl<M: RingMemory> Submissions<M> {
         self.0.available() == 0
     }
 
-    /// Raises the flag although SQEs may wait: for an engine that cannot take them before the client reaps.
-    pub fn raise_flag(&mut self) {
-        raise(self.0.memory(), RingWord::EngineFlags, RingFlags::NONE);
+    /// As [`Submissions::prepare_sleep`], for an engine that cannot take what waits before the client reaps. The
+    /// caller looks at the CQ's room once more after this and before it sleeps.
+    pub fn prepare_blocked_sleep(&mut self) {
+        raise(
+            self.0.memory(),
+            RingWord::EngineFlags,
+            RingFlags::CQ_BLOCKED,
+        );
     }
 
     /// Lowers the flag.

@@ -1,0 +1,205 @@
+//! A ring as the engine sees it: its reservations (clauses RES-1 to RES-8), its operations, its drain.
+//!
+//! The invariant that everything here serves: *reserved CQEs plus unreaped CQEs never exceed the CQ*, and the SQ's head
+//! waits only for the client to reap, for this host's own work, or for a DRAIN; never for a peer, a timer or credit.
+
+use crate::operation::{Class, Queue};
+use crate::table::NONE;
+
+/// A ring's state.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct RingState {
+    /// In use.
+    pub(crate) attached: bool,
+    /// Entries of its CQ; at least 16.
+    pub(crate) cq_entries: u32,
+    /// CQEs reserved and not yet posted, by class.
+    pub(crate) reserved: [u32; 4],
+    /// Its operations in flight.
+    pub(crate) operations: Queue,
+    /// Operations in flight that are not passive: what DRAIN waits for.
+    pub(crate) active: u32,
+    /// The DRAIN operation in flight, which holds back what comes after it.
+    pub(crate) draining: u32,
+    /// SQEs at the head still to be refused with -EINVAL, of a chain that could never fit.
+    pub(crate) refusing: Refusing,
+    /// The armed WATCH.
+    pub(crate) watch: u32,
+}
+
+/// Whether the SQEs at the head belong to a chain that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refusing {
+    No,
+    UntilChainEnds,
+}
+
+/// Whether CQEs can be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Yes.
+    Yes,
+    /// Not before the client reaps, or this host's own work ends.
+    Later,
+    /// The class holds its share: -ENOBUFS.
+    ShareUsed,
+    /// Not even in an empty CQ: -EINVAL.
+    Never,
+}
+
+const fn class_index(class: Class) -> usize {
+    match class {
+        Class::Local => 0,
+        Class::Control => 1,
+        Class::Detained => 2,
+        Class::Passive => 3,
+    }
+}
+
+impl RingState {
+    /// Not attached.
+    pub const VACANT: RingState = RingState {
+        attached: false,
+        cq_entries: 0,
+        reserved: [0; 4],
+        operations: Queue::EMPTY,
+        active: 0,
+        draining: NONE,
+        refusing: Refusing::No,
+        watch: NONE,
+    };
+
+    pub(crate) fn attach(cq_entries: u32) -> RingState {
+        RingState {
+            attached: true,
+            cq_entries,
+            ..RingState::VACANT
+        }
+    }
+
+    /// CQEs kept for control operations (clause RES-3).
+    pub(crate) fn control_share(&self) -> u32 {
+        self.cq_entries / 8
+    }
+
+    /// CQEs kept for operations that end by this host's own work (clause RES-5).
+    pub(crate) fn local_share(&self) -> u32 {
+        self.cq_entries / 8
+    }
+
+    /// Most CQEs that passive operations may hold (clause RES-4).
+    pub(crate) fn passive_limit(&self) -> u32 {
+        self.cq_entries / 2
+    }
+
+    fn held(&self, class: Class) -> u32 {
+        self.reserved.get(class_index(class)).copied().unwrap_or(0)
+    }
+
+    /// All CQEs reserved.
+    pub(crate) fn reserved_total(&self) -> u32 {
+        self.reserved.iter().sum()
+    }
+
+    /// Whether `count` more of `class` can be reserved while `free` entries of the CQ are free. A control operation
+    /// beyond its share is counted as local: the class to count it against comes back.
+    pub(crate) fn room(&self, class: Class, count: u32, free: u32) -> (Room, Class) {
+        if cfg!(feature = "broken-no-reservation") {
+            return (Room::Yes, class);
+        }
+        let total = self.reserved_total();
+        let control = self.held(Class::Control);
+        if class == Class::Control && control + count <= self.control_share() {
+            // Kept free for it by the other arm, so this waits at most for the client.
+            return (
+                if total + count <= free {
+                    Room::Yes
+                } else {
+                    Room::Later
+                },
+                Class::Control,
+            );
+        }
+        let class = if class == Class::Control {
+            Class::Local
+        } else {
+            class
+        };
+        let kept = self.control_share();
+        let share = match class {
+            Class::Detained | Class::Passive => self.cq_entries - kept - self.local_share(),
+            Class::Local | Class::Control => self.cq_entries - kept,
+        };
+        if count > share || (class == Class::Passive && count > self.passive_limit()) {
+            return (Room::Never, class);
+        }
+        let detained = self.held(Class::Detained) + self.held(Class::Passive);
+        if class == Class::Passive && self.held(Class::Passive) + count > self.passive_limit() {
+            return (Room::ShareUsed, class);
+        }
+        if matches!(class, Class::Detained | Class::Passive) && detained + count > share {
+            return (Room::ShareUsed, class);
+        }
+        let kept = kept.saturating_sub(control);
+        (
+            if total + kept + count <= free {
+                Room::Yes
+            } else {
+                Room::Later
+            },
+            class,
+        )
+    }
+
+    pub(crate) fn reserve(&mut self, class: Class, count: u32) {
+        if let Some(held) = self.reserved.get_mut(class_index(class)) {
+            *held += count;
+        }
+    }
+
+    pub(crate) fn unreserve(&mut self, class: Class, count: u32) {
+        if let Some(held) = self.reserved.get_mut(class_index(class)) {
+            *held = held.saturating_sub(count);
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "broken-no-reservation")))]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// RES-1, RES-3, RES-5: whatever is reserved and posted in whatever order, the CQ holds it all, and a control
+        /// operation within its share waits only for the client.
+        #[test]
+        fn res_1_reservations_never_exceed_the_cq(
+            log in 4u32..8,
+            steps in proptest::collection::vec((0u8..4, 1u32..9, 0u8..3), 1..400),
+        ) {
+            let mut ring = RingState::attach(1 << log);
+            let mut unreaped = 0;
+            for (class, count, act) in steps {
+                let class = [Class::Local, Class::Control, Class::Detained, Class::Passive][class as usize];
+                let count = if class == Class::Passive { count } else { 1 };
+                let free = ring.cq_entries - unreaped;
+                match act {
+                    0 | 1 => {
+                        let (room, counted) = ring.room(class, count, free);
+                        if room == Room::Yes { ring.reserve(counted, count); }
+                        if unreaped == 0 && class == Class::Control && ring.held(Class::Control) < ring.control_share() {
+                            proptest::prop_assert_eq!(room, Room::Yes);
+                        }
+                        if unreaped == 0 && class == Class::Local && room == Room::Later {
+                            proptest::prop_assert!(ring.held(Class::Local) > 0, "waits for local work only");
+                        }
+                    }
+                    _ => {
+                        if ring.held(class) > 0 { ring.unreserve(class, 1); unreaped += 1; }
+                        else { unreaped = 0; }
+                    }
+                }
+                proptest::prop_assert!(ring.reserved_total() + unreaped <= ring.cq_entries);
+            }
+        }
+    }
+}

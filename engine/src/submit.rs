@@ -1,0 +1,502 @@
+//! From the SQ to the operation: validation, reservation, chains, drain (clauses SQE-1 to SQE-9, RES-1, CHN-1 to CHN-6).
+
+use crate::engine::{Engine, Flow, Starting};
+use crate::host::Host;
+use crate::operation::{Class, State};
+use crate::ring::{Refusing, Room};
+use crate::storage::Storage;
+use crate::table::NONE;
+use crate::teardown::Phase;
+use dmaplane_ring::abi::{Cqe, Errno, MAX_CHAIN, Opcode, Sqe, SqeFlags, op_flags};
+
+/// How far [`Engine::take`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// SQEs taken from the front of the window.
+    pub taken: u32,
+    /// Why the rest, if any, was left.
+    pub stop: Stop,
+}
+
+/// Why SQEs were left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// None were, or a chain runs beyond the window: look again from the new head.
+    WindowEnd,
+    /// No room in the CQ before the client reaps or work here ends.
+    CqFull,
+    /// A DRAIN waits, or is waited for.
+    Drain,
+    /// The ring or the context is closed.
+    Closed,
+}
+
+/// Fields that an opcode uses; the others must be zero (clause SQE-5).
+struct Fields;
+
+impl Fields {
+    const ARG32: u8 = 1 << 0;
+    const LOCAL_OFFSET: u8 = 1 << 1;
+    const LOCAL: u8 = 1 << 2;
+    const LENGTH: u8 = 1 << 3;
+    const REMOTE: u8 = 1 << 4;
+    const REMOTE_OFFSET: u8 = 1 << 5;
+    const ARG64: u8 = 1 << 6;
+}
+
+const LOCAL_RANGE: u8 = Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::LENGTH;
+const TRANSFER: u8 = LOCAL_RANGE | Fields::REMOTE | Fields::REMOTE_OFFSET;
+const LINKS: u8 = SqeFlags::LINK.bits() | SqeFlags::HARDLINK.bits();
+const SKIP: u8 = SqeFlags::CQE_SKIP_SUCCESS.bits();
+const DRAIN: u8 = SqeFlags::DRAIN.bits();
+
+/// What an opcode allows: fields, op_flags, flags.
+fn allowed(opcode: Opcode) -> (u8, u16, u8) {
+    use Opcode as O;
+    use op_flags as F;
+    let rights = 3;
+    match opcode {
+        O::Nop => (0, 0, LINKS | SKIP | DRAIN),
+        O::Cancel => (
+            Fields::ARG64 | Fields::LOCAL,
+            F::CANCEL_ALL | F::CANCEL_HANDLE | F::CANCEL_ANY | F::CANCEL_FORCE,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::Timeout => (Fields::ARG64, F::TIMEOUT_ABSOLUTE, LINKS | DRAIN),
+        O::LinkTimeout => (Fields::ARG64, 0, LINKS),
+        O::Watch => (0, 0, 0),
+        O::Wait => (
+            Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::ARG64,
+            F::WAIT_WORD,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::Query => (Fields::ARG32, 0, LINKS | DRAIN),
+        O::Alloc => (
+            Fields::LENGTH | Fields::ARG32,
+            F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE,
+            LINKS | DRAIN,
+        ),
+        O::Free => (Fields::LOCAL, F::FREE_REVOKE, LINKS | SKIP | DRAIN),
+        O::Placement => (Fields::LOCAL | Fields::ARG32, 0, LINKS | DRAIN),
+        O::ExportDmabuf => (Fields::LOCAL, 0, LINKS | DRAIN),
+        O::Sync => (Fields::LOCAL, F::SYNC_END, LINKS | SKIP | DRAIN),
+        O::ListPrepare => (LOCAL_RANGE, 0, LINKS | DRAIN),
+        O::ListFree => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
+        O::LeaseGrant => (
+            LOCAL_RANGE | Fields::REMOTE | Fields::ARG64,
+            rights | F::GRANT_PEER,
+            LINKS | DRAIN,
+        ),
+        O::LeaseExport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
+        O::LeaseImport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
+        O::LeaseRenew => (Fields::LOCAL | Fields::ARG64, 0, LINKS | SKIP | DRAIN),
+        O::LeaseRevoke => (
+            Fields::LOCAL | Fields::ARG64,
+            F::REVOKE_NOW,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::ImportRelease => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
+        O::Connect => (LOCAL_RANGE, 0, LINKS | DRAIN),
+        O::Accept => (Fields::LOCAL, 0, LINKS | DRAIN),
+        O::Disconnect => (Fields::REMOTE, 0, LINKS | SKIP | DRAIN),
+        O::Write | O::Read => (TRANSFER, 0, LINKS | SKIP | DRAIN),
+        O::WriteImm => (
+            TRANSFER | Fields::ARG32,
+            F::NO_CREDIT_WAIT,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::WriteList => (
+            TRANSFER | Fields::ARG32 | Fields::ARG64,
+            F::NO_CREDIT_WAIT | F::LIST_NOTIFY,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::ReadList => (TRANSFER, 0, LINKS | SKIP | DRAIN),
+        O::Send => (
+            LOCAL_RANGE | Fields::REMOTE,
+            F::NO_CREDIT_WAIT,
+            LINKS | SKIP | DRAIN,
+        ),
+        O::Recv => (LOCAL_RANGE | Fields::REMOTE, F::GRANT_SLOTS, LINKS | DRAIN),
+        O::CreditGrant => (
+            LOCAL_RANGE | Fields::REMOTE | Fields::ARG32,
+            F::GRANT_SLOTS,
+            0,
+        ),
+        O::CreditQuery => (Fields::REMOTE, 0, LINKS | DRAIN),
+    }
+}
+
+/// Checks what needs no table: -EINVAL for anything unknown or out of place.
+#[inline]
+fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
+    let opcode = Opcode::from_byte(sqe.opcode).ok_or(Errno::EINVAL)?;
+    let (fields, operation_flags, flags) = allowed(opcode);
+    let stray = |field: u8, value: u64| fields & field == 0 && value != 0;
+    let wrong = sqe.flags & !flags != 0
+        || sqe.op_flags & !operation_flags != 0
+        || stray(Fields::ARG32, sqe.arg32.into())
+        || stray(Fields::LOCAL_OFFSET, sqe.local_offset)
+        || stray(Fields::LOCAL, sqe.local)
+        || stray(Fields::LENGTH, sqe.length)
+        || stray(Fields::REMOTE, sqe.remote)
+        || stray(Fields::REMOTE_OFFSET, sqe.remote_offset)
+        || stray(Fields::ARG64, sqe.arg64);
+    if wrong {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(opcode)
+    }
+}
+
+fn class_of(opcode: Opcode) -> Class {
+    if opcode.is_control() {
+        Class::Control
+    } else if opcode.is_passive() {
+        Class::Passive
+    } else if opcode.is_detained() {
+        Class::Detained
+    } else {
+        Class::Local
+    }
+}
+
+/// CQEs that the operation may cause (clause RES-1).
+fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
+    if opcode == Opcode::CreditGrant {
+        sqe.arg32.max(1)
+    } else {
+        1
+    }
+}
+
+fn is_linked(sqe: &Sqe) -> bool {
+    sqe.flags & LINKS != 0
+}
+
+impl<S: Storage> Engine<S> {
+    /// Takes SQEs from the front of `window`, private copies of what stands at the head of ring `ring`'s SQ.
+    ///
+    /// The window must hold at least 32 SQEs where the SQ does, so that a whole chain is seen at once.
+    pub fn take<H: Host>(&mut self, host: &mut H, ring: u32, window: &[Sqe]) -> Take {
+        let mut taken = 0;
+        let stop = loop {
+            let Some(sqe) = window.get(taken as usize) else {
+                break Stop::WindowEnd;
+            };
+            match self.take_one(host, ring, sqe, window, taken) {
+                Ok(0) => break Stop::WindowEnd,
+                Ok(count) => taken += count,
+                Err(stop) => break stop,
+            }
+        };
+        Take { taken, stop }
+    }
+
+    /// Takes one SQE, or the chain that it begins; 0 when the chain runs beyond the window.
+    fn take_one<H: Host>(
+        &mut self,
+        host: &mut H,
+        ring: u32,
+        sqe: &Sqe,
+        window: &[Sqe],
+        at: u32,
+    ) -> Result<u32, Stop> {
+        let Some(state) = self.rings.get(ring as usize).copied() else {
+            return Err(Stop::Closed);
+        };
+        if !state.attached || self.phase != Phase::Open {
+            return Err(Stop::Closed);
+        }
+        if state.draining != NONE {
+            return Err(Stop::Drain);
+        }
+        if state.refusing == Refusing::UntilChainEnds {
+            self.refuse(host, ring, sqe, Errno::EINVAL)?;
+            if !is_linked(sqe) {
+                self.set_refusing(ring, Refusing::No);
+            }
+            return Ok(1);
+        }
+        if is_linked(sqe) {
+            return self.take_chain(host, ring, window, at);
+        }
+        let opcode = match validate(sqe) {
+            Ok(opcode) => opcode,
+            Err(errno) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
+        };
+        if sqe.flags & DRAIN != 0 && state.active > 0 {
+            return Err(Stop::Drain);
+        }
+        let reserve = completions(opcode, sqe);
+        let (room, class) = state.room(class_of(opcode), reserve, host.cq_free(ring));
+        match room {
+            Room::Yes => {}
+            Room::Later => return Err(Stop::CqFull),
+            Room::ShareUsed => return self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| 1),
+            Room::Never => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
+        }
+        let mut starting = Starting {
+            ring,
+            class,
+            reserve,
+            sqe: *sqe,
+            index: NONE,
+        };
+        if let Flow::Done {
+            result,
+            word0,
+            word1,
+        } = self.dispatch(host, &mut starting)
+        {
+            if starting.index != NONE {
+                self.finish(host, starting.index, result, word0, word1);
+            } else if result < 0 || sqe.flags & SKIP == 0 {
+                host.complete(
+                    ring,
+                    Cqe {
+                        user_data: sqe.user_data,
+                        res: result,
+                        flags: 0,
+                        word0,
+                        word1,
+                    },
+                );
+            }
+        }
+        if self.ready.length > 0 {
+            self.settle(host);
+        }
+        Ok(1)
+    }
+
+    fn set_refusing(&mut self, ring: u32, refusing: Refusing) {
+        if let Some(state) = self.rings.get_mut(ring as usize) {
+            state.refusing = refusing;
+        }
+    }
+
+    /// Completes an SQE with an error at once; it needs room for that CQE like any other.
+    fn refuse<H: Host>(
+        &mut self,
+        host: &mut H,
+        ring: u32,
+        sqe: &Sqe,
+        errno: Errno,
+    ) -> Result<(), Stop> {
+        let Some(state) = self.rings.get(ring as usize) else {
+            return Err(Stop::Closed);
+        };
+        if state.room(Class::Local, 1, host.cq_free(ring)).0 != Room::Yes {
+            return Err(Stop::CqFull);
+        }
+        host.complete(ring, Cqe::new(sqe.user_data, errno.as_result()));
+        Ok(())
+    }
+
+    /// Takes a whole chain, or nothing of it.
+    fn take_chain<H: Host>(
+        &mut self,
+        host: &mut H,
+        ring: u32,
+        window: &[Sqe],
+        at: u32,
+    ) -> Result<u32, Stop> {
+        let Some(chain) = window.get(at as usize..) else {
+            return Ok(0);
+        };
+        let linked = chain.iter().take_while(|sqe| is_linked(sqe)).count();
+        if linked >= chain.len() && at > 0 {
+            // It may end beyond the window: look again with it at the front.
+            return Ok(0);
+        }
+        if linked >= MAX_CHAIN {
+            self.set_refusing(ring, Refusing::UntilChainEnds);
+            return self.take_one(
+                host,
+                ring,
+                chain.first().unwrap_or(&Sqe::default()),
+                window,
+                at,
+            );
+        }
+        // The last SQE published ends the chain even where its flag says otherwise (clause CHN-2).
+        let length = chain.len().min(linked + 1);
+        let chain = chain.get(..length).unwrap_or(&[]);
+        let Some(state) = self.rings.get(ring as usize).copied() else {
+            return Err(Stop::Closed);
+        };
+        let free = host.cq_free(ring);
+        let mut tally = state;
+        for (position, sqe) in chain.iter().enumerate() {
+            if sqe.flags & DRAIN != 0 && (position > 0 || state.active > 0) {
+                if position > 0 {
+                    return self.refuse_chain(host, ring, chain, Errno::EINVAL);
+                }
+                return Err(Stop::Drain);
+            }
+            // An invalid SQE of a chain fails when its turn comes; it takes a place like any other.
+            let (class, count) = match validate(sqe) {
+                Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
+                Err(_) => (Class::Local, 1),
+            };
+            let (room, class) = tally.room(class, count, free);
+            match room {
+                Room::Yes => tally.reserve(class, count),
+                Room::Later => {
+                    // In an empty CQ it would fit, unless the chain itself is what fills it.
+                    if tally.reserved_total() > 0
+                        && state.reserved_total() == 0
+                        && free == state.cq_entries
+                    {
+                        return self.refuse_chain(host, ring, chain, Errno::EINVAL);
+                    }
+                    return Err(Stop::CqFull);
+                }
+                Room::ShareUsed => {
+                    let errno = if state.reserved_total() == 0 {
+                        Errno::EINVAL
+                    } else {
+                        Errno::ENOBUFS
+                    };
+                    return self.refuse_chain(host, ring, chain, errno);
+                }
+                Room::Never => return self.refuse_chain(host, ring, chain, Errno::EINVAL),
+            }
+        }
+        self.place_chain(host, ring, chain);
+        Ok(length as u32)
+    }
+
+    /// Completes a chain's first SQE with an error and cancels the others, when there is room for all of it.
+    fn refuse_chain<H: Host>(
+        &mut self,
+        host: &mut H,
+        ring: u32,
+        chain: &[Sqe],
+        errno: Errno,
+    ) -> Result<u32, Stop> {
+        let Some(state) = self.rings.get(ring as usize) else {
+            return Err(Stop::Closed);
+        };
+        if state
+            .room(Class::Local, chain.len() as u32, host.cq_free(ring))
+            .0
+            == Room::Never
+        {
+            // Longer than even refusals fit: one at a time.
+            self.set_refusing(ring, Refusing::UntilChainEnds);
+            return self
+                .refuse(host, ring, chain.first().unwrap_or(&Sqe::default()), errno)
+                .map(|()| 1);
+        }
+        if state
+            .room(Class::Local, chain.len() as u32, host.cq_free(ring))
+            .0
+            != Room::Yes
+        {
+            return Err(Stop::CqFull);
+        }
+        for (position, sqe) in chain.iter().enumerate() {
+            let errno = if position == 0 {
+                errno
+            } else {
+                Errno::ECANCELED
+            };
+            host.complete(ring, Cqe::new(sqe.user_data, errno.as_result()));
+        }
+        Ok(chain.len() as u32)
+    }
+
+    fn place_chain<H: Host>(&mut self, host: &mut H, ring: u32, chain: &[Sqe]) {
+        let mut before = NONE;
+        let mut first = NONE;
+        for sqe in chain {
+            let (class, reserve) = match validate(sqe) {
+                Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
+                Err(_) => (Class::Local, 1),
+            };
+            let class = match self.rings.get(ring as usize) {
+                Some(state) => state.room(class, reserve, host.cq_free(ring)).1,
+                None => class,
+            };
+            let mut starting = Starting {
+                ring,
+                class,
+                reserve,
+                sqe: *sqe,
+                index: NONE,
+            };
+            let index = self.place(&mut starting, State::Linked);
+            let guards = sqe.opcode == Opcode::LinkTimeout as u8;
+            match self.operations.get_mut(before) {
+                // A LINK_TIMEOUT stands beside the chain: what follows it follows what it guards.
+                Some(previous) if guards => previous.guard = index,
+                Some(previous) => previous.chain_next = index,
+                None => first = index,
+            }
+            if guards {
+                if let Some(operation) = self.operations.get_mut(index) {
+                    operation.guard = before;
+                }
+                if before == NONE {
+                    before = index;
+                }
+            } else {
+                before = index;
+            }
+        }
+        if let Some(operation) = self.operations.get_mut(first) {
+            operation.state = State::Ready;
+            self.ready.push_back(
+                &mut self.operations,
+                crate::operation::Through::State,
+                first,
+            );
+        }
+        self.settle(host);
+    }
+
+    /// Starts an operation.
+    #[inline]
+    pub(crate) fn dispatch<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Flow {
+        let opcode = match validate(&op.sqe) {
+            Ok(opcode) => opcode,
+            Err(errno) => return errno.into(),
+        };
+        let flow = match opcode {
+            Opcode::Nop => Ok(Flow::ok(0)),
+            Opcode::Cancel => self.cancel(host, op),
+            Opcode::Timeout => self.timeout(host, op),
+            // Only right behind what it guards, which is where chains put it (clause CTL-4).
+            Opcode::LinkTimeout => Err(Errno::EINVAL),
+            Opcode::Watch => self.watch(op),
+            Opcode::Wait => self.wait(host, op),
+            Opcode::Query => self.query(op),
+            Opcode::Alloc => self.alloc(host, op),
+            Opcode::Free => self.free(host, op),
+            Opcode::Placement => self.placement(host, op),
+            Opcode::ExportDmabuf => self.export_dmabuf(host, op),
+            Opcode::Sync => self.sync(host, op),
+            Opcode::ListPrepare => self.list_prepare(host, op),
+            Opcode::ListFree => self.list_free(host, op),
+            Opcode::LeaseGrant => self.lease_grant(host, op),
+            Opcode::LeaseExport => self.lease_export(host, op),
+            Opcode::LeaseImport => self.lease_import(host, op),
+            Opcode::LeaseRenew => self.lease_renew(host, op),
+            Opcode::LeaseRevoke => self.lease_revoke(host, op),
+            Opcode::ImportRelease => self.import_release(host, op),
+            Opcode::Connect => self.connect(host, op),
+            Opcode::Accept => self.accept(host, op),
+            Opcode::Disconnect => self.disconnect(host, op),
+            Opcode::Write
+            | Opcode::WriteImm
+            | Opcode::Read
+            | Opcode::WriteList
+            | Opcode::ReadList
+            | Opcode::Send => self.transfer(host, opcode, op),
+            Opcode::Recv | Opcode::CreditGrant => self.credit_grant(host, opcode, op),
+            Opcode::CreditQuery => self.credit_query(op),
+        };
+        flow.unwrap_or_else(Flow::from)
+    }
+}
