@@ -34,13 +34,7 @@ pub(crate) enum BufferState {
 
 impl Buffer {
     pub(crate) fn live(length_bytes: u64) -> Buffer {
-        Buffer {
-            length_bytes,
-            state: BufferState::Live,
-            uses: 0,
-            leases: 0,
-            free_op: NONE,
-        }
+        Buffer { length_bytes, state: BufferState::Live, uses: 0, leases: 0, free_op: NONE }
     }
 }
 
@@ -49,34 +43,20 @@ impl<S: Storage> Engine<S> {
     pub(crate) fn live_buffer(&self, handle: Handle) -> Result<u32, Errno> {
         let index = self.buffers.find(handle, HandleKind::Buffer)?;
         match self.buffers.get(index) {
-            Some(buffer) if buffer.state == BufferState::Live && buffer.free_op == NONE => {
-                Ok(index)
-            }
+            Some(buffer) if buffer.state == BufferState::Live && buffer.free_op == NONE => Ok(index),
             _ => Err(Errno::ESTALE),
         }
     }
 
     /// The index of a live buffer that has this range: -ERANGE otherwise, -EINVAL for an empty one.
-    pub(crate) fn buffer_range(
-        &self,
-        handle: Handle,
-        offset: u64,
-        length: u64,
-    ) -> Result<u32, Errno> {
+    pub(crate) fn buffer_range(&self, handle: Handle, offset: u64, length: u64) -> Result<u32, Errno> {
         let index = self.live_buffer(handle)?;
         if length == 0 {
             return Err(Errno::EINVAL);
         }
         let end = offset.checked_add(length).ok_or(Errno::ERANGE)?;
-        let size = self
-            .buffers
-            .get(index)
-            .map_or(0, |buffer| buffer.length_bytes);
-        if end <= size {
-            Ok(index)
-        } else {
-            Err(Errno::ERANGE)
-        }
+        let size = self.buffers.get(index).map_or(0, |buffer| buffer.length_bytes);
+        if end <= size { Ok(index) } else { Err(Errno::ERANGE) }
     }
 
     pub(crate) fn use_buffer(&mut self, index: u32) {
@@ -92,11 +72,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// ALLOC.
-    pub(crate) fn alloc<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn alloc<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let flags = op.sqe.op_flags;
         let node = (flags & op_flags::ALLOC_NODE != 0).then_some(op.sqe.arg32);
         let strict = flags & op_flags::ALLOC_STRICT != 0;
@@ -106,18 +82,10 @@ impl<S: Storage> Engine<S> {
         if op.sqe.length > self.limits.buffer_bytes {
             return Err(Errno::EMSGSIZE);
         }
-        let buffer = Buffer {
-            state: BufferState::Allocating,
-            ..Buffer::live(0)
-        };
+        let buffer = Buffer { state: BufferState::Allocating, ..Buffer::live(0) };
         let (index, _) = self.buffers.insert(buffer).ok_or(Errno::ENFILE)?;
         let huge = flags & op_flags::ALLOC_HUGE != 0;
-        let request = AllocRequest {
-            length_bytes: op.sqe.length,
-            node,
-            strict,
-            huge,
-        };
+        let request = AllocRequest { length_bytes: op.sqe.length, node, strict, huge };
         Ok(self.start(host, op, index, |host, id| host.alloc(id, index, &request)))
     }
 
@@ -131,11 +99,7 @@ impl<S: Storage> Engine<S> {
             buffer.length_bytes = length_bytes;
         }
         let handle = self.buffers.handle(index, HandleKind::Buffer);
-        Flow::Done {
-            result: 0,
-            word0: handle.bits(),
-            word1: length_bytes,
-        }
+        Flow::Done { result: 0, word0: handle.bits(), word1: length_bytes }
     }
 
     /// FREE.
@@ -160,11 +124,7 @@ impl<S: Storage> Engine<S> {
         }
         let mut from = 0;
         while let Some(lease) = self.leases.next_used(from) {
-            if self
-                .leases
-                .get(lease)
-                .is_some_and(|lease| lease.target == LeaseTarget::Buffer(index))
-            {
+            if self.leases.get(lease).is_some_and(|lease| lease.target == LeaseTarget::Buffer(index)) {
                 self.end_lease(host, lease, Ending::Now, Errno::EKEYREVOKED);
             }
             from = lease + 1;
@@ -199,12 +159,7 @@ impl<S: Storage> Engine<S> {
             sqe: operation.sqe,
             index: waiting,
         };
-        if let Flow::Done {
-            result,
-            word0,
-            word1,
-        } = self.free_now(host, &mut op, index)
-        {
+        if let Flow::Done { result, word0, word1 } = self.free_now(host, &mut op, index) {
             self.finish(host, waiting, result, word0, word1);
         }
     }
@@ -215,11 +170,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// PLACEMENT.
-    pub(crate) fn placement<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn placement<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let index = self.live_buffer(Handle::from_bits(op.sqe.local))?;
         self.use_buffer(index);
         let node = op.sqe.arg32;
@@ -235,16 +186,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// EXPORT_DMABUF: the slot is made first, so that the host's result always has a place.
-    pub(crate) fn export_dmabuf<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn export_dmabuf<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let index = self.live_buffer(Handle::from_bits(op.sqe.local))?;
-        let (slot, _) = self
-            .slots
-            .insert(crate::control::DescriptorSlot::NEW)
-            .ok_or(Errno::ENFILE)?;
+        let (slot, _) = self.slots.insert(crate::control::DescriptorSlot::NEW).ok_or(Errno::ENFILE)?;
         self.use_buffer(index);
         Ok(self.start(host, op, slot, |host, id| host.export(id, index, slot)))
     }
@@ -255,10 +199,6 @@ impl<S: Storage> Engine<S> {
             self.slots.remove(slot);
             return Flow::ok(result);
         }
-        Flow::Done {
-            result: 0,
-            word0: self.slots.handle(slot, HandleKind::Slot).bits(),
-            word1: 0,
-        }
+        Flow::Done { result: 0, word0: self.slots.handle(slot, HandleKind::Slot).bits(), word1: 0 }
     }
 }

@@ -30,9 +30,7 @@ impl Match {
     fn fits(self, operation: &Operation) -> bool {
         match self {
             Match::UserData(user_data) => operation.sqe.user_data == user_data,
-            Match::Object(handle) => {
-                operation.sqe.local == handle || operation.sqe.remote == handle
-            }
+            Match::Object(handle) => operation.sqe.local == handle || operation.sqe.remote == handle,
             Match::Any => true,
         }
     }
@@ -41,11 +39,7 @@ impl Match {
 impl<S: Storage> Engine<S> {
     /// CANCEL: `res` is how many operations will end by it; -ENOENT when none matches, -EALREADY when none of those
     /// that match can be stopped.
-    pub(crate) fn cancel<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn cancel<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let flags = op.sqe.op_flags;
         let by = flags & (op_flags::CANCEL_HANDLE | op_flags::CANCEL_ANY);
         let what = match by {
@@ -55,14 +49,8 @@ impl<S: Storage> Engine<S> {
             _ => return Err(Errno::EINVAL),
         };
         let all = by != 0 || flags & op_flags::CANCEL_ALL != 0;
-        let (ended, stuck) = self.cancel_matching(
-            host,
-            op.ring,
-            op.index,
-            what,
-            all,
-            flags & op_flags::CANCEL_FORCE != 0,
-        );
+        let (ended, stuck) =
+            self.cancel_matching(host, op.ring, op.index, what, all, flags & op_flags::CANCEL_FORCE != 0);
         match (ended, stuck) {
             (0, 0) => Err(Errno::ENOENT),
             (0, _) => Err(Errno::EALREADY),
@@ -85,12 +73,7 @@ impl<S: Storage> Engine<S> {
         force: bool,
     ) -> (u32, u32) {
         let (mut ended, mut stuck) = (0, 0);
-        let head = |engine: &Self| {
-            engine
-                .rings
-                .get(ring as usize)
-                .map_or(NONE, |ring| ring.operations.head)
-        };
+        let head = |engine: &Self| engine.rings.get(ring as usize).map_or(NONE, |ring| ring.operations.head);
         let mut index = head(self);
         // What was stuck is stamped, so that starting over from the head ends.
         while let Some(operation) = self.operations.get(index).copied() {
@@ -109,22 +92,13 @@ impl<S: Storage> Engine<S> {
             }
             // Ending one may have ended others (its LINK_TIMEOUT): then its neighbour is no guide any more.
             let moved = next != NONE && self.operations.generation(next) != generation;
-            index = if moved && stuck == 0 {
-                head(self)
-            } else {
-                next
-            };
+            index = if moved && stuck == 0 { head(self) } else { next };
         }
         (ended, stuck)
     }
 
     /// Ends one operation, now or as soon as its event comes; -EALREADY when it is already on a wire.
-    fn cancel_operation<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: u32,
-        force: bool,
-    ) -> Result<(), Errno> {
+    fn cancel_operation<H: Host>(&mut self, host: &mut H, index: u32, force: bool) -> Result<(), Errno> {
         let Some(operation) = self.operations.get_mut(index) else {
             return Err(Errno::ENOENT);
         };
@@ -142,24 +116,17 @@ impl<S: Storage> Engine<S> {
             State::Watching => self.finish(host, index, canceled, 0, 0),
             State::Started => {
                 let opcode = Opcode::from_byte(operation.sqe.opcode);
-                if !matches!(
-                    opcode,
-                    Some(Opcode::Wait | Opcode::Connect | Opcode::ListPrepare | Opcode::Alloc)
-                ) {
+                if !matches!(opcode, Some(Opcode::Wait | Opcode::Connect | Opcode::ListPrepare | Opcode::Alloc)) {
                     return Err(Errno::EALREADY);
                 }
                 operation.cancelled = true;
                 let op = self.op_id(index);
                 host.cancel_work(op);
             }
-            State::AwaitingCredit | State::AwaitingWindow => {
-                self.leave_peer_queue(host, index, canceled)
-            }
+            State::AwaitingCredit | State::AwaitingWindow => self.leave_peer_queue(host, index, canceled),
             State::Accepting => {
                 if let Some(listener) = self.listeners.get_mut(object) {
-                    listener
-                        .accepts
-                        .remove(&mut self.operations, Through::State, index);
+                    listener.accepts.remove(&mut self.operations, Through::State, index);
                 }
                 self.finish(host, index, canceled, 0, 0);
             }
@@ -169,27 +136,17 @@ impl<S: Storage> Engine<S> {
                 }
                 host.disconnect(object);
             }
-            State::Posted { .. }
-            | State::Claiming
-            | State::Receiving
-            | State::Revoking
-            | State::Disconnecting => return Err(Errno::EALREADY),
+            State::Posted { .. } | State::Claiming | State::Receiving | State::Revoking | State::Disconnecting => {
+                return Err(Errno::EALREADY);
+            }
         }
         Ok(())
     }
 
     /// TIMEOUT.
-    pub(crate) fn timeout<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn timeout<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let absolute = op.sqe.op_flags & op_flags::TIMEOUT_ABSOLUTE != 0;
-        let deadline_ns = if absolute {
-            op.sqe.arg64
-        } else {
-            host.now_ns().saturating_add(op.sqe.arg64)
-        };
+        let deadline_ns = if absolute { op.sqe.arg64 } else { host.now_ns().saturating_add(op.sqe.arg64) };
         let index = self.place(op, State::Timer);
         self.timers.set(index, deadline_ns);
         Ok(Flow::Pending)
@@ -197,10 +154,7 @@ impl<S: Storage> Engine<S> {
 
     /// Starts the clock of an operation's LINK_TIMEOUT.
     pub(crate) fn arm_guard<H: Host>(&mut self, host: &mut H, guarded: u32) {
-        let guard = self
-            .operations
-            .get(guarded)
-            .map_or(NONE, |operation| operation.guard);
+        let guard = self.operations.get(guarded).map_or(NONE, |operation| operation.guard);
         let Some(timeout) = self.operations.get_mut(guard) else {
             return;
         };
@@ -256,16 +210,12 @@ impl<S: Storage> Engine<S> {
                 let bits = core::mem::replace(&mut self.events, EventBits::NONE);
                 Ok(Flow::ok(bits.bits() as i32))
             }
-            REFUSED => Ok(Flow::Done {
-                result: 0,
-                word0: self.statistics.refused,
-                word1: self.statistics.refused_lease,
-            }),
-            IN_FLIGHT => Ok(Flow::Done {
-                result: 0,
-                word0: self.operations.used().into(),
-                word1: self.inbound.used().into(),
-            }),
+            REFUSED => {
+                Ok(Flow::Done { result: 0, word0: self.statistics.refused, word1: self.statistics.refused_lease })
+            }
+            IN_FLIGHT => {
+                Ok(Flow::Done { result: 0, word0: self.operations.used().into(), word1: self.inbound.used().into() })
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -290,9 +240,7 @@ impl<S: Storage> Engine<S> {
         }
         let buffer = self.buffer_range(handle, offset, 4)?;
         self.use_buffer(buffer);
-        Ok(self.start(host, op, buffer, |host, id| {
-            host.wait_word(id, buffer, offset, value)
-        }))
+        Ok(self.start(host, op, buffer, |host, id| host.wait_word(id, buffer, offset, value)))
     }
 
     /// Hands an operation's work to the host.
@@ -309,52 +257,25 @@ impl<S: Storage> Engine<S> {
         }
         match call(host, self.op_id(index)) {
             Outcome::Started => Flow::Pending,
-            Outcome::Done {
-                result,
-                word0,
-                word1,
-            } => self.conclude(host, index, result, word0, word1),
+            Outcome::Done { result, word0, word1 } => self.conclude(host, index, result, word0, word1),
         }
     }
 
     /// The host's event: the work is done.
-    pub(crate) fn work_finished<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: OpId,
-        result: i32,
-        word0: u64,
-        word1: u64,
-    ) {
+    pub(crate) fn work_finished<H: Host>(&mut self, host: &mut H, op: OpId, result: i32, word0: u64, word1: u64) {
         let Some(index) = self.find_op(op) else {
             return;
         };
-        if self
-            .operations
-            .get(index)
-            .is_none_or(|operation| operation.state != State::Started)
-        {
+        if self.operations.get(index).is_none_or(|operation| operation.state != State::Started) {
             return;
         }
-        if let Flow::Done {
-            result,
-            word0,
-            word1,
-        } = self.conclude(host, index, result, word0, word1)
-        {
+        if let Flow::Done { result, word0, word1 } = self.conclude(host, index, result, word0, word1) {
             self.finish(host, index, result, word0, word1);
         }
     }
 
     /// What each operation does with the host's result.
-    fn conclude<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: u32,
-        result: i32,
-        word0: u64,
-        word1: u64,
-    ) -> Flow {
+    fn conclude<H: Host>(&mut self, host: &mut H, index: u32, result: i32, word0: u64, word1: u64) -> Flow {
         let Some(operation) = self.operations.get(index).copied() else {
             return Flow::Pending;
         };
@@ -368,20 +289,12 @@ impl<S: Storage> Engine<S> {
                 if let Some(slot) = self.slots.get_mut(object) {
                     slot.uses = slot.uses.saturating_sub(1);
                 }
-                Flow::Done {
-                    result,
-                    word0,
-                    word1,
-                }
+                Flow::Done { result, word0, word1 }
             }
             // PLACEMENT, SYNC, WAIT on a word, a CONNECT that failed: they hold a buffer and nothing else.
             _ => {
                 self.unuse_buffer(object);
-                Flow::Done {
-                    result,
-                    word0,
-                    word1,
-                }
+                Flow::Done { result, word0, word1 }
             }
         }
     }

@@ -18,24 +18,15 @@ impl<S: Storage> Engine<S> {
         opcode: Opcode,
         op: &mut Starting,
     ) -> Result<Flow, Errno> {
-        let count = if opcode == Opcode::Recv {
-            1
-        } else {
-            op.sqe.arg32
-        };
+        let count = if opcode == Opcode::Recv { 1 } else { op.sqe.arg32 };
         let slots = op.sqe.op_flags & op_flags::GRANT_SLOTS != 0;
         if count == 0 || (opcode == Opcode::Recv && !slots) {
             return Err(Errno::EINVAL);
         }
         let peer = self.live_peer(Handle::from_bits(op.sqe.remote))?;
         if slots {
-            let bytes = op
-                .sqe
-                .length
-                .checked_mul(count.into())
-                .ok_or(Errno::ERANGE)?;
-            let buffer =
-                self.buffer_range(Handle::from_bits(op.sqe.local), op.sqe.local_offset, bytes)?;
+            let bytes = op.sqe.length.checked_mul(count.into()).ok_or(Errno::ERANGE)?;
+            let buffer = self.buffer_range(Handle::from_bits(op.sqe.local), op.sqe.local_offset, bytes)?;
             self.use_buffer(buffer);
         } else if op.sqe.local != 0 || op.sqe.local_offset != 0 || op.sqe.length != 0 {
             return Err(Errno::EINVAL);
@@ -45,9 +36,7 @@ impl<S: Storage> Engine<S> {
             operation.object = peer;
         }
         if let Some(state) = self.peers.get_mut(peer) {
-            state
-                .receives
-                .push_back(&mut self.operations, Through::State, index);
+            state.receives.push_back(&mut self.operations, Through::State, index);
         }
         self.grant(host, peer, count);
         Ok(Flow::Pending)
@@ -65,11 +54,7 @@ impl<S: Storage> Engine<S> {
 
     /// A request that brought a credit came to nothing: the receive is still posted, so the credit is the peer's again.
     pub(crate) fn give_credit_back<H: Host>(&mut self, host: &mut H, peer: u32) {
-        let count = if cfg!(feature = "seeded-double-credit") {
-            2
-        } else {
-            1
-        };
+        let count = if cfg!(feature = "seeded-double-credit") { 2 } else { 1 };
         self.grant(host, peer, count);
     }
 
@@ -84,18 +69,11 @@ impl<S: Storage> Engine<S> {
             return self.breach(host, peer);
         }
         state.tx_granted = total;
-        while self
-            .peers
-            .get(peer)
-            .is_some_and(|state| state.credits() > 0)
-        {
+        while self.peers.get(peer).is_some_and(|state| state.credits() > 0) {
             let Some(state) = self.peers.get_mut(peer) else {
                 return;
             };
-            let Some(index) = state
-                .credit_queue
-                .pop_front(&mut self.operations, Through::State)
-            else {
+            let Some(index) = state.credit_queue.pop_front(&mut self.operations, Through::State) else {
                 return;
             };
             state.tx_used = state.tx_used.wrapping_add(1);
@@ -105,17 +83,11 @@ impl<S: Storage> Engine<S> {
 
     /// CREDIT_QUERY.
     pub(crate) fn credit_query(&mut self, op: &mut Starting) -> Result<Flow, Errno> {
-        let peer = self
-            .peers
-            .find(Handle::from_bits(op.sqe.remote), HandleKind::Peer)?;
+        let peer = self.peers.find(Handle::from_bits(op.sqe.remote), HandleKind::Peer)?;
         let Some(peer) = self.peers.get(peer) else {
             return Err(Errno::EBADF);
         };
-        Ok(Flow::Done {
-            result: 0,
-            word0: peer.credits().into(),
-            word1: peer.credits_out().into(),
-        })
+        Ok(Flow::Done { result: 0, word0: peer.credits().into(), word1: peer.credits_out().into() })
     }
 
     /// Whether a peer may use a credit now: it takes it, or has broken the protocol.
@@ -146,28 +118,18 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::EPROTO);
         };
         let sqe = operation.sqe;
-        let count = if sqe.opcode == Opcode::Recv as u8 {
-            1
-        } else {
-            sqe.arg32
-        };
+        let count = if sqe.opcode == Opcode::Recv as u8 { 1 } else { sqe.arg32 };
         let slot = operation.arrived;
         operation.arrived += 1;
         let last = operation.arrived >= count;
         let slots = sqe.op_flags & op_flags::GRANT_SLOTS != 0;
         let payload = request.payload_bytes;
-        let offset = sqe
-            .local_offset
-            .saturating_add(sqe.length.saturating_mul(slot.into()));
+        let offset = sqe.local_offset.saturating_add(sqe.length.saturating_mul(slot.into()));
         let mut outcome = Ok(());
         if payload > 0 {
             let fits = slots && u64::from(payload) <= sqe.length;
             let buffer = Handle::from_bits(sqe.local).index();
-            outcome = if fits {
-                host.deliver(peer, frame, buffer, offset, payload)
-            } else {
-                Err(Errno::EMSGSIZE)
-            };
+            outcome = if fits { host.deliver(peer, frame, buffer, offset, payload) } else { Err(Errno::EMSGSIZE) };
         }
         let mut flags = CqeFlags::NONE;
         if request.kind != RequestKind::Send {
@@ -184,9 +146,7 @@ impl<S: Storage> Engine<S> {
         let word1 = if slots { offset } else { 0 };
         if last {
             if let Some(state) = self.peers.get_mut(peer) {
-                state
-                    .receives
-                    .remove(&mut self.operations, Through::State, index);
+                state.receives.remove(&mut self.operations, Through::State, index);
             }
             self.release_receive(index);
             self.finish_with(host, index, result, flags, word0, word1);
@@ -210,10 +170,7 @@ impl<S: Storage> Engine<S> {
     /// Ends all receives posted for a peer.
     pub(crate) fn fail_receives<H: Host>(&mut self, host: &mut H, peer: u32, errno: Errno) {
         while let Some(state) = self.peers.get_mut(peer) {
-            let Some(index) = state
-                .receives
-                .pop_front(&mut self.operations, Through::State)
-            else {
+            let Some(index) = state.receives.pop_front(&mut self.operations, Through::State) else {
                 return;
             };
             debug_assert!(index != NONE);

@@ -100,11 +100,7 @@ pub(crate) enum Flow {
 
 impl Flow {
     pub(crate) const fn ok(result: i32) -> Flow {
-        Flow::Done {
-            result,
-            word0: 0,
-            word1: 0,
-        }
+        Flow::Done { result, word0: 0, word1: 0 }
     }
 }
 
@@ -126,11 +122,7 @@ pub(crate) struct Starting {
 
 impl<S: Storage> Engine<S> {
     /// A context with these limits. `None`: there was no memory for its tables.
-    pub fn new(
-        limits: Limits,
-        identity: Identity,
-        memory: &mut impl TableMemory<S>,
-    ) -> Option<Self> {
+    pub fn new(limits: Limits, identity: Identity, memory: &mut impl TableMemory<S>) -> Option<Self> {
         let tables = Tables::new(&limits, memory)?;
         Some(Engine {
             limits,
@@ -162,10 +154,7 @@ impl<S: Storage> Engine<S> {
 
     /// What it tells its peers of itself.
     pub fn info(&self) -> crate::host::PeerInfo {
-        crate::host::PeerInfo {
-            context: self.identity.context,
-            window: self.limits.inbound_per_peer,
-        }
+        crate::host::PeerInfo { context: self.identity.context, window: self.limits.inbound_per_peer }
     }
 
     /// Counters.
@@ -200,9 +189,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::ENFILE);
         }
         let mut rings = self.rings.iter_mut().enumerate();
-        let Some((index, ring)) =
-            rings.find(|(_, ring)| !ring.attached && ring.operations.length == 0)
-        else {
+        let Some((index, ring)) = rings.find(|(_, ring)| !ring.attached && ring.operations.length == 0) else {
             return Err(Errno::ENFILE);
         };
         *ring = RingState::attach(cq_entries);
@@ -218,19 +205,13 @@ impl<S: Storage> Engine<S> {
 
     /// Puts in a buffer that a call made (pinned user memory, an imported dma-buf). The host's is `index` of the handle.
     pub fn add_buffer(&mut self, length_bytes: u64) -> Result<Handle, Errno> {
-        let (index, _) = self
-            .buffers
-            .insert(Buffer::live(length_bytes))
-            .ok_or(Errno::ENFILE)?;
+        let (index, _) = self.buffers.insert(Buffer::live(length_bytes)).ok_or(Errno::ENFILE)?;
         Ok(self.buffers.handle(index, HandleKind::Buffer))
     }
 
     /// Puts in a descriptor slot that a call made (an eventfd).
     pub fn add_slot(&mut self) -> Result<Handle, Errno> {
-        let (index, _) = self
-            .slots
-            .insert(DescriptorSlot::NEW)
-            .ok_or(Errno::ENFILE)?;
+        let (index, _) = self.slots.insert(DescriptorSlot::NEW).ok_or(Errno::ENFILE)?;
         Ok(self.slots.handle(index, HandleKind::Slot))
     }
 
@@ -257,29 +238,12 @@ impl<S: Storage> Engine<S> {
     /// Takes in what happened elsewhere.
     pub fn handle<H: Host>(&mut self, host: &mut H, event: Event) {
         match event {
-            Event::Finished {
-                op,
-                result,
-                word0,
-                word1,
-            } => self.work_finished(host, op, result, word0, word1),
+            Event::Finished { op, result, word0, word1 } => self.work_finished(host, op, result, word0, word1),
             Event::LocalDone { op, result } => self.local_done(host, op, result),
-            Event::TransferDone {
-                transfer,
-                result,
-                bytes,
-            } => self.inbound_done(host, transfer, result, bytes),
-            Event::Message {
-                peer,
-                frame,
-                message,
-            } => self.message(host, peer, frame, &message),
+            Event::TransferDone { transfer, result, bytes } => self.inbound_done(host, transfer, result, bytes),
+            Event::Message { peer, frame, message } => self.message(host, peer, frame, &message),
             Event::Connected { op, pending, info } => self.connected(host, op, pending, info),
-            Event::Incoming {
-                listener,
-                pending,
-                info,
-            } => self.incoming(host, listener, pending, info),
+            Event::Incoming { listener, pending, info } => self.incoming(host, listener, pending, info),
             Event::PeerGone { peer, errno } => self.peer_gone(host, peer, errno),
         }
         self.settle(host);
@@ -345,8 +309,7 @@ impl<S: Storage> Engine<S> {
         starting.index = index;
         if let Some(ring) = self.rings.get_mut(starting.ring as usize) {
             ring.reserve(starting.class, starting.reserve);
-            ring.operations
-                .push_back(&mut self.operations, Through::Ring, index);
+            ring.operations.push_back(&mut self.operations, Through::Ring, index);
             if starting.class != Class::Passive {
                 ring.active += 1;
             }
@@ -386,30 +349,14 @@ impl<S: Storage> Engine<S> {
             state.unreserve(class, 1);
             if state.attached {
                 let flags = flags.with(CqeFlags::MORE).bits();
-                host.complete(
-                    ring,
-                    Cqe {
-                        user_data,
-                        res,
-                        flags,
-                        word0: words.0,
-                        word1: words.1,
-                    },
-                );
+                host.complete(ring, Cqe { user_data, res, flags, word0: words.0, word1: words.1 });
             }
         }
     }
 
     /// Ends an operation: its terminal CQE, its place, its chain. The caller has let go of what it used and taken it
     /// out of the queue that its state says.
-    pub(crate) fn finish<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: u32,
-        result: i32,
-        word0: u64,
-        word1: u64,
-    ) {
+    pub(crate) fn finish<H: Host>(&mut self, host: &mut H, index: u32, result: i32, word0: u64, word1: u64) {
         self.finish_with(host, index, result, CqeFlags::NONE, word0, word1);
     }
 
@@ -427,10 +374,8 @@ impl<S: Storage> Engine<S> {
         };
         self.timers.clear(index);
         if let Some(ring) = self.rings.get_mut(operation.ring as usize) {
-            ring.operations
-                .remove(&mut self.operations, Through::Ring, index);
-            if !(cfg!(feature = "seeded-missing-release") && result == Errno::ECANCELED.as_result())
-            {
+            ring.operations.remove(&mut self.operations, Through::Ring, index);
+            if !(cfg!(feature = "seeded-missing-release") && result == Errno::ECANCELED.as_result()) {
                 ring.unreserve(operation.class, operation.reserved);
             }
             if operation.class != Class::Passive {
@@ -442,20 +387,10 @@ impl<S: Storage> Engine<S> {
             if ring.watch == index {
                 ring.watch = NONE;
             }
-            let silent =
-                result >= 0 && operation.sqe.flags & SqeFlags::CQE_SKIP_SUCCESS.bits() != 0;
+            let silent = result >= 0 && operation.sqe.flags & SqeFlags::CQE_SKIP_SUCCESS.bits() != 0;
             if ring.attached && !silent {
                 let user_data = operation.sqe.user_data;
-                host.complete(
-                    operation.ring,
-                    Cqe {
-                        user_data,
-                        res: result,
-                        flags: flags.bits(),
-                        word0,
-                        word1,
-                    },
-                );
+                host.complete(operation.ring, Cqe { user_data, res: result, flags: flags.bits(), word0, word1 });
             } else if !ring.attached && ring.operations.length == 0 {
                 // The last operation of a ring that was closed before it: its share of the table is free again.
                 self.cq_entries -= ring.cq_entries;
@@ -463,9 +398,7 @@ impl<S: Storage> Engine<S> {
             }
         }
         self.operations.remove(index);
-        if operation.guard != NONE
-            && operation.sqe.opcode != dmaplane_ring::abi::Opcode::LinkTimeout as u8
-        {
+        if operation.guard != NONE && operation.sqe.opcode != dmaplane_ring::abi::Opcode::LinkTimeout as u8 {
             // Ended in time: its LINK_TIMEOUT has nothing to guard any more.
             self.finish(host, operation.guard, Errno::ECANCELED.as_result(), 0, 0);
         }
@@ -481,8 +414,7 @@ impl<S: Storage> Engine<S> {
             operation.cancelled = true;
         }
         operation.state = State::Ready;
-        self.ready
-            .push_back(&mut self.operations, Through::State, next);
+        self.ready.push_back(&mut self.operations, Through::State, next);
     }
 
     /// Starts what became ready, until nothing is.
@@ -503,12 +435,7 @@ impl<S: Storage> Engine<S> {
                 index,
             };
             self.arm_guard(host, index);
-            if let Flow::Done {
-                result,
-                word0,
-                word1,
-            } = self.dispatch(host, &mut starting)
-            {
+            if let Flow::Done { result, word0, word1 } = self.dispatch(host, &mut starting) {
                 self.finish(host, index, result, word0, word1);
             }
         }
@@ -519,10 +446,7 @@ impl<S: Storage> Engine<S> {
     pub(crate) fn raise<H: Host>(&mut self, host: &mut H, bits: EventBits) {
         self.events = self.events.with(bits);
         let mut from = 0;
-        while let Some(ahead) = self
-            .rings
-            .get(from..)
-            .and_then(|rest| rest.iter().position(|ring| ring.watch != NONE))
+        while let Some(ahead) = self.rings.get(from..).and_then(|rest| rest.iter().position(|ring| ring.watch != NONE))
         {
             let index = from + ahead;
             let watch = self.rings.get(index).map_or(NONE, |ring| ring.watch);
@@ -600,13 +524,6 @@ where
         self.slots.hash(state);
         self.inbound.hash(state);
         self.timers.hash(state);
-        (
-            self.ready,
-            self.list_work,
-            self.events,
-            self.statistics,
-            self.cq_entries,
-        )
-            .hash(state);
+        (self.ready, self.list_work, self.events, self.statistics, self.cq_entries).hash(state);
     }
 }

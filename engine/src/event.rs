@@ -65,7 +65,7 @@ pub enum Event {
         /// What the peer said of itself.
         info: PeerInfo,
     },
-    /// A connection ended. Nothing of it comes after this but `LocalDone` and `TransferDone`.
+    /// A connection ended. No message of it comes after this; `LocalDone` and `TransferDone` may.
     PeerGone {
         /// The peer.
         peer: Handle,
@@ -79,23 +79,10 @@ impl Event {
     pub(crate) fn encode(&self) -> [u64; EVENT_WORDS] {
         let mut words = [0; EVENT_WORDS];
         let head: [u64; 5] = match *self {
-            Event::Finished {
-                op,
-                result,
-                word0,
-                word1,
-            } => [1, op.bits(), u64::from(result as u32), word0, word1],
+            Event::Finished { op, result, word0, word1 } => [1, op.bits(), u64::from(result as u32), word0, word1],
             Event::LocalDone { op, result } => [2, op.bits(), u64::from(result as u32), 0, 0],
-            Event::TransferDone {
-                transfer,
-                result,
-                bytes,
-            } => [3, transfer.bits(), u64::from(result as u32), bytes, 0],
-            Event::Message {
-                peer,
-                frame,
-                message,
-            } => {
+            Event::TransferDone { transfer, result, bytes } => [3, transfer.bits(), u64::from(result as u32), bytes, 0],
+            Event::Message { peer, frame, message } => {
                 for (word, value) in words.iter_mut().skip(4).zip(message.encode()) {
                     *word = value;
                 }
@@ -104,27 +91,11 @@ impl Event {
             }
             Event::Connected { op, pending, info } => {
                 words[5] = info.window.into();
-                [
-                    5,
-                    op.bits(),
-                    pending.into(),
-                    info.context[0],
-                    info.context[1],
-                ]
+                [5, op.bits(), pending.into(), info.context[0], info.context[1]]
             }
-            Event::Incoming {
-                listener,
-                pending,
-                info,
-            } => {
+            Event::Incoming { listener, pending, info } => {
                 words[5] = info.window.into();
-                [
-                    6,
-                    listener.bits(),
-                    pending.into(),
-                    info.context[0],
-                    info.context[1],
-                ]
+                [6, listener.bits(), pending.into(), info.context[0], info.context[1]]
             }
             Event::PeerGone { peer, errno } => [7, peer.bits(), errno.raw() as u64, 0, 0],
         };
@@ -137,49 +108,19 @@ impl Event {
     /// From words; `None` only for words that `encode` never makes.
     pub(crate) fn decode(words: &[u64; EVENT_WORDS]) -> Option<Event> {
         let [kind, a, b, c, d, e, ..] = *words;
-        let info = PeerInfo {
-            context: [c, d],
-            window: e as u32,
-        };
+        let info = PeerInfo { context: [c, d], window: e as u32 };
         Some(match kind {
-            1 => Event::Finished {
-                op: OpId::from_bits(a),
-                result: b as u32 as i32,
-                word0: c,
-                word1: d,
-            },
-            2 => Event::LocalDone {
-                op: OpId::from_bits(a),
-                result: b as u32 as i32,
-            },
-            3 => Event::TransferDone {
-                transfer: OpId::from_bits(a),
-                result: b as u32 as i32,
-                bytes: c,
-            },
+            1 => Event::Finished { op: OpId::from_bits(a), result: b as u32 as i32, word0: c, word1: d },
+            2 => Event::LocalDone { op: OpId::from_bits(a), result: b as u32 as i32 },
+            3 => Event::TransferDone { transfer: OpId::from_bits(a), result: b as u32 as i32, bytes: c },
             4 => {
                 let [_, _, _, _, m0, m1, m2, m3, m4, m5, m6, m7] = *words;
                 let message: [u64; WIRE_WORDS] = [m0, m1, m2, m3, m4, m5, m6, m7];
-                Event::Message {
-                    peer: Handle::from_bits(a),
-                    frame: b as u32,
-                    message: Message::decode(&message)?,
-                }
+                Event::Message { peer: Handle::from_bits(a), frame: b as u32, message: Message::decode(&message)? }
             }
-            5 => Event::Connected {
-                op: OpId::from_bits(a),
-                pending: b as u32,
-                info,
-            },
-            6 => Event::Incoming {
-                listener: Handle::from_bits(a),
-                pending: b as u32,
-                info,
-            },
-            7 => Event::PeerGone {
-                peer: Handle::from_bits(a),
-                errno: Errno::from_raw(b as i32),
-            },
+            5 => Event::Connected { op: OpId::from_bits(a), pending: b as u32, info },
+            6 => Event::Incoming { listener: Handle::from_bits(a), pending: b as u32, info },
+            7 => Event::PeerGone { peer: Handle::from_bits(a), errno: Errno::from_raw(b as i32) },
             _ => return None,
         })
     }
@@ -192,46 +133,15 @@ mod tests {
     #[test]
     fn every_event_survives_the_inbox_s_words() {
         let (op, peer) = (OpId::from_bits(0x0001_0000_0002), Handle::from_bits(99));
-        let info = PeerInfo {
-            context: [5, 6],
-            window: 7,
-        };
+        let info = PeerInfo { context: [5, 6], window: 7 };
         let events = [
-            Event::Finished {
-                op,
-                result: -22,
-                word0: 1,
-                word1: 2,
-            },
+            Event::Finished { op, result: -22, word0: 1, word1: 2 },
             Event::LocalDone { op, result: -1 },
-            Event::TransferDone {
-                transfer: op,
-                result: 0,
-                bytes: 1 << 40,
-            },
-            Event::Message {
-                peer,
-                frame: 3,
-                message: Message::Done {
-                    op: 9,
-                    result: -116,
-                    bytes: 4,
-                },
-            },
-            Event::Connected {
-                op,
-                pending: 4,
-                info,
-            },
-            Event::Incoming {
-                listener: peer,
-                pending: 4,
-                info,
-            },
-            Event::PeerGone {
-                peer,
-                errno: Errno::ECONNRESET,
-            },
+            Event::TransferDone { transfer: op, result: 0, bytes: 1 << 40 },
+            Event::Message { peer, frame: 3, message: Message::Done { op: 9, result: -116, bytes: 4 } },
+            Event::Connected { op, pending: 4, info },
+            Event::Incoming { listener: peer, pending: 4, info },
+            Event::PeerGone { peer, errno: Errno::ECONNRESET },
         ];
         for event in events {
             assert_eq!(Event::decode(&event.encode()), Some(event));

@@ -26,20 +26,12 @@ pub enum Outcome {
 impl Outcome {
     /// Done with result 0 and these words.
     pub const fn done(word0: u64, word1: u64) -> Self {
-        Outcome::Done {
-            result: 0,
-            word0,
-            word1,
-        }
+        Outcome::Done { result: 0, word0, word1 }
     }
 
     /// Done with an error.
     pub const fn failed(errno: Errno) -> Self {
-        Outcome::Done {
-            result: errno.as_result(),
-            word0: 0,
-            word1: 0,
-        }
+        Outcome::Done { result: errno.as_result(), word0: 0, word1: 0 }
     }
 }
 
@@ -182,7 +174,7 @@ pub trait Host {
     fn adopt(&mut self, pending: u32, peer: dmaplane_ring::abi::Handle);
     /// Ends a pending connection.
     fn reject(&mut self, pending: u32);
-    /// Ends a connection. `LocalDone` and `TransferDone` of what was started follow, then `PeerGone`.
+    /// Ends a connection. `PeerGone` follows; what is still in flight is then stopped and abandoned one by one.
     fn disconnect(&mut self, peer: u32);
     /// The engine has forgotten the peer; its index may be used again.
     fn drop_peer(&mut self, peer: u32);
@@ -192,13 +184,7 @@ pub trait Host {
     /// Sends a message, in order, without loss while the connection lives.
     fn send(&mut self, peer: u32, message: &Message);
     /// Sends a request with what it touches here.
-    fn post(
-        &mut self,
-        peer: u32,
-        op: OpId,
-        request: &Request,
-        post: &Post,
-    ) -> Result<LocalPart, Errno>;
+    fn post(&mut self, peer: u32, op: OpId, request: &Request, post: &Post) -> Result<LocalPart, Errno>;
     /// Stops touching our memory for a posted operation; its `LocalDone` comes, once.
     fn abandon(&mut self, op: OpId);
 
@@ -209,14 +195,7 @@ pub trait Host {
     /// Stops a transfer; its `TransferDone` comes, once.
     fn stop(&mut self, transfer: OpId);
     /// Copies what travelled with a message into a buffer: at most 4,096 bytes.
-    fn deliver(
-        &mut self,
-        peer: u32,
-        frame: u32,
-        buffer: u32,
-        offset: u64,
-        length: u32,
-    ) -> Result<(), Errno>;
+    fn deliver(&mut self, peer: u32, frame: u32, buffer: u32, offset: u64, length: u32) -> Result<(), Errno>;
     /// What travelled with a message is needed no more; bytes that were to come in are thrown away.
     fn drop_frame(&mut self, peer: u32, frame: u32);
 }

@@ -39,20 +39,12 @@ pub(crate) enum ImportState {
 
 impl<S: Storage> Engine<S> {
     /// LEASE_IMPORT.
-    pub(crate) fn lease_import<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn lease_import<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let mut bytes = [0; MAX_TOKEN_BYTES];
         if op.sqe.length > MAX_TOKEN_BYTES as u64 {
             return Err(Errno::EMSGSIZE);
         }
-        let buffer = self.buffer_range(
-            Handle::from_bits(op.sqe.local),
-            op.sqe.local_offset,
-            op.sqe.length,
-        )?;
+        let buffer = self.buffer_range(Handle::from_bits(op.sqe.local), op.sqe.local_offset, op.sqe.length)?;
         let Some(bytes) = bytes.get_mut(..op.sqe.length as usize) else {
             return Err(Errno::EMSGSIZE);
         };
@@ -63,11 +55,7 @@ impl<S: Storage> Engine<S> {
         } else {
             self.peer_of_context(token.context)?
         };
-        if self
-            .peers
-            .get(peer)
-            .is_none_or(|peer| peer.info.context != token.context)
-        {
+        if self.peers.get(peer).is_none_or(|peer| peer.info.context != token.context) {
             return Err(Errno::EINVAL);
         }
         let import = Import {
@@ -86,9 +74,7 @@ impl<S: Storage> Engine<S> {
             operation.arrived = import;
         }
         if let Some(state) = self.peers.get_mut(peer) {
-            state
-                .posted
-                .push_back(&mut self.operations, Through::State, index);
+            state.posted.push_back(&mut self.operations, Through::State, index);
         }
         let claim = Message::Claim {
             op: self.op_id(index).bits(),
@@ -102,14 +88,7 @@ impl<S: Storage> Engine<S> {
 
     /// The owner's answer to a claim.
     pub(crate) fn claim_answered<H: Host>(&mut self, host: &mut H, peer: u32, answer: &Message) {
-        let Message::Claimed {
-            op,
-            result,
-            rights,
-            list,
-            length,
-        } = *answer
-        else {
+        let Message::Claimed { op, result, rights, list, length } = *answer else {
             return;
         };
         let Some(index) = self.find_op(OpId::from_bits(op)) else {
@@ -123,9 +102,7 @@ impl<S: Storage> Engine<S> {
         }
         let slot = operation.arrived;
         if let Some(state) = self.peers.get_mut(peer) {
-            state
-                .posted
-                .remove(&mut self.operations, Through::State, index);
+            state.posted.remove(&mut self.operations, Through::State, index);
         }
         if result < 0 {
             self.imports.remove(slot);
@@ -144,15 +121,8 @@ impl<S: Storage> Engine<S> {
     }
 
     /// An import that may be used so: index and contents.
-    pub(crate) fn usable_import(
-        &self,
-        bits: u64,
-        need: Rights,
-        list: bool,
-    ) -> Result<(u32, Import), Errno> {
-        let index = self
-            .imports
-            .find(Handle::from_bits(bits), HandleKind::Import)?;
+    pub(crate) fn usable_import(&self, bits: u64, need: Rights, list: bool) -> Result<(u32, Import), Errno> {
+        let index = self.imports.find(Handle::from_bits(bits), HandleKind::Import)?;
         let Some(import) = self.imports.get(index) else {
             return Err(Errno::EBADF);
         };
@@ -186,14 +156,9 @@ impl<S: Storage> Engine<S> {
 
     /// The owner asks us to stop (clause LSE-9): what waits in our queues ends, what is posted will.
     pub(crate) fn stop_import<H: Host>(&mut self, host: &mut H, peer: u32, lease: u64, bits: u64) {
-        let found = self
-            .imports
-            .find(Handle::from_bits(bits), HandleKind::Import)
-            .ok();
+        let found = self.imports.find(Handle::from_bits(bits), HandleKind::Import).ok();
         let index = found.filter(|&index| {
-            self.imports
-                .get(index)
-                .is_some_and(|import| import.peer == peer && import.lease == lease)
+            self.imports.get(index).is_some_and(|import| import.peer == peer && import.lease == lease)
         });
         let Some(index) = index else {
             // Released before the owner knew: nothing of ours is in flight.
@@ -213,14 +178,8 @@ impl<S: Storage> Engine<S> {
     }
 
     /// IMPORT_RELEASE.
-    pub(crate) fn import_release<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
-        let index = self
-            .imports
-            .find(Handle::from_bits(op.sqe.local), HandleKind::Import)?;
+    pub(crate) fn import_release<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
+        let index = self.imports.find(Handle::from_bits(op.sqe.local), HandleKind::Import)?;
         let Some(import) = self.imports.get(index).copied() else {
             return Err(Errno::EBADF);
         };
@@ -228,12 +187,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::EBUSY);
         }
         if import.state == ImportState::Live {
-            host.send(
-                import.peer,
-                &Message::Released {
-                    lease: import.lease,
-                },
-            );
+            host.send(import.peer, &Message::Released { lease: import.lease });
         }
         self.imports.remove(index);
         Ok(Flow::ok(0))

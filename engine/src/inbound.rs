@@ -8,8 +8,7 @@ use crate::operation::{Links, OpId};
 use crate::storage::Storage;
 use crate::table::NONE;
 use dmaplane_ring::abi::{
-    Errno, EventBits, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES,
-    MAX_SEND_BYTES, Rights,
+    Errno, EventBits, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_SEND_BYTES, Rights,
 };
 
 /// A peer's transfer in flight here.
@@ -28,42 +27,20 @@ pub struct Inbound {
 
 impl<S: Storage> Engine<S> {
     /// A peer's request. Whatever comes of it, the peer gets one `Done`.
-    pub(crate) fn request<H: Host>(
-        &mut self,
-        host: &mut H,
-        peer: u32,
-        frame: u32,
-        request: &Request,
-    ) {
-        let within = self
-            .peers
-            .get(peer)
-            .is_some_and(|state| state.inbound_count < self.limits.inbound_per_peer);
+    pub(crate) fn request<H: Host>(&mut self, host: &mut H, peer: u32, frame: u32, request: &Request) {
+        let within = self.peers.get(peer).is_some_and(|state| state.inbound_count < self.limits.inbound_per_peer);
         let lengths = match request.kind {
-            RequestKind::Write => {
-                request.length <= MAX_OPERATION_BYTES && request.payload_bytes == 0
-            }
-            RequestKind::Read => {
-                request.length <= MAX_OPERATION_BYTES
-                    && request.payload_bytes == 0
-                    && !request.notify
-            }
+            RequestKind::Write => request.length <= MAX_OPERATION_BYTES && request.payload_bytes == 0,
+            RequestKind::Read => request.length <= MAX_OPERATION_BYTES && request.payload_bytes == 0 && !request.notify,
             RequestKind::WriteList => {
-                request.length <= MAX_LIST_SEGMENTS
-                    && u64::from(request.payload_bytes) <= MAX_NOTIFICATION_BYTES
+                request.length <= MAX_LIST_SEGMENTS && u64::from(request.payload_bytes) <= MAX_NOTIFICATION_BYTES
             }
             RequestKind::ReadList => request.length <= MAX_LIST_SEGMENTS && !request.notify,
             RequestKind::Send => {
-                request.notify
-                    && request.length <= MAX_SEND_BYTES
-                    && request.length == u64::from(request.payload_bytes)
+                request.notify && request.length <= MAX_SEND_BYTES && request.length == u64::from(request.payload_bytes)
             }
         };
-        if !within
-            || !lengths
-            || request.length == 0
-            || (request.notify && !self.take_credit_of_peer(peer))
-        {
+        if !within || !lengths || request.length == 0 || (request.notify && !self.take_credit_of_peer(peer)) {
             host.drop_frame(peer, frame);
             return self.breach(host, peer);
         }
@@ -71,14 +48,7 @@ impl<S: Storage> Engine<S> {
             let outcome = self.arrive(host, peer, frame, request);
             host.drop_frame(peer, frame);
             let result = outcome.err().map_or(0, Errno::as_result);
-            host.send(
-                peer,
-                &Message::Done {
-                    op: request.op,
-                    result,
-                    bytes: request.length,
-                },
-            );
+            host.send(peer, &Message::Done { op: request.op, result, bytes: request.length });
             return;
         }
         match self.admit_request(peer, request) {
@@ -108,14 +78,7 @@ impl<S: Storage> Engine<S> {
         lease: u32,
         target: &Target,
     ) {
-        let inbound = Inbound {
-            peer,
-            frame,
-            request: *request,
-            lease,
-            links: Links::OUT,
-            stopped: false,
-        };
+        let inbound = Inbound { peer, frame, request: *request, lease, links: Links::OUT, stopped: false };
         // The table holds `inbound_per_peer` for every peer, so there is a place.
         let Some((index, generation)) = self.inbound.insert(inbound) else {
             return self.refuse_request(host, peer, frame, request, Errno::ENFILE);
@@ -126,44 +89,23 @@ impl<S: Storage> Engine<S> {
         }
         let transfer = OpId::new(index, generation);
         let outcome = match request.kind {
-            RequestKind::Write | RequestKind::WriteList => {
-                host.copy_in(transfer, peer, frame, target)
-            }
+            RequestKind::Write | RequestKind::WriteList => host.copy_in(transfer, peer, frame, target),
             _ => host.serve(transfer, peer, frame, target),
         };
-        if let Outcome::Done {
-            result,
-            word0: bytes,
-            ..
-        } = outcome
-        {
+        if let Outcome::Done { result, word0: bytes, .. } = outcome {
             self.inbound_done(host, transfer, result, bytes);
         }
     }
 
     /// Refuses a request: both sides hear of it (clause INB-4).
-    fn refuse_request<H: Host>(
-        &mut self,
-        host: &mut H,
-        peer: u32,
-        frame: u32,
-        request: &Request,
-        errno: Errno,
-    ) {
+    fn refuse_request<H: Host>(&mut self, host: &mut H, peer: u32, frame: u32, request: &Request, errno: Errno) {
         host.drop_frame(peer, frame);
         if request.notify {
             self.give_credit_back(host, peer);
         }
         self.statistics.refused += 1;
         self.statistics.refused_lease = request.lease;
-        host.send(
-            peer,
-            &Message::Done {
-                op: request.op,
-                result: errno.as_result(),
-                bytes: 0,
-            },
-        );
+        host.send(peer, &Message::Done { op: request.op, result: errno.as_result(), bytes: 0 });
         self.raise(host, EventBits::ACCESS_REFUSED);
     }
 
@@ -174,10 +116,7 @@ impl<S: Storage> Engine<S> {
         let head = core::mem::replace(&mut state.inbound, index);
         state.inbound_count += 1;
         if let Some(inbound) = self.inbound.get_mut(index) {
-            inbound.links = Links {
-                prev: NONE,
-                next: head,
-            };
+            inbound.links = Links { prev: NONE, next: head };
         }
         if let Some(inbound) = self.inbound.get_mut(head) {
             inbound.links.prev = index;
@@ -202,13 +141,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A peer's transfer touches our memory no more.
-    pub(crate) fn inbound_done<H: Host>(
-        &mut self,
-        host: &mut H,
-        transfer: OpId,
-        result: i32,
-        bytes: u64,
-    ) {
+    pub(crate) fn inbound_done<H: Host>(&mut self, host: &mut H, transfer: OpId, result: i32, bytes: u64) {
         let index = transfer.index();
         if self.inbound.generation(index) != transfer.generation() {
             return;
@@ -216,47 +149,27 @@ impl<S: Storage> Engine<S> {
         let Some(inbound) = self.inbound.remove(index) else {
             return;
         };
-        let Inbound {
-            peer,
-            frame,
-            request,
-            lease,
-            links,
-            ..
-        } = inbound;
+        let Inbound { peer, frame, request, lease, links, .. } = inbound;
         self.unlink_inbound(peer, links);
         let mut result = result;
         if let Some(state) = self.leases.get_mut(lease) {
             state.in_flight = state.in_flight.saturating_sub(1);
             // A READ is good only if its lease was live to the end (clause LSE-11).
-            if let (
-                LeaseState::Ending { errno, .. },
-                RequestKind::Read | RequestKind::ReadList,
-                0,
-            ) = (state.state, request.kind, result)
+            if let (LeaseState::Ending { errno, .. }, RequestKind::Read | RequestKind::ReadList, 0) =
+                (state.state, request.kind, result)
             {
                 result = errno.as_result();
             }
         }
         if request.notify {
             if result >= 0 {
-                result = self
-                    .arrive(host, peer, frame, &request)
-                    .err()
-                    .map_or(0, Errno::as_result);
+                result = self.arrive(host, peer, frame, &request).err().map_or(0, Errno::as_result);
             } else {
                 self.give_credit_back(host, peer);
             }
         }
         host.drop_frame(peer, frame);
-        host.send(
-            peer,
-            &Message::Done {
-                op: request.op,
-                result,
-                bytes,
-            },
-        );
+        host.send(peer, &Message::Done { op: request.op, result, bytes });
         self.try_end_lease(host, lease);
         self.try_drop_peer(host, peer);
     }
@@ -295,23 +208,13 @@ impl<S: Storage> Engine<S> {
 /// What of a lease's target a request touches: -ERANGE outside of it.
 fn target(lease: &Lease, request: &Request) -> Result<Target, Errno> {
     match lease.target {
-        LeaseTarget::List(list) => Ok(Target::List {
-            list,
-            count: request.length,
-        }),
+        LeaseTarget::List(list) => Ok(Target::List { list, count: request.length }),
         LeaseTarget::Buffer(buffer) => {
-            let end = request
-                .offset
-                .checked_add(request.length)
-                .ok_or(Errno::ERANGE)?;
+            let end = request.offset.checked_add(request.length).ok_or(Errno::ERANGE)?;
             if end > lease.length {
                 return Err(Errno::ERANGE);
             }
-            Ok(Target::Range {
-                buffer,
-                offset: lease.offset + request.offset,
-                length: request.length,
-            })
+            Ok(Target::Range { buffer, offset: lease.offset + request.offset, length: request.length })
         }
     }
 }

@@ -17,10 +17,7 @@ pub struct InboxSlot<A: Atomics> {
 impl<A: Atomics> InboxSlot<A> {
     /// Slot number `position` of a new inbox; `word32` and `word64` make zeroed atomics.
     pub fn new(position: u32, word32: impl Fn(u32) -> A::U32, word64: impl Fn() -> A::U64) -> Self {
-        InboxSlot {
-            sequence: word32(position),
-            words: core::array::from_fn(|_| word64()),
-        }
+        InboxSlot { sequence: word32(position), words: core::array::from_fn(|_| word64()) }
     }
 }
 
@@ -37,18 +34,16 @@ pub struct Inbox<A: Atomics, B: AsRef<[InboxSlot<A>]>> {
 impl<A: Atomics, B: AsRef<[InboxSlot<A>]>> Inbox<A, B> {
     /// `None` unless the number of slots is a power of two. `tail` and `head` are zeroed words.
     pub fn new(slots: B, tail: A::U32, head: A::U32) -> Option<Self> {
-        slots
-            .as_ref()
-            .len()
-            .is_power_of_two()
-            .then_some(Inbox { slots, tail, head })
+        slots.as_ref().len().is_power_of_two().then_some(Inbox { slots, tail, head })
     }
 
     /// Posts an event. `false`: the inbox is full, which the sizing rule excludes; the caller must treat it as fatal.
     pub fn post(&self, event: &Event) -> bool {
         let slots = self.slots.as_ref();
         let mask = slots.len() as u32 - 1;
-        let mut position = self.tail.load_relaxed();
+        // Acquire, here and below: pairs with the exchange of the poster before; the takes that made room for its post
+        // come with the count. Else the slot could look as it was before them, full.
+        let mut position = self.tail.load_acquire();
         loop {
             let Some(slot) = slots.get((position & mask) as usize) else {
                 return false;
@@ -60,13 +55,10 @@ impl<A: Atomics, B: AsRef<[InboxSlot<A>]>> Inbox<A, B> {
                 return false;
             }
             if ahead > 0 {
-                position = self.tail.load_relaxed();
+                position = self.tail.load_acquire();
                 continue;
             }
-            match self
-                .tail
-                .compare_exchange(position, position.wrapping_add(1))
-            {
+            match self.tail.compare_exchange(position, position.wrapping_add(1)) {
                 Err(now) => position = now,
                 Ok(_) => {
                     for (word, value) in slot.words.iter().zip(event.encode()) {
@@ -95,8 +87,7 @@ impl<A: Atomics, B: AsRef<[InboxSlot<A>]>> Inbox<A, B> {
             *value = word.load_relaxed();
         }
         // Release: pairs with the acquire in `post` of the next round.
-        slot.sequence
-            .store_release(position.wrapping_add(slots.len() as u32));
+        slot.sequence.store_release(position.wrapping_add(slots.len() as u32));
         self.head.store_relaxed(position.wrapping_add(1));
         Event::decode(&words)
     }

@@ -71,11 +71,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// LEASE_GRANT.
-    pub(crate) fn lease_grant<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn lease_grant<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let handle = Handle::from_bits(op.sqe.local);
         let rights = Rights::from_bits(op.sqe.op_flags & Rights::KNOWN.bits());
         if rights.is_empty() {
@@ -91,18 +87,10 @@ impl<S: Storage> Engine<S> {
                 return Err(Errno::EINVAL);
             }
             let list = self.live_list(handle)?;
-            (
-                LeaseTarget::List(list),
-                0,
-                self.lists.get(list).map_or(0, |list| list.segments),
-            )
+            (LeaseTarget::List(list), 0, self.lists.get(list).map_or(0, |list| list.segments))
         } else {
             let buffer = self.buffer_range(handle, op.sqe.local_offset, op.sqe.length)?;
-            (
-                LeaseTarget::Buffer(buffer),
-                op.sqe.local_offset,
-                op.sqe.length,
-            )
+            (LeaseTarget::Buffer(buffer), op.sqe.local_offset, op.sqe.length)
         };
         let lease = Lease {
             target,
@@ -130,17 +118,10 @@ impl<S: Storage> Engine<S> {
             }
         }
         if op.sqe.arg64 != 0 {
-            self.timers.set(
-                self.lease_timer(index),
-                host.now_ns().saturating_add(op.sqe.arg64),
-            );
+            self.timers.set(self.lease_timer(index), host.now_ns().saturating_add(op.sqe.arg64));
         }
         let handle = self.leases.handle(index, HandleKind::Lease);
-        Ok(Flow::Done {
-            result: 0,
-            word0: handle.bits(),
-            word1: length,
-        })
+        Ok(Flow::Done { result: 0, word0: handle.bits(), word1: length })
     }
 
     /// The index of a lease that has not ended.
@@ -154,21 +135,13 @@ impl<S: Storage> Engine<S> {
     }
 
     /// LEASE_EXPORT.
-    pub(crate) fn lease_export<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn lease_export<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let handle = Handle::from_bits(op.sqe.remote);
         let index = self.live_lease(handle)?;
         let Some(lease) = self.leases.get(index).copied() else {
             return Err(Errno::EBADF);
         };
-        let buffer = self.buffer_range(
-            Handle::from_bits(op.sqe.local),
-            op.sqe.local_offset,
-            op.sqe.length,
-        )?;
+        let buffer = self.buffer_range(Handle::from_bits(op.sqe.local), op.sqe.local_offset, op.sqe.length)?;
         if op.sqe.length < Token::BYTES as u64 {
             return Err(Errno::EMSGSIZE);
         }
@@ -178,42 +151,25 @@ impl<S: Storage> Engine<S> {
             lease: handle.bits(),
             length: lease.length,
             shape: u64::from(lease.rights.bits()) | u64::from(list) << 16,
-            tag: Token::tag_for(
-                self.identity.token_key,
-                self.identity.context,
-                handle.bits(),
-            ),
+            tag: Token::tag_for(self.identity.token_key, self.identity.context, handle.bits()),
         };
         host.write_bytes(buffer, op.sqe.local_offset, &token.encode())?;
         Ok(Flow::ok(Token::BYTES as i32))
     }
 
     /// LEASE_RENEW.
-    pub(crate) fn lease_renew<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn lease_renew<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         if op.sqe.arg64 == 0 {
             return Err(Errno::EINVAL);
         }
         let index = self.live_lease(Handle::from_bits(op.sqe.local))?;
-        self.timers.set(
-            self.lease_timer(index),
-            host.now_ns().saturating_add(op.sqe.arg64),
-        );
+        self.timers.set(self.lease_timer(index), host.now_ns().saturating_add(op.sqe.arg64));
         Ok(Flow::ok(0))
     }
 
     /// LEASE_REVOKE. Of a lease that has ended by itself it takes the handle back; `word0` is then that errno.
-    pub(crate) fn lease_revoke<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
-        let index = self
-            .leases
-            .find(Handle::from_bits(op.sqe.local), HandleKind::Lease)?;
+    pub(crate) fn lease_revoke<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
+        let index = self.leases.find(Handle::from_bits(op.sqe.local), HandleKind::Lease)?;
         let Some(lease) = self.leases.get(index).copied() else {
             return Err(Errno::EBADF);
         };
@@ -226,11 +182,7 @@ impl<S: Storage> Engine<S> {
         }
         if let LeaseState::Ended(errno) = lease.state {
             self.leases.remove(index);
-            return Ok(Flow::Done {
-                result: 0,
-                word0: errno.raw() as u64,
-                word1: 0,
-            });
+            return Ok(Flow::Done { result: 0, word0: errno.raw() as u64, word1: 0 });
         }
         if cfg!(feature = "broken-no-lease-check") {
             // The negative control: says that the lease has ended, and lets it live on.
@@ -240,25 +192,14 @@ impl<S: Storage> Engine<S> {
         if let Some(lease) = self.leases.get_mut(index) {
             lease.revoke_op = waiting;
         }
-        let ending = if now {
-            Ending::Now
-        } else {
-            Ending::By {
-                deadline_ns: host.now_ns().saturating_add(op.sqe.arg64),
-            }
-        };
+        let ending =
+            if now { Ending::Now } else { Ending::By { deadline_ns: host.now_ns().saturating_add(op.sqe.arg64) } };
         self.end_lease(host, index, ending, Errno::EKEYREVOKED);
         Ok(Flow::Pending)
     }
 
     /// The first step of a lease's end.
-    pub(crate) fn end_lease<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: u32,
-        ending: Ending,
-        errno: Errno,
-    ) {
+    pub(crate) fn end_lease<H: Host>(&mut self, host: &mut H, index: u32, ending: Ending, errno: Errno) {
         let timer = self.lease_timer(index);
         let Some(lease) = self.leases.get_mut(index) else {
             return;
@@ -268,10 +209,7 @@ impl<S: Storage> Engine<S> {
             LeaseState::Ended(_) => return,
             LeaseState::Live => {
                 let awaiting_stopped = holder != NONE && ending != Ending::Now;
-                lease.state = LeaseState::Ending {
-                    errno,
-                    awaiting_stopped,
-                };
+                lease.state = LeaseState::Ending { errno, awaiting_stopped };
                 if holder != NONE {
                     let import = lease.import;
                     let lease = self.leases.handle(index, HandleKind::Lease).bits();
@@ -279,10 +217,7 @@ impl<S: Storage> Engine<S> {
                 }
             }
             LeaseState::Ending { errno, .. } if ending == Ending::Now => {
-                lease.state = LeaseState::Ending {
-                    errno,
-                    awaiting_stopped: false,
-                };
+                lease.state = LeaseState::Ending { errno, awaiting_stopped: false };
             }
             LeaseState::Ending { .. } => {}
         }
@@ -302,11 +237,7 @@ impl<S: Storage> Engine<S> {
         let Some(lease) = self.leases.get_mut(index) else {
             return;
         };
-        let LeaseState::Ending {
-            errno,
-            awaiting_stopped: false,
-        } = lease.state
-        else {
+        let LeaseState::Ending { errno, awaiting_stopped: false } = lease.state else {
             return;
         };
         if lease.in_flight > 0 {
@@ -372,10 +303,7 @@ impl<S: Storage> Engine<S> {
 
     /// The holder says that nothing of its is in flight under the lease.
     pub(crate) fn stopped_by_peer<H: Host>(&mut self, host: &mut H, peer: u32, lease: u64) {
-        let Ok(index) = self
-            .leases
-            .find(Handle::from_bits(lease), HandleKind::Lease)
-        else {
+        let Ok(index) = self.leases.find(Handle::from_bits(lease), HandleKind::Lease) else {
             return;
         };
         let Some(lease) = self.leases.get_mut(index) else {
@@ -385,42 +313,24 @@ impl<S: Storage> Engine<S> {
             return;
         }
         if let LeaseState::Ending { errno, .. } = lease.state {
-            lease.state = LeaseState::Ending {
-                errno,
-                awaiting_stopped: false,
-            };
+            lease.state = LeaseState::Ending { errno, awaiting_stopped: false };
             self.try_end_lease(host, index);
         }
     }
 
     /// The holder needs the lease no more: nobody else can claim it either.
     pub(crate) fn released_by_peer<H: Host>(&mut self, host: &mut H, peer: u32, lease: u64) {
-        let Ok(index) = self
-            .leases
-            .find(Handle::from_bits(lease), HandleKind::Lease)
-        else {
+        let Ok(index) = self.leases.find(Handle::from_bits(lease), HandleKind::Lease) else {
             return;
         };
-        if self
-            .leases
-            .get(index)
-            .is_some_and(|lease| lease.holder == peer)
-        {
+        if self.leases.get(index).is_some_and(|lease| lease.holder == peer) {
             self.stopped_by_peer(host, peer, lease);
         }
     }
 
     /// What a peer's access under a lease may touch, or why it is refused (clause LSE-8).
-    pub(crate) fn admit(
-        &self,
-        peer: u32,
-        handle: u64,
-        need: Rights,
-        list: bool,
-    ) -> Result<(u32, Lease), Errno> {
-        let index = self
-            .leases
-            .find(Handle::from_bits(handle), HandleKind::Lease)?;
+    pub(crate) fn admit(&self, peer: u32, handle: u64, need: Rights, list: bool) -> Result<(u32, Lease), Errno> {
+        let index = self.leases.find(Handle::from_bits(handle), HandleKind::Lease)?;
         let Some(lease) = self.leases.get(index) else {
             return Err(Errno::EBADF);
         };
@@ -441,11 +351,7 @@ impl<S: Storage> Engine<S> {
     pub(crate) fn end_leases_of_peer<H: Host>(&mut self, host: &mut H, peer: u32) {
         let mut from = 0;
         while let Some(index) = self.leases.next_used(from) {
-            if self
-                .leases
-                .get(index)
-                .is_some_and(|lease| lease.holder == peer || lease.bound == peer)
-            {
+            if self.leases.get(index).is_some_and(|lease| lease.holder == peer || lease.bound == peer) {
                 self.end_lease(host, index, Ending::Now, Errno::ECONNRESET);
             }
             from = index + 1;

@@ -57,14 +57,7 @@ impl Limits {
     /// part, every transfer of a peer, every peer and pending connection, and as many `messages` as a host lets wait.
     pub const fn inbox_slots(&self, messages: u32) -> u32 {
         let operations = self.operations.saturating_mul(2);
-        let peers = self
-            .peers
-            .saturating_mul(2)
-            .saturating_add(self.listeners.saturating_mul(32));
-        operations
-            .saturating_add(self.inbound())
-            .saturating_add(peers)
-            .saturating_add(messages)
-            .next_power_of_two()
+        let peers = self.peers.saturating_mul(2).saturating_add(self.listeners.saturating_mul(32));
+        operations.saturating_add(self.inbound()).saturating_add(peers).saturating_add(messages).next_power_of_two()
     }
 }

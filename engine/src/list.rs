@@ -38,25 +38,14 @@ pub struct ListShape {
 /// segment. `None`: there is no such segment.
 pub fn locate_segment(shapes: &[ListShape], segment: u32) -> Option<(u32, u64, u32)> {
     // Lists of one run, which a paged pool mostly is, need no search.
-    let position = if shapes.len() == 1 {
-        1
-    } else {
-        shapes.partition_point(|shape| shape.first_segment <= segment)
-    };
+    let position = if shapes.len() == 1 { 1 } else { shapes.partition_point(|shape| shape.first_segment <= segment) };
     let shape = shapes.get(position.checked_sub(1)?)?;
     let ahead = segment.checked_sub(shape.first_segment)?;
     if ahead >= shape.run.count {
         return None;
     }
-    let offset = shape
-        .run
-        .offset_bytes
-        .checked_add(shape.run.stride_bytes.checked_mul(ahead.into())?)?;
-    Some((
-        Handle::from_bits(shape.run.buffer).index(),
-        offset,
-        shape.run.length_bytes,
-    ))
+    let offset = shape.run.offset_bytes.checked_add(shape.run.stride_bytes.checked_mul(ahead.into())?)?;
+    Some((Handle::from_bits(shape.run.buffer).index(), offset, shape.run.length_bytes))
 }
 
 impl<S: Storage> Engine<S> {
@@ -70,11 +59,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// LIST_PREPARE: the host copies the runs once, off the engine; then they are checked, a slice a turn.
-    pub(crate) fn list_prepare<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn list_prepare<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let (offset, runs) = (op.sqe.local_offset, op.sqe.length);
         if runs > MAX_LIST_SEGMENTS {
             return Err(Errno::EMSGSIZE);
@@ -82,21 +67,11 @@ impl<S: Storage> Engine<S> {
         if !offset.is_multiple_of(8) {
             return Err(Errno::EINVAL);
         }
-        let buffer =
-            self.buffer_range(Handle::from_bits(op.sqe.local), offset, runs * Run::BYTES)?;
-        let blank = List {
-            live: false,
-            runs: runs as u32,
-            checked: 0,
-            segments: 0,
-            uses: 0,
-            leases: 0,
-        };
+        let buffer = self.buffer_range(Handle::from_bits(op.sqe.local), offset, runs * Run::BYTES)?;
+        let blank = List { live: false, runs: runs as u32, checked: 0, segments: 0, uses: 0, leases: 0 };
         let (list, _) = self.lists.insert(blank).ok_or(Errno::ENFILE)?;
         self.use_buffer(buffer);
-        Ok(self.start(host, op, list, |host, id| {
-            host.list_load(id, list, buffer, offset, runs)
-        }))
+        Ok(self.start(host, op, list, |host, id| host.list_load(id, list, buffer, offset, runs)))
     }
 
     /// The runs are in private memory.
@@ -104,10 +79,7 @@ impl<S: Storage> Engine<S> {
         let Some(operation) = self.operations.get_mut(index) else {
             return Flow::Pending;
         };
-        let (list, source) = (
-            operation.object,
-            Handle::from_bits(operation.sqe.local).index(),
-        );
+        let (list, source) = (operation.object, Handle::from_bits(operation.sqe.local).index());
         operation.state = State::CheckingList { next: 0 };
         self.unuse_buffer(source);
         if result < 0 {
@@ -115,8 +87,7 @@ impl<S: Storage> Engine<S> {
             self.lists.remove(list);
             return Flow::ok(result);
         }
-        self.list_work
-            .push_back(&mut self.operations, Through::State, index);
+        self.list_work.push_back(&mut self.operations, Through::State, index);
         Flow::Pending
     }
 
@@ -132,11 +103,7 @@ impl<S: Storage> Engine<S> {
         let list = operation.object;
         let runs = self.lists.get(list).map_or(0, |list| list.runs);
         let end = runs.min(next.saturating_add(SLICE_RUNS));
-        let mut outcome = if operation.cancelled {
-            Err(Errno::ECANCELED)
-        } else {
-            Ok(())
-        };
+        let mut outcome = if operation.cancelled { Err(Errno::ECANCELED) } else { Ok(()) };
         for run in next..end {
             if outcome.is_err() {
                 break;
@@ -150,8 +117,7 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ok(()) => {
-                self.list_work
-                    .remove(&mut self.operations, Through::State, index);
+                self.list_work.remove(&mut self.operations, Through::State, index);
                 host.list_seal(list);
                 let segments = self.lists.get_mut(list).map_or(0, |list| {
                     list.live = true;
@@ -161,8 +127,7 @@ impl<S: Storage> Engine<S> {
                 self.finish(host, index, 0, handle.bits(), segments);
             }
             Err(errno) => {
-                self.list_work
-                    .remove(&mut self.operations, Through::State, index);
+                self.list_work.remove(&mut self.operations, Through::State, index);
                 self.drop_list(host, list);
                 self.finish(host, index, errno.as_result(), 0, 0);
             }
@@ -176,13 +141,8 @@ impl<S: Storage> Engine<S> {
         if run.count == 0 || run.length_bytes == 0 || overlaps || run.reserved != 0 {
             return Err(Errno::EINVAL);
         }
-        let before_last = run
-            .stride_bytes
-            .checked_mul(u64::from(run.count - 1))
-            .ok_or(Errno::ERANGE)?;
-        let length = before_last
-            .checked_add(run.length_bytes.into())
-            .ok_or(Errno::ERANGE)?;
+        let before_last = run.stride_bytes.checked_mul(u64::from(run.count - 1)).ok_or(Errno::ERANGE)?;
+        let length = before_last.checked_add(run.length_bytes.into()).ok_or(Errno::ERANGE)?;
         let buffer = self.buffer_range(Handle::from_bits(run.buffer), run.offset_bytes, length)?;
         let Some(list) = self.lists.get_mut(list) else {
             return Err(Errno::EIO);
@@ -198,17 +158,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// LIST_FREE.
-    pub(crate) fn list_free<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn list_free<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let index = self.live_list(Handle::from_bits(op.sqe.local))?;
-        if self
-            .lists
-            .get(index)
-            .is_some_and(|list| list.uses > 0 || list.leases > 0)
-        {
+        if self.lists.get(index).is_some_and(|list| list.uses > 0 || list.leases > 0) {
             return Err(Errno::EBUSY);
         }
         self.drop_list(host, index);
@@ -236,34 +188,16 @@ mod tests {
     #[test]
     fn lst_3_segments_are_numbered_through_run_after_run() {
         let buffer = Handle::new(HandleKind::Buffer, 4, 1).bits();
-        let run = |offset_bytes, count| Run {
-            buffer,
-            offset_bytes,
-            stride_bytes: 100,
-            length_bytes: 10,
-            count,
-            reserved: 0,
-        };
+        let run =
+            |offset_bytes, count| Run { buffer, offset_bytes, stride_bytes: 100, length_bytes: 10, count, reserved: 0 };
         let shapes = [
-            ListShape {
-                first_segment: 0,
-                run: run(0, 3),
-            },
-            ListShape {
-                first_segment: 3,
-                run: run(1000, 1),
-            },
-            ListShape {
-                first_segment: 4,
-                run: run(2000, 2),
-            },
+            ListShape { first_segment: 0, run: run(0, 3) },
+            ListShape { first_segment: 3, run: run(1000, 1) },
+            ListShape { first_segment: 4, run: run(2000, 2) },
         ];
         let offsets = [0, 100, 200, 1000, 2000, 2100];
         for (segment, offset) in offsets.into_iter().enumerate() {
-            assert_eq!(
-                locate_segment(&shapes, segment as u32),
-                Some((4, offset, 10))
-            );
+            assert_eq!(locate_segment(&shapes, segment as u32), Some((4, offset, 10)));
         }
         assert_eq!(locate_segment(&shapes, 6), None);
         assert_eq!(locate_segment(&shapes[..1], 3), None);

@@ -120,9 +120,7 @@ impl Message {
         let result_word = |kind: u64, result: i32| kind | u64::from(result as u32) << 32;
         match *self {
             Message::Request(request) => [
-                request.kind as u64
-                    | if request.notify { NOTIFY } else { 0 }
-                    | u64::from(request.immediate) << 32,
+                request.kind as u64 | if request.notify { NOTIFY } else { 0 } | u64::from(request.immediate) << 32,
                 request.op,
                 request.lease,
                 request.offset,
@@ -131,26 +129,11 @@ impl Message {
                 0,
                 0,
             ],
-            Message::Done { op, result, bytes } => {
-                [result_word(DONE, result), op, bytes, 0, 0, 0, 0, 0]
-            }
+            Message::Done { op, result, bytes } => [result_word(DONE, result), op, bytes, 0, 0, 0, 0, 0],
             Message::Credits { total } => [CREDITS, u64::from(total), 0, 0, 0, 0, 0, 0],
-            Message::Claim {
-                op,
-                lease,
-                tag,
-                import,
-            } => [CLAIM, op, lease, tag[0], tag[1], import, 0, 0],
-            Message::Claimed {
-                op,
-                result,
-                rights,
-                list,
-                length,
-            } => [
-                result_word(CLAIMED, result)
-                    | if list { LIST } else { 0 }
-                    | u64::from(rights.bits()) << 16,
+            Message::Claim { op, lease, tag, import } => [CLAIM, op, lease, tag[0], tag[1], import, 0, 0],
+            Message::Claimed { op, result, rights, list, length } => [
+                result_word(CLAIMED, result) | if list { LIST } else { 0 } | u64::from(rights.bits()) << 16,
                 op,
                 length,
                 0,
@@ -190,44 +173,20 @@ impl Message {
                     payload_bytes: u32::try_from(e).ok()?,
                 })
             }
-            DONE => Message::Done {
-                op: a,
-                result: high as i32,
-                bytes: b,
-            },
-            CREDITS => Message::Credits {
-                total: u32::try_from(a).ok()?,
-            },
-            CLAIM => Message::Claim {
-                op: a,
-                lease: b,
-                tag: [c, d],
-                import: e,
-            },
+            DONE => Message::Done { op: a, result: high as i32, bytes: b },
+            CREDITS => Message::Credits { total: u32::try_from(a).ok()? },
+            CLAIM => Message::Claim { op: a, lease: b, tag: [c, d], import: e },
             CLAIMED => {
                 let rights = Rights::from_bits((head >> 16) as u16);
-                Message::Claimed {
-                    op: a,
-                    result: high as i32,
-                    rights,
-                    list: head & LIST != 0,
-                    length: b,
-                }
+                Message::Claimed { op: a, result: high as i32, rights, list: head & LIST != 0, length: b }
             }
-            STOP => Message::Stop {
-                lease: a,
-                import: b,
-            },
+            STOP => Message::Stop { lease: a, import: b },
             STOPPED => Message::Stopped { lease: a },
             RELEASED => Message::Released { lease: a },
             _ => return None,
         };
         // What encodes back to the same words has no stray bits, whatever the kind.
-        if message.encode() == [head, a, b, c, d, e, f, g] {
-            Some(message)
-        } else {
-            None
-        }
+        if message.encode() == [head, a, b, c, d, e, f, g] { Some(message) } else { None }
     }
 }
 
@@ -266,29 +225,11 @@ mod tests {
         };
         let messages = [
             Message::Request(request),
-            Message::Done {
-                op: 1,
-                result: -5,
-                bytes: 9,
-            },
+            Message::Done { op: 1, result: -5, bytes: 9 },
             Message::Credits { total: u32::MAX },
-            Message::Claim {
-                op: 1,
-                lease: 2,
-                tag: [3, 4],
-                import: 5,
-            },
-            Message::Claimed {
-                op: 1,
-                result: 0,
-                rights: Rights::READ.with(Rights::WRITE),
-                list: true,
-                length: 7,
-            },
-            Message::Stop {
-                lease: 1,
-                import: 2,
-            },
+            Message::Claim { op: 1, lease: 2, tag: [3, 4], import: 5 },
+            Message::Claimed { op: 1, result: 0, rights: Rights::READ.with(Rights::WRITE), list: true, length: 7 },
+            Message::Stop { lease: 1, import: 2 },
             Message::Stopped { lease: 1 },
             Message::Released { lease: 1 },
         ];
@@ -296,10 +237,6 @@ mod tests {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
         assert_eq!(Message::decode(&[0; 8]), None);
-        assert_eq!(
-            Message::decode(&[STOP, 1, 1, 1, 0, 0, 0, 0]),
-            None,
-            "a stray word"
-        );
+        assert_eq!(Message::decode(&[STOP, 1, 1, 1, 0, 0, 0, 0]), None, "a stray word");
     }
 }

@@ -129,10 +129,7 @@ pub struct Links {
 
 impl Links {
     /// In no queue.
-    pub const OUT: Links = Links {
-        prev: NONE,
-        next: NONE,
-    };
+    pub const OUT: Links = Links { prev: NONE, next: NONE };
 }
 
 /// A queue through the operations table.
@@ -166,28 +163,17 @@ impl Operation {
 
 impl Queue {
     /// Nothing in it.
-    pub const EMPTY: Queue = Queue {
-        head: NONE,
-        tail: NONE,
-        length: 0,
-    };
+    pub const EMPTY: Queue = Queue { head: NONE, tail: NONE, length: 0 };
 
     /// Adds at the end.
-    pub(crate) fn push_back<M>(
-        &mut self,
-        table: &mut Table<Operation, M>,
-        through: Through,
-        index: u32,
-    ) where
+    pub(crate) fn push_back<M>(&mut self, table: &mut Table<Operation, M>, through: Through, index: u32)
+    where
         M: DerefMut<Target = [Slot<Operation>]>,
     {
         let Some(operation) = table.get_mut(index) else {
             return;
         };
-        *operation.links(through) = Links {
-            prev: self.tail,
-            next: NONE,
-        };
+        *operation.links(through) = Links { prev: self.tail, next: NONE };
         match table.get_mut(self.tail) {
             Some(last) => last.links(through).next = index,
             None => self.head = index,
@@ -197,12 +183,8 @@ impl Queue {
     }
 
     /// Takes out, wherever it stands. The operation must be in this queue.
-    pub(crate) fn remove<M>(
-        &mut self,
-        table: &mut Table<Operation, M>,
-        through: Through,
-        index: u32,
-    ) where
+    pub(crate) fn remove<M>(&mut self, table: &mut Table<Operation, M>, through: Through, index: u32)
+    where
         M: DerefMut<Target = [Slot<Operation>]>,
     {
         let Some(operation) = table.get_mut(index) else {
@@ -221,11 +203,7 @@ impl Queue {
     }
 
     /// Takes the first.
-    pub(crate) fn pop_front<M>(
-        &mut self,
-        table: &mut Table<Operation, M>,
-        through: Through,
-    ) -> Option<u32>
+    pub(crate) fn pop_front<M>(&mut self, table: &mut Table<Operation, M>, through: Through) -> Option<u32>
     where
         M: DerefMut<Target = [Slot<Operation>]>,
     {

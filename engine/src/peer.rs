@@ -24,13 +24,7 @@ pub struct Listener {
 impl Listener {
     pub(crate) const NEW: Listener = Listener {
         accepts: Queue::EMPTY,
-        backlog: [(
-            0,
-            PeerInfo {
-                context: [0; 2],
-                window: 0,
-            },
-        ); BACKLOG],
+        backlog: [(0, PeerInfo { context: [0; 2], window: 0 }); BACKLOG],
         waiting: 0,
     };
 
@@ -141,11 +135,7 @@ impl<S: Storage> Engine<S> {
     pub(crate) fn peer_of_context(&self, context: [u64; 2]) -> Result<u32, Errno> {
         let mut from = 0;
         while let Some(index) = self.peers.next_used(from) {
-            if self
-                .peers
-                .get(index)
-                .is_some_and(|p| p.info.context == context && p.state == PeerState::Live)
-            {
+            if self.peers.get(index).is_some_and(|p| p.info.context == context && p.state == PeerState::Live) {
                 return Ok(index);
             }
             from = index + 1;
@@ -154,11 +144,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// CONNECT.
-    pub(crate) fn connect<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn connect<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let (offset, length) = (op.sqe.local_offset, op.sqe.length);
         if length > 255 {
             return Err(Errno::EMSGSIZE);
@@ -168,24 +154,14 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::ENFILE);
         }
         self.use_buffer(buffer);
-        Ok(self.start(host, op, buffer, |host, id| {
-            host.connect(id, buffer, offset, length)
-        }))
+        Ok(self.start(host, op, buffer, |host, id| host.connect(id, buffer, offset, length)))
     }
 
     /// The host has reached the peer.
-    pub(crate) fn connected<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: OpId,
-        pending: u32,
-        info: PeerInfo,
-    ) {
-        let index = self.find_op(op).filter(|&index| {
-            self.operations
-                .get(index)
-                .is_some_and(|operation| operation.state == State::Started)
-        });
+    pub(crate) fn connected<H: Host>(&mut self, host: &mut H, op: OpId, pending: u32, info: PeerInfo) {
+        let index = self
+            .find_op(op)
+            .filter(|&index| self.operations.get(index).is_some_and(|operation| operation.state == State::Started));
         let Some(index) = index else {
             return host.reject(pending);
         };
@@ -203,12 +179,7 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn adopt<H: Host>(
-        &mut self,
-        host: &mut H,
-        pending: u32,
-        info: PeerInfo,
-    ) -> Result<Handle, Errno> {
+    fn adopt<H: Host>(&mut self, host: &mut H, pending: u32, info: PeerInfo) -> Result<Handle, Errno> {
         let Some((index, _)) = self.peers.insert(Peer::new(info)) else {
             host.reject(pending);
             return Err(Errno::ENFILE);
@@ -219,52 +190,31 @@ impl<S: Storage> Engine<S> {
     }
 
     /// ACCEPT.
-    pub(crate) fn accept<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
-        let listener = self
-            .listeners
-            .find(Handle::from_bits(op.sqe.local), HandleKind::Listener)?;
+    pub(crate) fn accept<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
+        let listener = self.listeners.find(Handle::from_bits(op.sqe.local), HandleKind::Listener)?;
         if let Some((pending, info)) = self.listeners.get_mut(listener).and_then(Listener::pop) {
             let peer = self.adopt(host, pending, info)?;
-            return Ok(Flow::Done {
-                result: 0,
-                word0: peer.bits(),
-                word1: 0,
-            });
+            return Ok(Flow::Done { result: 0, word0: peer.bits(), word1: 0 });
         }
         let index = self.place(op, State::Accepting);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = listener;
         }
         if let Some(listener) = self.listeners.get_mut(listener) {
-            listener
-                .accepts
-                .push_back(&mut self.operations, Through::State, index);
+            listener.accepts.push_back(&mut self.operations, Through::State, index);
         }
         Ok(Flow::Pending)
     }
 
     /// Somebody has connected.
-    pub(crate) fn incoming<H: Host>(
-        &mut self,
-        host: &mut H,
-        listener: Handle,
-        pending: u32,
-        info: PeerInfo,
-    ) {
+    pub(crate) fn incoming<H: Host>(&mut self, host: &mut H, listener: Handle, pending: u32, info: PeerInfo) {
         let Ok(index) = self.listeners.find(listener, HandleKind::Listener) else {
             return host.reject(pending);
         };
         let Some(state) = self.listeners.get_mut(index) else {
             return;
         };
-        let Some(accept) = state
-            .accepts
-            .pop_front(&mut self.operations, Through::State)
-        else {
+        let Some(accept) = state.accepts.pop_front(&mut self.operations, Through::State) else {
             if !state.push(pending, info) {
                 host.reject(pending);
             }
@@ -277,19 +227,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// DISCONNECT: ends the connection, and when nothing of it is in flight takes the handle back.
-    pub(crate) fn disconnect<H: Host>(
-        &mut self,
-        host: &mut H,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
-        let index = self
-            .peers
-            .find(Handle::from_bits(op.sqe.remote), HandleKind::Peer)?;
-        if self
-            .peers
-            .get(index)
-            .is_some_and(|peer| peer.disconnect_op != NONE)
-        {
+    pub(crate) fn disconnect<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
+        let index = self.peers.find(Handle::from_bits(op.sqe.remote), HandleKind::Peer)?;
+        if self.peers.get(index).is_some_and(|peer| peer.disconnect_op != NONE) {
             return Err(Errno::EALREADY);
         }
         let waiting = self.place(op, State::Disconnecting);
@@ -349,8 +289,7 @@ impl<S: Storage> Engine<S> {
         let Some(peer) = self.peers.get(index).copied() else {
             return;
         };
-        let drained =
-            peer.inbound_count == 0 && peer.posted.length == 0 && peer.receives.length == 0;
+        let drained = peer.inbound_count == 0 && peer.posted.length == 0 && peer.receives.length == 0;
         if !matches!(peer.state, PeerState::Gone(_)) || !drained || peer.disconnect_op == NONE {
             return;
         }
@@ -360,35 +299,18 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A peer said something.
-    pub(crate) fn message<H: Host>(
-        &mut self,
-        host: &mut H,
-        handle: Handle,
-        frame: u32,
-        message: &Message,
-    ) {
+    pub(crate) fn message<H: Host>(&mut self, host: &mut H, handle: Handle, frame: u32, message: &Message) {
         let Ok(index) = self.peers.find(handle, HandleKind::Peer) else {
             return;
         };
-        if self
-            .peers
-            .get(index)
-            .is_none_or(|peer| peer.state != PeerState::Live)
-        {
+        if self.peers.get(index).is_none_or(|peer| peer.state != PeerState::Live) {
             return host.drop_frame(index, frame);
         }
         match *message {
             Message::Request(request) => self.request(host, index, frame, &request),
-            Message::Done { op, result, bytes } => {
-                self.answered(host, index, OpId::from_bits(op), result, bytes)
-            }
+            Message::Done { op, result, bytes } => self.answered(host, index, OpId::from_bits(op), result, bytes),
             Message::Credits { total } => self.credits_arrived(host, index, total),
-            Message::Claim {
-                op,
-                lease,
-                tag,
-                import,
-            } => {
+            Message::Claim { op, lease, tag, import } => {
                 let answer = match self.claimed_by_peer(index, lease, tag, import) {
                     Ok(lease) => Message::Claimed {
                         op,

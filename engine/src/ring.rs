@@ -70,11 +70,7 @@ impl RingState {
     };
 
     pub(crate) fn attach(cq_entries: u32) -> RingState {
-        RingState {
-            attached: true,
-            cq_entries,
-            ..RingState::VACANT
-        }
+        RingState { attached: true, cq_entries, ..RingState::VACANT }
     }
 
     /// CQEs kept for control operations (clause RES-3).
@@ -111,20 +107,9 @@ impl RingState {
         let control = self.held(Class::Control);
         if class == Class::Control && control + count <= self.control_share() {
             // Kept free for it by the other arm, so this waits at most for the client.
-            return (
-                if total + count <= free {
-                    Room::Yes
-                } else {
-                    Room::Later
-                },
-                Class::Control,
-            );
+            return (if total + count <= free { Room::Yes } else { Room::Later }, Class::Control);
         }
-        let class = if class == Class::Control {
-            Class::Local
-        } else {
-            class
-        };
+        let class = if class == Class::Control { Class::Local } else { class };
         let kept = self.control_share();
         let share = match class {
             Class::Detained | Class::Passive => self.cq_entries - kept - self.local_share(),
@@ -141,14 +126,7 @@ impl RingState {
             return (Room::ShareUsed, class);
         }
         let kept = kept.saturating_sub(control);
-        (
-            if total + kept + count <= free {
-                Room::Yes
-            } else {
-                Room::Later
-            },
-            class,
-        )
+        (if total + kept + count <= free { Room::Yes } else { Room::Later }, class)
     }
 
     pub(crate) fn reserve(&mut self, class: Class, count: u32) {

@@ -64,15 +64,9 @@ mod tests {
         let bytes = |tag: [u64; 2]| (tag[0].to_le_bytes(), tag[1].to_le_bytes());
         assert_eq!(
             bytes(siphash128(key, &[])),
-            (
-                [0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6],
-                [0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93]
-            )
+            ([0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6], [0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93])
         );
         assert_ne!(siphash128(key, &[1]), siphash128(key, &[2]));
-        assert_ne!(
-            siphash128(key, &[1]),
-            siphash128([key[0], key[1] ^ 1], &[1])
-        );
+        assert_ne!(siphash128(key, &[1]), siphash128([key[0], key[1] ^ 1], &[1]));
     }
 }

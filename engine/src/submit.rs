@@ -65,63 +65,33 @@ fn allowed(opcode: Opcode) -> (u8, u16, u8) {
         O::Timeout => (Fields::ARG64, F::TIMEOUT_ABSOLUTE, LINKS | DRAIN),
         O::LinkTimeout => (Fields::ARG64, 0, LINKS),
         O::Watch => (0, 0, 0),
-        O::Wait => (
-            Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::ARG64,
-            F::WAIT_WORD,
-            LINKS | SKIP | DRAIN,
-        ),
+        O::Wait => (Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::ARG64, F::WAIT_WORD, LINKS | SKIP | DRAIN),
         O::Query => (Fields::ARG32, 0, LINKS | DRAIN),
-        O::Alloc => (
-            Fields::LENGTH | Fields::ARG32,
-            F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE,
-            LINKS | DRAIN,
-        ),
+        O::Alloc => (Fields::LENGTH | Fields::ARG32, F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE, LINKS | DRAIN),
         O::Free => (Fields::LOCAL, F::FREE_REVOKE, LINKS | SKIP | DRAIN),
         O::Placement => (Fields::LOCAL | Fields::ARG32, 0, LINKS | DRAIN),
         O::ExportDmabuf => (Fields::LOCAL, 0, LINKS | DRAIN),
         O::Sync => (Fields::LOCAL, F::SYNC_END, LINKS | SKIP | DRAIN),
         O::ListPrepare => (LOCAL_RANGE, 0, LINKS | DRAIN),
         O::ListFree => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
-        O::LeaseGrant => (
-            LOCAL_RANGE | Fields::REMOTE | Fields::ARG64,
-            rights | F::GRANT_PEER,
-            LINKS | DRAIN,
-        ),
+        O::LeaseGrant => (LOCAL_RANGE | Fields::REMOTE | Fields::ARG64, rights | F::GRANT_PEER, LINKS | DRAIN),
         O::LeaseExport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
         O::LeaseImport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
         O::LeaseRenew => (Fields::LOCAL | Fields::ARG64, 0, LINKS | SKIP | DRAIN),
-        O::LeaseRevoke => (
-            Fields::LOCAL | Fields::ARG64,
-            F::REVOKE_NOW,
-            LINKS | SKIP | DRAIN,
-        ),
+        O::LeaseRevoke => (Fields::LOCAL | Fields::ARG64, F::REVOKE_NOW, LINKS | SKIP | DRAIN),
         O::ImportRelease => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
         O::Connect => (LOCAL_RANGE, 0, LINKS | DRAIN),
         O::Accept => (Fields::LOCAL, 0, LINKS | DRAIN),
         O::Disconnect => (Fields::REMOTE, 0, LINKS | SKIP | DRAIN),
         O::Write | O::Read => (TRANSFER, 0, LINKS | SKIP | DRAIN),
-        O::WriteImm => (
-            TRANSFER | Fields::ARG32,
-            F::NO_CREDIT_WAIT,
-            LINKS | SKIP | DRAIN,
-        ),
-        O::WriteList => (
-            TRANSFER | Fields::ARG32 | Fields::ARG64,
-            F::NO_CREDIT_WAIT | F::LIST_NOTIFY,
-            LINKS | SKIP | DRAIN,
-        ),
+        O::WriteImm => (TRANSFER | Fields::ARG32, F::NO_CREDIT_WAIT, LINKS | SKIP | DRAIN),
+        O::WriteList => {
+            (TRANSFER | Fields::ARG32 | Fields::ARG64, F::NO_CREDIT_WAIT | F::LIST_NOTIFY, LINKS | SKIP | DRAIN)
+        }
         O::ReadList => (TRANSFER, 0, LINKS | SKIP | DRAIN),
-        O::Send => (
-            LOCAL_RANGE | Fields::REMOTE,
-            F::NO_CREDIT_WAIT,
-            LINKS | SKIP | DRAIN,
-        ),
+        O::Send => (LOCAL_RANGE | Fields::REMOTE, F::NO_CREDIT_WAIT, LINKS | SKIP | DRAIN),
         O::Recv => (LOCAL_RANGE | Fields::REMOTE, F::GRANT_SLOTS, LINKS | DRAIN),
-        O::CreditGrant => (
-            LOCAL_RANGE | Fields::REMOTE | Fields::ARG32,
-            F::GRANT_SLOTS,
-            0,
-        ),
+        O::CreditGrant => (LOCAL_RANGE | Fields::REMOTE | Fields::ARG32, F::GRANT_SLOTS, 0),
         O::CreditQuery => (Fields::REMOTE, 0, LINKS | DRAIN),
     }
 }
@@ -141,11 +111,7 @@ fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
         || stray(Fields::REMOTE, sqe.remote)
         || stray(Fields::REMOTE_OFFSET, sqe.remote_offset)
         || stray(Fields::ARG64, sqe.arg64);
-    if wrong {
-        Err(Errno::EINVAL)
-    } else {
-        Ok(opcode)
-    }
+    if wrong { Err(Errno::EINVAL) } else { Ok(opcode) }
 }
 
 fn class_of(opcode: Opcode) -> Class {
@@ -162,11 +128,7 @@ fn class_of(opcode: Opcode) -> Class {
 
 /// CQEs that the operation may cause (clause RES-1).
 fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
-    if opcode == Opcode::CreditGrant {
-        sqe.arg32.max(1)
-    } else {
-        1
-    }
+    if opcode == Opcode::CreditGrant { sqe.arg32.max(1) } else { 1 }
 }
 
 fn is_linked(sqe: &Sqe) -> bool {
@@ -193,14 +155,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes one SQE, or the chain that it begins; 0 when the chain runs beyond the window.
-    fn take_one<H: Host>(
-        &mut self,
-        host: &mut H,
-        ring: u32,
-        sqe: &Sqe,
-        window: &[Sqe],
-        at: u32,
-    ) -> Result<u32, Stop> {
+    fn take_one<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe, window: &[Sqe], at: u32) -> Result<u32, Stop> {
         let Some(state) = self.rings.get(ring as usize).copied() else {
             return Err(Stop::Closed);
         };
@@ -235,32 +190,12 @@ impl<S: Storage> Engine<S> {
             Room::ShareUsed => return self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| 1),
             Room::Never => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
         }
-        let mut starting = Starting {
-            ring,
-            class,
-            reserve,
-            sqe: *sqe,
-            index: NONE,
-        };
-        if let Flow::Done {
-            result,
-            word0,
-            word1,
-        } = self.dispatch(host, &mut starting)
-        {
+        let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
+        if let Flow::Done { result, word0, word1 } = self.dispatch(host, &mut starting) {
             if starting.index != NONE {
                 self.finish(host, starting.index, result, word0, word1);
             } else if result < 0 || sqe.flags & SKIP == 0 {
-                host.complete(
-                    ring,
-                    Cqe {
-                        user_data: sqe.user_data,
-                        res: result,
-                        flags: 0,
-                        word0,
-                        word1,
-                    },
-                );
+                host.complete(ring, Cqe { user_data: sqe.user_data, res: result, flags: 0, word0, word1 });
             }
         }
         if self.ready.length > 0 {
@@ -276,13 +211,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Completes an SQE with an error at once; it needs room for that CQE like any other.
-    fn refuse<H: Host>(
-        &mut self,
-        host: &mut H,
-        ring: u32,
-        sqe: &Sqe,
-        errno: Errno,
-    ) -> Result<(), Stop> {
+    fn refuse<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe, errno: Errno) -> Result<(), Stop> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
@@ -294,13 +223,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes a whole chain, or nothing of it.
-    fn take_chain<H: Host>(
-        &mut self,
-        host: &mut H,
-        ring: u32,
-        window: &[Sqe],
-        at: u32,
-    ) -> Result<u32, Stop> {
+    fn take_chain<H: Host>(&mut self, host: &mut H, ring: u32, window: &[Sqe], at: u32) -> Result<u32, Stop> {
         let Some(chain) = window.get(at as usize..) else {
             return Ok(0);
         };
@@ -311,13 +234,7 @@ impl<S: Storage> Engine<S> {
         }
         if linked >= MAX_CHAIN {
             self.set_refusing(ring, Refusing::UntilChainEnds);
-            return self.take_one(
-                host,
-                ring,
-                chain.first().unwrap_or(&Sqe::default()),
-                window,
-                at,
-            );
+            return self.take_one(host, ring, chain.first().unwrap_or(&Sqe::default()), window, at);
         }
         // The last SQE published ends the chain even where its flag says otherwise (clause CHN-2).
         let length = chain.len().min(linked + 1);
@@ -344,20 +261,13 @@ impl<S: Storage> Engine<S> {
                 Room::Yes => tally.reserve(class, count),
                 Room::Later => {
                     // In an empty CQ it would fit, unless the chain itself is what fills it.
-                    if tally.reserved_total() > 0
-                        && state.reserved_total() == 0
-                        && free == state.cq_entries
-                    {
+                    if tally.reserved_total() > 0 && state.reserved_total() == 0 && free == state.cq_entries {
                         return self.refuse_chain(host, ring, chain, Errno::EINVAL);
                     }
                     return Err(Stop::CqFull);
                 }
                 Room::ShareUsed => {
-                    let errno = if state.reserved_total() == 0 {
-                        Errno::EINVAL
-                    } else {
-                        Errno::ENOBUFS
-                    };
+                    let errno = if state.reserved_total() == 0 { Errno::EINVAL } else { Errno::ENOBUFS };
                     return self.refuse_chain(host, ring, chain, errno);
                 }
                 Room::Never => return self.refuse_chain(host, ring, chain, Errno::EINVAL),
@@ -368,40 +278,20 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Completes a chain's first SQE with an error and cancels the others, when there is room for all of it.
-    fn refuse_chain<H: Host>(
-        &mut self,
-        host: &mut H,
-        ring: u32,
-        chain: &[Sqe],
-        errno: Errno,
-    ) -> Result<u32, Stop> {
+    fn refuse_chain<H: Host>(&mut self, host: &mut H, ring: u32, chain: &[Sqe], errno: Errno) -> Result<u32, Stop> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
-        if state
-            .room(Class::Local, chain.len() as u32, host.cq_free(ring))
-            .0
-            == Room::Never
-        {
+        if state.room(Class::Local, chain.len() as u32, host.cq_free(ring)).0 == Room::Never {
             // Longer than even refusals fit: one at a time.
             self.set_refusing(ring, Refusing::UntilChainEnds);
-            return self
-                .refuse(host, ring, chain.first().unwrap_or(&Sqe::default()), errno)
-                .map(|()| 1);
+            return self.refuse(host, ring, chain.first().unwrap_or(&Sqe::default()), errno).map(|()| 1);
         }
-        if state
-            .room(Class::Local, chain.len() as u32, host.cq_free(ring))
-            .0
-            != Room::Yes
-        {
+        if state.room(Class::Local, chain.len() as u32, host.cq_free(ring)).0 != Room::Yes {
             return Err(Stop::CqFull);
         }
         for (position, sqe) in chain.iter().enumerate() {
-            let errno = if position == 0 {
-                errno
-            } else {
-                Errno::ECANCELED
-            };
+            let errno = if position == 0 { errno } else { Errno::ECANCELED };
             host.complete(ring, Cqe::new(sqe.user_data, errno.as_result()));
         }
         Ok(chain.len() as u32)
@@ -419,13 +309,7 @@ impl<S: Storage> Engine<S> {
                 Some(state) => state.room(class, reserve, host.cq_free(ring)).1,
                 None => class,
             };
-            let mut starting = Starting {
-                ring,
-                class,
-                reserve,
-                sqe: *sqe,
-                index: NONE,
-            };
+            let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
             let index = self.place(&mut starting, State::Linked);
             let guards = sqe.opcode == Opcode::LinkTimeout as u8;
             match self.operations.get_mut(before) {
@@ -447,11 +331,7 @@ impl<S: Storage> Engine<S> {
         }
         if let Some(operation) = self.operations.get_mut(first) {
             operation.state = State::Ready;
-            self.ready.push_back(
-                &mut self.operations,
-                crate::operation::Through::State,
-                first,
-            );
+            self.ready.push_back(&mut self.operations, crate::operation::Through::State, first);
         }
         self.settle(host);
     }
@@ -488,12 +368,9 @@ impl<S: Storage> Engine<S> {
             Opcode::Connect => self.connect(host, op),
             Opcode::Accept => self.accept(host, op),
             Opcode::Disconnect => self.disconnect(host, op),
-            Opcode::Write
-            | Opcode::WriteImm
-            | Opcode::Read
-            | Opcode::WriteList
-            | Opcode::ReadList
-            | Opcode::Send => self.transfer(host, opcode, op),
+            Opcode::Write | Opcode::WriteImm | Opcode::Read | Opcode::WriteList | Opcode::ReadList | Opcode::Send => {
+                self.transfer(host, opcode, op)
+            }
             Opcode::Recv | Opcode::CreditGrant => self.credit_grant(host, opcode, op),
             Opcode::CreditQuery => self.credit_query(op),
         };

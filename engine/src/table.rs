@@ -25,11 +25,7 @@ pub struct Slot<T> {
 
 impl<T> Slot<T> {
     /// A slot never used.
-    pub const VACANT: Slot<T> = Slot {
-        generation: 1,
-        next_free: NONE,
-        value: None,
-    };
+    pub const VACANT: Slot<T> = Slot { generation: 1, next_free: NONE, value: None };
 }
 
 /// A table over memory `M`, with a free list through the vacant slots.
@@ -46,18 +42,10 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
         let length = memory.len() as u32;
         for (index, slot) in memory.iter_mut().enumerate() {
             let next = index as u32 + 1;
-            *slot = Slot {
-                next_free: if next < length { next } else { NONE },
-                ..Slot::VACANT
-            };
+            *slot = Slot { next_free: if next < length { next } else { NONE }, ..Slot::VACANT };
         }
         let free = if length > 0 { 0 } else { NONE };
-        Table {
-            memory,
-            free,
-            used: 0,
-            value: PhantomData,
-        }
+        Table { memory, free, used: 0, value: PhantomData }
     }
 
     pub fn used(&self) -> u32 {
@@ -108,17 +96,12 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
     }
 
     pub fn generation(&self, index: u32) -> u32 {
-        self.memory
-            .get(index as usize)
-            .map_or(0, |slot| slot.generation)
+        self.memory.get(index as usize).map_or(0, |slot| slot.generation)
     }
 
     /// The index that a handle names: -EBADF for another kind or no object, -ESTALE for an earlier generation.
     pub fn find(&self, handle: Handle, kind: HandleKind) -> Result<u32, Errno> {
-        let slot = self
-            .memory
-            .get(handle.index() as usize)
-            .ok_or(Errno::EBADF)?;
+        let slot = self.memory.get(handle.index() as usize).ok_or(Errno::EBADF)?;
         if !handle.is(kind) {
             return Err(Errno::EBADF);
         }
@@ -126,17 +109,9 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
             return Ok(handle.index());
         }
         if slot.generation != handle.generation() {
-            return Err(if handle.generation() == 0 {
-                Errno::EBADF
-            } else {
-                Errno::ESTALE
-            });
+            return Err(if handle.generation() == 0 { Errno::EBADF } else { Errno::ESTALE });
         }
-        if slot.value.is_some() {
-            Ok(handle.index())
-        } else {
-            Err(Errno::EBADF)
-        }
+        if slot.value.is_some() { Ok(handle.index()) } else { Err(Errno::EBADF) }
     }
 
     pub fn handle(&self, index: u32, kind: HandleKind) -> Handle {
@@ -146,9 +121,7 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
     /// The first index at or after `from` that is in use.
     pub fn next_used(&self, from: u32) -> Option<u32> {
         let rest = self.memory.get(from as usize..)?;
-        rest.iter()
-            .position(|slot| slot.value.is_some())
-            .map(|ahead| from + ahead as u32)
+        rest.iter().position(|slot| slot.value.is_some()).map(|ahead| from + ahead as u32)
     }
 
     #[cfg(test)]
@@ -175,14 +148,8 @@ mod tests {
         let handle = table.handle(index, HandleKind::Buffer);
         assert_eq!(table.find(handle, HandleKind::Buffer), Ok(index));
         assert_eq!(table.find(handle, HandleKind::List), Err(Errno::EBADF));
-        assert_eq!(
-            table.find(Handle::NULL, HandleKind::Buffer),
-            Err(Errno::EBADF)
-        );
-        assert_eq!(
-            table.find(Handle::new(HandleKind::Buffer, 7, 1), HandleKind::Buffer),
-            Err(Errno::EBADF)
-        );
+        assert_eq!(table.find(Handle::NULL, HandleKind::Buffer), Err(Errno::EBADF));
+        assert_eq!(table.find(Handle::new(HandleKind::Buffer, 7, 1), HandleKind::Buffer), Err(Errno::EBADF));
         table.remove(index);
         assert_eq!(table.find(handle, HandleKind::Buffer), Err(Errno::ESTALE));
         table.insert(6).unwrap();
@@ -203,9 +170,6 @@ mod tests {
     fn lim_2_a_full_table_takes_nothing() {
         let mut table = table(2);
         assert!(table.insert(1).is_some() && table.insert(2).is_some());
-        assert_eq!(
-            (table.insert(3), table.used(), table.has_room()),
-            (None, 2, false)
-        );
+        assert_eq!((table.insert(3), table.used(), table.has_room()), (None, 2, false));
     }
 }

@@ -78,10 +78,7 @@ impl<S: Storage> Engine<S> {
         while let Some(listener) = self.listeners.get_mut(index) {
             if let Some((pending, _)) = listener.pop() {
                 host.reject(pending);
-            } else if let Some(accept) = listener
-                .accepts
-                .pop_front(&mut self.operations, Through::State)
-            {
+            } else if let Some(accept) = listener.accepts.pop_front(&mut self.operations, Through::State) {
                 self.finish(host, accept, Errno::ECANCELED.as_result(), 0, 0);
             } else {
                 break;
@@ -98,11 +95,7 @@ impl<S: Storage> Engine<S> {
         }
         let mut from = 0;
         while let Some(index) = self.peers.next_used(from) {
-            if self
-                .peers
-                .get(index)
-                .is_some_and(|peer| !matches!(peer.state, PeerState::Gone(_)))
-            {
+            if self.peers.get(index).is_some_and(|peer| !matches!(peer.state, PeerState::Gone(_))) {
                 return;
             }
             from = index + 1;
@@ -137,11 +130,7 @@ impl<S: Storage> Engine<S> {
         let mut count = 0;
         let mut from = 0;
         while let Some(index) = self.operations.next_used(from) {
-            if self
-                .operations
-                .get(index)
-                .is_some_and(|operation| operation.state == State::Started)
-            {
+            if self.operations.get(index).is_some_and(|operation| operation.state == State::Started) {
                 count += 1;
             }
             from = index + 1;

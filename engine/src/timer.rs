@@ -17,11 +17,7 @@ const UNSET: u32 = u32::MAX;
 
 impl TimerSlot {
     /// Not set.
-    pub const VACANT: TimerSlot = TimerSlot {
-        timer: 0,
-        position: UNSET,
-        deadline_ns: 0,
-    };
+    pub const VACANT: TimerSlot = TimerSlot { timer: 0, position: UNSET, deadline_ns: 0 };
 }
 
 /// The heap. The earliest timer stands at position 0.
@@ -78,15 +74,11 @@ impl<M: DerefMut<Target = [TimerSlot]>> Timers<M> {
     }
 
     fn at(&self, position: u32) -> u32 {
-        self.memory
-            .get(position as usize)
-            .map_or(0, |slot| slot.timer)
+        self.memory.get(position as usize).map_or(0, |slot| slot.timer)
     }
 
     fn deadline(&self, timer: u32) -> u64 {
-        self.memory
-            .get(timer as usize)
-            .map_or(u64::MAX, |slot| slot.deadline_ns)
+        self.memory.get(timer as usize).map_or(u64::MAX, |slot| slot.deadline_ns)
     }
 
     fn put(&mut self, position: u32, timer: u32) {
@@ -118,8 +110,7 @@ impl<M: DerefMut<Target = [TimerSlot]>> Timers<M> {
             if left < self.length && self.deadline(self.at(left)) < self.deadline(self.at(first)) {
                 first = left;
             }
-            if right < self.length && self.deadline(self.at(right)) < self.deadline(self.at(first))
-            {
+            if right < self.length && self.deadline(self.at(right)) < self.deadline(self.at(first)) {
                 first = right;
             }
             if first == position {

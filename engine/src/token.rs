@@ -65,10 +65,7 @@ impl Token {
         }
         let mut words = [0u64; WORDS];
         for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = chunk
-                .iter()
-                .rev()
-                .fold(0, |word, &byte| word << 8 | u64::from(byte));
+            *word = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         }
         if words[0] != MAGIC || words[8] != 0 || words[9] != checksum(&words) {
             return None;
@@ -94,13 +91,7 @@ mod tests {
 
     #[test]
     fn lse_5_a_token_round_trips_and_every_flipped_bit_is_noticed() {
-        let token = Token {
-            context: [1, 2],
-            lease: 3,
-            length: 4,
-            shape: 5,
-            tag: [6, 7],
-        };
+        let token = Token { context: [1, 2], lease: 3, length: 4, shape: 5, tag: [6, 7] };
         let bytes = token.encode();
         assert_eq!(Token::decode(&bytes), Some(token));
         for bit in 0..bytes.len() * 8 {

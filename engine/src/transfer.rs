@@ -9,8 +9,8 @@ use crate::operation::{OpId, Operation, State, Through};
 use crate::storage::Storage;
 use crate::table::NONE;
 use dmaplane_ring::abi::{
-    Errno, Handle, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES,
-    MAX_SEND_BYTES, Opcode, Rights, Sqe, op_flags,
+    Errno, Handle, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_SEND_BYTES, Opcode,
+    Rights, Sqe, op_flags,
 };
 
 /// Where a list write's notification lies: offset and length, packed in `arg64` (clause LST-6).
@@ -32,12 +32,7 @@ fn is_list(sqe: &Sqe) -> bool {
 
 impl<S: Storage> Engine<S> {
     /// Checks a transfer against both sides' objects and sends it, or queues it at its peer.
-    pub(crate) fn transfer<H: Host>(
-        &mut self,
-        host: &mut H,
-        opcode: Opcode,
-        op: &mut Starting,
-    ) -> Result<Flow, Errno> {
+    pub(crate) fn transfer<H: Host>(&mut self, host: &mut H, opcode: Opcode, op: &mut Starting) -> Result<Flow, Errno> {
         let sqe = op.sqe;
         let peer = if opcode == Opcode::Send {
             if sqe.length > MAX_SEND_BYTES {
@@ -49,11 +44,8 @@ impl<S: Storage> Engine<S> {
             self.check_one_sided(opcode, &sqe)?
         };
         let credit = needs_credit(&sqe);
-        let waits = credit
-            && self
-                .peers
-                .get(peer)
-                .is_none_or(|peer| peer.credits() == 0 || peer.credit_queue.length > 0);
+        let waits =
+            credit && self.peers.get(peer).is_none_or(|peer| peer.credits() == 0 || peer.credit_queue.length > 0);
         if waits && sqe.op_flags & op_flags::NO_CREDIT_WAIT != 0 {
             return Err(Errno::EAGAIN);
         }
@@ -66,9 +58,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::ENOTCONN);
         };
         if waits {
-            state
-                .credit_queue
-                .push_back(&mut self.operations, Through::State, index);
+            state.credit_queue.push_back(&mut self.operations, Through::State, index);
             return Ok(Flow::Pending);
         }
         if credit {
@@ -80,11 +70,7 @@ impl<S: Storage> Engine<S> {
 
     /// The checks of WRITE, READ and their lists; returns the peer.
     fn check_one_sided(&self, opcode: Opcode, sqe: &Sqe) -> Result<u32, Errno> {
-        let need = if matches!(opcode, Opcode::Read | Opcode::ReadList) {
-            Rights::READ
-        } else {
-            Rights::WRITE
-        };
+        let need = if matches!(opcode, Opcode::Read | Opcode::ReadList) { Rights::READ } else { Rights::WRITE };
         if is_list(sqe) {
             self.live_list(Handle::from_bits(sqe.local))?;
             if sqe.length > MAX_LIST_SEGMENTS {
@@ -115,10 +101,7 @@ impl<S: Storage> Engine<S> {
         }
         self.buffer_range(Handle::from_bits(sqe.local), sqe.local_offset, sqe.length)?;
         let (_, import) = self.usable_import(sqe.remote, need, false)?;
-        let end = sqe
-            .remote_offset
-            .checked_add(sqe.length)
-            .ok_or(Errno::ERANGE)?;
+        let end = sqe.remote_offset.checked_add(sqe.length).ok_or(Errno::ERANGE)?;
         if end > import.length {
             return Err(Errno::ERANGE);
         }
@@ -175,8 +158,7 @@ impl<S: Storage> Engine<S> {
         };
         if peer.requests >= peer.info.window || peer.window_queue.length > 0 {
             operation.state = State::AwaitingWindow;
-            peer.window_queue
-                .push_back(&mut self.operations, Through::State, index);
+            peer.window_queue.push_back(&mut self.operations, Through::State, index);
         } else {
             self.post(host, index);
         }
@@ -188,24 +170,17 @@ impl<S: Storage> Engine<S> {
         };
         let (request, post) = self.describe(index, &operation);
         if let Some(operation) = self.operations.get_mut(index) {
-            operation.state = State::Posted {
-                local_pending: true,
-                answer: None,
-            };
+            operation.state = State::Posted { local_pending: true, answer: None };
         }
         if let Some(peer) = self.peers.get_mut(operation.object) {
-            peer.posted
-                .push_back(&mut self.operations, Through::State, index);
+            peer.posted.push_back(&mut self.operations, Through::State, index);
             peer.requests += 1;
         }
         match host.post(operation.object, self.op_id(index), &request, &post) {
             Ok(LocalPart::Started) => {}
             Ok(LocalPart::Done) => {
                 if let Some(operation) = self.operations.get_mut(index) {
-                    operation.state = State::Posted {
-                        local_pending: false,
-                        answer: None,
-                    };
+                    operation.state = State::Posted { local_pending: false, answer: None };
                 }
             }
             Err(errno) => self.end_posted(host, index, errno.as_result(), 0, true),
@@ -224,20 +199,13 @@ impl<S: Storage> Engine<S> {
         };
         let lease = match kind {
             RequestKind::Send => 0,
-            _ => self
-                .imports
-                .get(Handle::from_bits(sqe.remote).index())
-                .map_or(0, |import| import.lease),
+            _ => self.imports.get(Handle::from_bits(sqe.remote).index()).map_or(0, |import| import.lease),
         };
         let (notification_offset, notification_bytes) = match kind {
             RequestKind::WriteList if needs_credit(sqe) => notification(sqe),
             _ => (0, 0),
         };
-        let payload_bytes = if kind == RequestKind::Send {
-            sqe.length as u32
-        } else {
-            notification_bytes as u32
-        };
+        let payload_bytes = if kind == RequestKind::Send { sqe.length as u32 } else { notification_bytes as u32 };
         let request = Request {
             kind,
             notify: needs_credit(sqe),
@@ -259,24 +227,13 @@ impl<S: Storage> Engine<S> {
                 notification_bytes: notification_bytes as u32,
             }
         } else {
-            Post::Range {
-                buffer: local,
-                offset: sqe.local_offset,
-                length: sqe.length,
-            }
+            Post::Range { buffer: local, offset: sqe.local_offset, length: sqe.length }
         };
         (request, post)
     }
 
     /// The peer has answered a request.
-    pub(crate) fn answered<H: Host>(
-        &mut self,
-        host: &mut H,
-        peer: u32,
-        op: OpId,
-        result: i32,
-        bytes: u64,
-    ) {
+    pub(crate) fn answered<H: Host>(&mut self, host: &mut H, peer: u32, op: OpId, result: i32, bytes: u64) {
         // An answer may come for what ended with a local error: it is of no interest then.
         let Some(index) = self.find_op(op) else {
             return;
@@ -284,11 +241,7 @@ impl<S: Storage> Engine<S> {
         let Some(operation) = self.operations.get_mut(index) else {
             return;
         };
-        let State::Posted {
-            local_pending,
-            answer: None,
-        } = operation.state
-        else {
+        let State::Posted { local_pending, answer: None } = operation.state else {
             return self.breach(host, peer);
         };
         if operation.object != peer {
@@ -297,10 +250,7 @@ impl<S: Storage> Engine<S> {
         if !local_pending {
             return self.end_posted(host, index, result, bytes, false);
         }
-        operation.state = State::Posted {
-            local_pending: true,
-            answer: Some((result, bytes)),
-        };
+        operation.state = State::Posted { local_pending: true, answer: Some((result, bytes)) };
         if result < 0 {
             host.abandon(op);
         }
@@ -314,42 +264,24 @@ impl<S: Storage> Engine<S> {
         let Some(operation) = self.operations.get_mut(index) else {
             return;
         };
-        let State::Posted {
-            local_pending: true,
-            answer,
-        } = operation.state
-        else {
+        let State::Posted { local_pending: true, answer } = operation.state else {
             return;
         };
         match answer {
             Some((result, bytes)) => self.end_posted(host, index, result, bytes, false),
             None if result < 0 => self.end_posted(host, index, result, 0, true),
-            None => {
-                operation.state = State::Posted {
-                    local_pending: false,
-                    answer: None,
-                }
-            }
+            None => operation.state = State::Posted { local_pending: false, answer: None },
         }
     }
 
     /// Ends a posted operation; `unsent` when the peer never heard of it, so that its credit is still ours.
-    fn end_posted<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: u32,
-        result: i32,
-        bytes: u64,
-        unsent: bool,
-    ) {
+    fn end_posted<H: Host>(&mut self, host: &mut H, index: u32, result: i32, bytes: u64, unsent: bool) {
         let Some(operation) = self.operations.get(index).copied() else {
             return;
         };
         let peer = operation.object;
         if let Some(state) = self.peers.get_mut(peer) {
-            state
-                .posted
-                .remove(&mut self.operations, Through::State, index);
+            state.posted.remove(&mut self.operations, Through::State, index);
             state.requests = state.requests.saturating_sub(1);
             if unsent && needs_credit(&operation.sqe) {
                 state.tx_used = state.tx_used.wrapping_sub(1);
@@ -357,16 +289,8 @@ impl<S: Storage> Engine<S> {
         }
         self.let_go(host, &operation.sqe);
         // A range's count is known; a list's is the peer's word, which can but be a number.
-        let bytes = if is_list(&operation.sqe) {
-            bytes
-        } else {
-            operation.sqe.length.min(bytes)
-        };
-        let result = if result < 0 {
-            result
-        } else {
-            i32::try_from(bytes).unwrap_or(i32::MAX)
-        };
+        let bytes = if is_list(&operation.sqe) { bytes } else { operation.sqe.length.min(bytes) };
+        let result = if result < 0 { result } else { i32::try_from(bytes).unwrap_or(i32::MAX) };
         self.finish(host, index, result, bytes, 0);
         self.pump_window(host, peer);
         self.try_drop_peer(host, peer);
@@ -378,10 +302,7 @@ impl<S: Storage> Engine<S> {
             if state.requests >= state.info.window || state.state != crate::peer::PeerState::Live {
                 return;
             }
-            let Some(next) = state
-                .window_queue
-                .pop_front(&mut self.operations, Through::State)
-            else {
+            let Some(next) = state.window_queue.pop_front(&mut self.operations, Through::State) else {
                 return;
             };
             self.post(host, next);
@@ -395,15 +316,9 @@ impl<S: Storage> Engine<S> {
         };
         if let Some(state) = self.peers.get_mut(operation.object) {
             match operation.state {
-                State::AwaitingCredit => {
-                    state
-                        .credit_queue
-                        .remove(&mut self.operations, Through::State, index)
-                }
+                State::AwaitingCredit => state.credit_queue.remove(&mut self.operations, Through::State, index),
                 State::AwaitingWindow => {
-                    state
-                        .window_queue
-                        .remove(&mut self.operations, Through::State, index);
+                    state.window_queue.remove(&mut self.operations, Through::State, index);
                     if needs_credit(&operation.sqe) {
                         state.tx_used = state.tx_used.wrapping_sub(1);
                     }
@@ -434,18 +349,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Ends everything that waits for a peer that is gone.
-    pub(crate) fn fail_operations_of_peer<H: Host>(
-        &mut self,
-        host: &mut H,
-        peer: u32,
-        errno: Errno,
-    ) {
+    pub(crate) fn fail_operations_of_peer<H: Host>(&mut self, host: &mut H, peer: u32, errno: Errno) {
         while let Some(state) = self.peers.get(peer) {
-            let head = if state.credit_queue.head != NONE {
-                state.credit_queue.head
-            } else {
-                state.window_queue.head
-            };
+            let head = if state.credit_queue.head != NONE { state.credit_queue.head } else { state.window_queue.head };
             if head == NONE {
                 break;
             }
@@ -456,15 +362,9 @@ impl<S: Storage> Engine<S> {
         while let Some(operation) = self.operations.get_mut(index) {
             let next = operation.links.next;
             match operation.state {
-                State::Posted {
-                    local_pending: true,
-                    answer,
-                } => {
+                State::Posted { local_pending: true, answer } => {
                     let answer = answer.unwrap_or((errno.as_result(), 0));
-                    operation.state = State::Posted {
-                        local_pending: true,
-                        answer: Some(answer),
-                    };
+                    operation.state = State::Posted { local_pending: true, answer: Some(answer) };
                     let op = self.op_id(index);
                     host.abandon(op);
                 }
@@ -472,9 +372,7 @@ impl<S: Storage> Engine<S> {
                     let import = operation.arrived;
                     self.imports.remove(import);
                     if let Some(state) = self.peers.get_mut(peer) {
-                        state
-                            .posted
-                            .remove(&mut self.operations, Through::State, index);
+                        state.posted.remove(&mut self.operations, Through::State, index);
                     }
                     self.finish(host, index, errno.as_result(), 0, 0);
                 }

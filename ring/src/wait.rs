@@ -24,20 +24,12 @@ impl Sharing {
 }
 
 /// Sleeps while the word is `expected`, at most `timeout`; may return early. `false`: the time is up.
-pub fn sleep_while(
-    word: &AtomicU32,
-    expected: u32,
-    sharing: Sharing,
-    timeout: Option<Duration>,
-) -> bool {
+pub fn sleep_while(word: &AtomicU32, expected: u32, sharing: Sharing, timeout: Option<Duration>) -> bool {
     let timespec = timeout.map(|timeout| futex::Timespec {
         tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
-    !matches!(
-        futex::wait(word, sharing.flags(), expected, timespec.as_ref()),
-        Err(Errno::TIMEDOUT)
-    )
+    !matches!(futex::wait(word, sharing.flags(), expected, timespec.as_ref()), Err(Errno::TIMEDOUT))
 }
 
 /// Wakes every thread that sleeps on the word.

@@ -34,22 +34,12 @@ impl Cqe {
     /// A CQE without words.
     #[inline]
     pub const fn new(user_data: u64, res: i32) -> Self {
-        Cqe {
-            user_data,
-            res,
-            flags: 0,
-            word0: 0,
-            word1: 0,
-        }
+        Cqe { user_data, res, flags: 0, word0: 0, word1: 0 }
     }
 
     /// `Ok` with the non-negative count, or the errno.
     pub const fn result(&self) -> Result<u32, Errno> {
-        if self.res >= 0 {
-            Ok(self.res as u32)
-        } else {
-            Err(Errno::from_raw(-self.res))
-        }
+        if self.res >= 0 { Ok(self.res as u32) } else { Err(Errno::from_raw(-self.res)) }
     }
 
     /// Whether this is the SQE's last CQE.
@@ -60,12 +50,7 @@ impl Cqe {
     /// As words, in memory order.
     #[inline]
     pub const fn to_words(&self) -> [u64; Self::WORDS] {
-        [
-            self.user_data,
-            self.res as u32 as u64 | (self.flags as u64) << 32,
-            self.word0,
-            self.word1,
-        ]
+        [self.user_data, self.res as u32 as u64 | (self.flags as u64) << 32, self.word0, self.word1]
     }
 
     /// From words.

@@ -86,11 +86,7 @@ errnos! {
 impl Errno {
     /// From a positive errno of the host's; anything else is [`Errno::EIO`].
     pub const fn from_raw(raw: i32) -> Errno {
-        if raw > 0 && raw < 4096 {
-            Errno(raw)
-        } else {
-            Errno::EIO
-        }
+        if raw > 0 && raw < 4096 { Errno(raw) } else { Errno::EIO }
     }
 
     /// The positive number.

@@ -117,10 +117,7 @@ mod tests {
     fn hnd_1_kind_index_and_generation_round_trip() {
         let handle = Handle::new(HandleKind::Lease, 0x0abc_def0, 0xffff_fffe);
         assert!(handle.is(HandleKind::Lease) && !handle.is(HandleKind::Buffer));
-        assert_eq!(
-            (handle.index(), handle.generation()),
-            (0x0abc_def0, 0xffff_fffe)
-        );
+        assert_eq!((handle.index(), handle.generation()), (0x0abc_def0, 0xffff_fffe));
         assert_eq!(Handle::from_bits(handle.bits()), handle);
         assert!(BufferHandle::from_bits(handle.bits()).is_none());
         assert!(LeaseHandle::from_bits(handle.bits()).is_some());

@@ -62,25 +62,16 @@ impl RingLayout {
             && cq_entries <= MAX_RING_ENTRIES
             && cq_entries >= sq_entries
             && cq_entries >= 16;
-        if fits {
-            Some(RingLayout {
-                sq_entries,
-                cq_entries,
-            })
-        } else {
-            None
-        }
+        if fits { Some(RingLayout { sq_entries, cq_entries }) } else { None }
     }
 
     /// Bytes of the client's area, whole pages.
     pub const fn client_bytes(&self) -> usize {
-        (ClientArea::ENTRIES + self.sq_entries as usize * size_of::<Sqe>())
-            .next_multiple_of(PAGE_BYTES)
+        (ClientArea::ENTRIES + self.sq_entries as usize * size_of::<Sqe>()).next_multiple_of(PAGE_BYTES)
     }
 
     /// Bytes of the engine's area, whole pages.
     pub const fn engine_bytes(&self) -> usize {
-        (EngineArea::ENTRIES + self.cq_entries as usize * size_of::<Cqe>())
-            .next_multiple_of(PAGE_BYTES)
+        (EngineArea::ENTRIES + self.cq_entries as usize * size_of::<Cqe>()).next_multiple_of(PAGE_BYTES)
     }
 }

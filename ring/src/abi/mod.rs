@@ -14,13 +14,12 @@ pub use cqe::Cqe;
 pub use errno::Errno;
 pub use flags::{CqeFlags, EventBits, QueryWhat, Rights, RingFlags, SqeFlags, op_flags};
 pub use handle::{
-    BufferHandle, Handle, HandleKind, ImportHandle, LeaseHandle, ListHandle, ListenerHandle,
-    PeerHandle, SlotHandle,
+    BufferHandle, Handle, HandleKind, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, PeerHandle, SlotHandle,
 };
 pub use layout::{ClientArea, EngineArea, RingLayout};
 pub use limits::{
-    ABI_VERSION, MAX_CHAIN, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES,
-    MAX_RING_ENTRIES, MAX_SEND_BYTES, MAX_TOKEN_BYTES, RING_MAGIC,
+    ABI_VERSION, MAX_CHAIN, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_RING_ENTRIES,
+    MAX_SEND_BYTES, MAX_TOKEN_BYTES, RING_MAGIC,
 };
 pub use opcode::Opcode;
 pub use segment::{IndexPair, Run};

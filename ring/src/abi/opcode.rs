@@ -91,19 +91,13 @@ impl Opcode {
     /// Control operations have CQ slots of their own (clause RES-3).
     #[inline]
     pub const fn is_control(self) -> bool {
-        matches!(
-            self,
-            Opcode::Cancel | Opcode::LeaseRevoke | Opcode::Disconnect | Opcode::Free
-        )
+        matches!(self, Opcode::Cancel | Opcode::LeaseRevoke | Opcode::Disconnect | Opcode::Free)
     }
 
     /// Passive operations wait for a peer's act and may hold only part of the CQ (clause RES-4).
     #[inline]
     pub const fn is_passive(self) -> bool {
-        matches!(
-            self,
-            Opcode::Recv | Opcode::Accept | Opcode::CreditGrant | Opcode::Watch
-        )
+        matches!(self, Opcode::Recv | Opcode::Accept | Opcode::CreditGrant | Opcode::Watch)
     }
 
     /// Operations that a peer, a timer or a signal may detain (clause RES-5).
@@ -132,10 +126,7 @@ mod tests {
 
     #[test]
     fn op_1_every_byte_decodes_to_itself_or_to_nothing() {
-        let known = (0..=255u8)
-            .filter_map(Opcode::from_byte)
-            .inspect(|op| assert!(Opcode::ALL.contains(op)))
-            .count();
+        let known = (0..=255u8).filter_map(Opcode::from_byte).inspect(|op| assert!(Opcode::ALL.contains(op))).count();
         assert_eq!(known, Opcode::ALL.len());
         for &op in Opcode::ALL {
             assert_eq!(Opcode::from_byte(op as u8), Some(op));

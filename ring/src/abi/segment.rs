@@ -31,13 +31,7 @@ impl Run {
     /// As words, in memory order.
     pub const fn to_words(&self) -> [u64; Self::WORDS] {
         let counts = self.length_bytes as u64 | (self.count as u64) << 32;
-        [
-            self.buffer,
-            self.offset_bytes,
-            self.stride_bytes,
-            counts,
-            self.reserved,
-        ]
+        [self.buffer, self.offset_bytes, self.stride_bytes, counts, self.reserved]
     }
 
     /// From words.

@@ -53,10 +53,8 @@ impl Sqe {
     /// As words, in memory order on a little-endian machine.
     #[inline]
     pub const fn to_words(&self) -> [u64; Self::WORDS] {
-        let header = self.opcode as u64
-            | (self.flags as u64) << 8
-            | (self.op_flags as u64) << 16
-            | (self.arg32 as u64) << 32;
+        let header =
+            self.opcode as u64 | (self.flags as u64) << 8 | (self.op_flags as u64) << 16 | (self.arg32 as u64) << 32;
         [
             header,
             self.local_offset,

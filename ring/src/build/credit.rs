@@ -19,12 +19,7 @@ impl CreditGrant {
 
     /// Payloads go to slots of `slot_bytes`, one after the other from `offset_bytes` of `buffer`; `word1` of each CQE
     /// is the offset of its slot.
-    pub const fn slots(
-        mut self,
-        buffer: BufferHandle,
-        offset_bytes: u64,
-        slot_bytes: u64,
-    ) -> Result<Self, BuildError> {
+    pub const fn slots(mut self, buffer: BufferHandle, offset_bytes: u64, slot_bytes: u64) -> Result<Self, BuildError> {
         match check(offset_bytes, slot_bytes, u64::MAX >> 32) {
             Ok(()) => {}
             Err(error) => return Err(error),

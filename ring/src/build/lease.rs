@@ -1,10 +1,7 @@
 //! Lease operations (clauses LSE-1 to LSE-12).
 
 use super::{BuildError, builder};
-use crate::abi::{
-    BufferHandle, ImportHandle, LeaseHandle, ListHandle, MAX_TOKEN_BYTES, PeerHandle, Rights,
-    op_flags,
-};
+use crate::abi::{BufferHandle, ImportHandle, LeaseHandle, ListHandle, MAX_TOKEN_BYTES, PeerHandle, Rights, op_flags};
 
 builder!(/** Gives a capability; `word0` is the lease. */ LeaseGrant, LeaseGrant, [link, drain]);
 
@@ -71,11 +68,7 @@ builder!(
 
 impl LeaseImport {
     /// The token lies in a buffer.
-    pub const fn new(
-        buffer: BufferHandle,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Self, BuildError> {
+    pub const fn new(buffer: BufferHandle, offset_bytes: u64, length_bytes: u64) -> Result<Self, BuildError> {
         match super::check(offset_bytes, length_bytes, MAX_TOKEN_BYTES as u64) {
             Ok(()) => {}
             Err(error) => return Err(error),

@@ -10,11 +10,7 @@ builder!(
 
 impl ListPrepare {
     /// `runs` [`Run`](crate::abi::Run)s lie at `offset_bytes` of `buffer`.
-    pub const fn new(
-        buffer: BufferHandle,
-        offset_bytes: u64,
-        runs: u64,
-    ) -> Result<Self, BuildError> {
+    pub const fn new(buffer: BufferHandle, offset_bytes: u64, runs: u64) -> Result<Self, BuildError> {
         match check(offset_bytes, runs, SEGMENTS) {
             Ok(()) => {}
             Err(error) => return Err(error),

@@ -63,10 +63,7 @@ impl core::fmt::Display for BuildError {
                 write!(f, "length {asked} is over the limit of {limit}: split it")
             }
             BuildError::OffsetOverflow { offset, length } => {
-                write!(
-                    f,
-                    "offset {offset} plus length {length} does not fit 64 bits"
-                )
+                write!(f, "offset {offset} plus length {length} does not fit 64 bits")
             }
         }
     }
@@ -80,10 +77,7 @@ pub(crate) const fn check(offset: u64, length: u64, limit: u64) -> Result<(), Bu
         return Err(BuildError::ZeroLength);
     }
     if length > limit {
-        return Err(BuildError::TooLong {
-            asked: length,
-            limit,
-        });
+        return Err(BuildError::TooLong { asked: length, limit });
     }
     if offset.checked_add(length).is_none() {
         return Err(BuildError::OffsetOverflow { offset, length });
@@ -168,38 +162,14 @@ mod tests {
     fn a_range_that_cannot_be_is_named() {
         let buffer = BufferHandle::from_bits(Handle::new(HandleKind::Buffer, 0, 1).bits()).unwrap();
         let import = ImportHandle::from_bits(Handle::new(HandleKind::Import, 0, 1).bits()).unwrap();
-        assert_eq!(
-            Write::new(buffer, 0, import, 0, 0),
-            Err(BuildError::ZeroLength)
-        );
+        assert_eq!(Write::new(buffer, 0, import, 0, 0), Err(BuildError::ZeroLength));
         assert_eq!(
             Write::new(buffer, 0, import, 0, 1 << 31),
-            Err(BuildError::TooLong {
-                asked: 1 << 31,
-                limit: MAX_OPERATION_BYTES
-            })
+            Err(BuildError::TooLong { asked: 1 << 31, limit: MAX_OPERATION_BYTES })
         );
-        assert!(matches!(
-            Write::new(buffer, u64::MAX, import, 0, 2),
-            Err(BuildError::OffsetOverflow { .. })
-        ));
-        let sqe = Write::new(buffer, 1, import, 2, 3)
-            .unwrap()
-            .user_data(9)
-            .link()
-            .sqe();
-        assert_eq!(
-            (sqe.opcode, sqe.flags),
-            (Opcode::Write as u8, SqeFlags::LINK.bits())
-        );
-        assert_eq!(
-            (
-                sqe.local_offset,
-                sqe.remote_offset,
-                sqe.length,
-                sqe.user_data
-            ),
-            (1, 2, 3, 9)
-        );
+        assert!(matches!(Write::new(buffer, u64::MAX, import, 0, 2), Err(BuildError::OffsetOverflow { .. })));
+        let sqe = Write::new(buffer, 1, import, 2, 3).unwrap().user_data(9).link().sqe();
+        assert_eq!((sqe.opcode, sqe.flags), (Opcode::Write as u8, SqeFlags::LINK.bits()));
+        assert_eq!((sqe.local_offset, sqe.remote_offset, sqe.length, sqe.user_data), (1, 2, 3, 9));
     }
 }

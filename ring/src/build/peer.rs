@@ -7,11 +7,7 @@ builder!(/** Connects; `word0` is the peer. */ Connect, Connect, [link, drain]);
 
 impl Connect {
     /// The address, as text (`shm:PATH`, `tcp:HOST:PORT`), lies in a buffer.
-    pub const fn new(
-        buffer: BufferHandle,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Self, BuildError> {
+    pub const fn new(buffer: BufferHandle, offset_bytes: u64, length_bytes: u64) -> Result<Self, BuildError> {
         match check(offset_bytes, length_bytes, 255) {
             Ok(()) => {}
             Err(error) => return Err(error),

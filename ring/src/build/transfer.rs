@@ -12,10 +12,7 @@ const fn range(
     remote_offset: u64,
     length_bytes: u64,
 ) -> Result<Sqe, BuildError> {
-    match (
-        check(local_offset, length_bytes, OPERATION),
-        check(remote_offset, length_bytes, OPERATION),
-    ) {
+    match (check(local_offset, length_bytes, OPERATION), check(remote_offset, length_bytes, OPERATION)) {
         (Ok(()), Ok(())) => {}
         (Err(error), _) | (_, Err(error)) => return Err(error),
     }
@@ -38,14 +35,7 @@ macro_rules! range_transfer {
                 remote_offset: u64,
                 length_bytes: u64,
             ) -> Result<Self, BuildError> {
-                match range(
-                    Self::BLANK,
-                    local,
-                    local_offset,
-                    import,
-                    remote_offset,
-                    length_bytes,
-                ) {
+                match range(Self::BLANK, local, local_offset, import, remote_offset, length_bytes) {
                     Ok(sqe) => Ok($name(sqe)),
                     Err(error) => Err(error),
                 }
@@ -130,23 +120,12 @@ list_transfer!(ReadList);
 impl WriteList {
     /// Takes a credit and delivers, after the last byte, 32 bits and `length_bytes` (at most 256) that lie at
     /// `offset_bytes` of the index buffer.
-    pub const fn notify(
-        mut self,
-        immediate: u32,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Self, BuildError> {
+    pub const fn notify(mut self, immediate: u32, offset_bytes: u64, length_bytes: u64) -> Result<Self, BuildError> {
         if length_bytes > MAX_NOTIFICATION_BYTES {
-            return Err(BuildError::TooLong {
-                asked: length_bytes,
-                limit: MAX_NOTIFICATION_BYTES,
-            });
+            return Err(BuildError::TooLong { asked: length_bytes, limit: MAX_NOTIFICATION_BYTES });
         }
         if offset_bytes >= 1 << 48 {
-            return Err(BuildError::TooLong {
-                asked: offset_bytes,
-                limit: (1 << 48) - 1,
-            });
+            return Err(BuildError::TooLong { asked: offset_bytes, limit: (1 << 48) - 1 });
         }
         self.0.op_flags |= op_flags::LIST_NOTIFY;
         self.0.arg32 = immediate;

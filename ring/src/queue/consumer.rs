@@ -21,13 +21,7 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
     /// The end over fresh memory (all counts zero). There must be one consumer a queue.
     pub fn new(memory: M) -> Self {
         let entries = Q::entries(&memory);
-        Consumer {
-            memory,
-            consumed: 0,
-            seen: 0,
-            entries,
-            kind: PhantomData,
-        }
+        Consumer { memory, consumed: 0, seen: 0, entries, kind: PhantomData }
     }
 
     /// Where the ring lies.
@@ -41,8 +35,9 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
     pub fn available(&mut self) -> u32 {
         // Acquire: pairs with the producer's release in `publish`; the count comes before the entries.
         let tail = self.memory.word(Q::TAIL).load_acquire();
-        // More than fits is a lie: ignore it, and the last honest count stands.
-        if tail.wrapping_sub(self.consumed) <= self.entries {
+        // More than fits is a lie, and so is a tail that runs backwards: what was peeked could not be given back then,
+        // and would be taken twice. Ignore both, and the last honest count stands.
+        if tail.wrapping_sub(self.seen) <= self.entries - self.seen_available() {
             self.seen = tail;
         }
         self.seen_available()
@@ -60,12 +55,9 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
         if ahead >= self.seen_available() && ahead >= self.available() {
             return None;
         }
-        let first =
-            (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS;
+        let first = (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS;
         let memory = &self.memory;
-        Some(Q::Entry::load(|index| {
-            Q::entry_word(memory, first + index).load_relaxed()
-        }))
+        Some(Q::Entry::load(|index| Q::entry_word(memory, first + index).load_relaxed()))
     }
 
     /// Gives `count` slots back to the producer: one release store.

@@ -1,5 +1,6 @@
 //! The four typed ends of a ring, with the sleeping handshake on both queues (clauses WAKE-1 to WAKE-3).
 
+use super::handshake::{peer_sleeps, raise};
 use super::{CompletionQueue, Consumer, Producer, RingMemory, RingWord, SubmissionQueue};
 use crate::abi::{Cqe, RingFlags, Sqe};
 use crate::atomic::{Atomics, Word};
@@ -7,24 +8,6 @@ use crate::atomic::{Atomics, Word};
 /// The SQ is full; here is your SQE back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full<T>(pub T);
-
-/// Raises our flag before sleeping. The caller must look for work once more after this and before it sleeps.
-#[inline]
-fn raise<M: RingMemory>(memory: &M, ours: RingWord, keep: RingFlags) {
-    memory
-        .word(ours)
-        .store_relaxed(RingFlags::NEED_WAKEUP.with(keep).bits());
-    // Partner: the fence in `peer_sleeps`. Either it sees the flag, or we see what it published.
-    <M::Atomics as Atomics>::fence_full();
-}
-
-/// Whether the other side must be woken for what we have just published.
-#[inline]
-fn peer_sleeps<M: RingMemory>(memory: &M, theirs: RingWord) -> bool {
-    // Partner: the fence in `raise`.
-    <M::Atomics as Atomics>::fence_full();
-    memory.word(theirs).load_relaxed() & RingFlags::NEED_WAKEUP.bits() != 0
-}
 
 /// The client's producing end.
 #[derive(Debug)]
@@ -34,11 +17,7 @@ impl<M: RingMemory> Submitter<M> {
     /// Writes an SQE, to be made visible by [`Submitter::publish`].
     #[inline]
     pub fn push(&mut self, sqe: &Sqe) -> Result<(), Full<Sqe>> {
-        if self.0.push(sqe) {
-            Ok(())
-        } else {
-            Err(Full(*sqe))
-        }
+        if self.0.push(sqe) { Ok(()) } else { Err(Full(*sqe)) }
     }
 
     /// Writes as many as fit and returns how many.
@@ -58,7 +37,8 @@ impl<M: RingMemory> Submitter<M> {
         self.0.free()
     }
 
-    /// Whether the engine has closed the ring: nothing more will be taken.
+    /// Whether the engine has closed the ring: nothing more will be taken. Ask after [`Submitter::publish`]: `false`
+    /// means that the engine will still look at what was published.
     pub fn closed(&self) -> bool {
         // Acquire: pairs with the release in `Submissions::close`.
         self.0.memory().word(RingWord::EngineFlags).load_acquire() & RingFlags::CLOSED.bits() != 0
@@ -104,11 +84,7 @@ impl<M: RingMemory> Completer<M> {
     pub fn prepare_sleep(&mut self) -> Option<u32> {
         raise(self.0.memory(), RingWord::ClientFlags, RingFlags::NONE);
         let tail = self.0.memory().word(RingWord::CqTail).load_acquire();
-        if self.0.available() == 0 {
-            Some(tail)
-        } else {
-            None
-        }
+        if self.0.available() == 0 { Some(tail) } else { None }
     }
 
     /// Lowers the flag.
@@ -121,8 +97,7 @@ impl<M: RingMemory> Completer<M> {
     pub fn engine_awaits_room(&self) -> bool {
         // Partner: the fence in `raise`, from `Submissions::prepare_blocked_sleep`.
         <M::Atomics as Atomics>::fence_full();
-        self.0.memory().word(RingWord::EngineFlags).load_relaxed() & RingFlags::CQ_BLOCKED.bits()
-            != 0
+        self.0.memory().word(RingWord::EngineFlags).load_relaxed() & RingFlags::CQ_BLOCKED.bits() != 0
     }
 
     /// Where the ring lies.
@@ -133,56 +108,59 @@ impl<M: RingMemory> Completer<M> {
 
 /// The engine's consuming end.
 #[derive(Debug)]
-pub struct Submissions<M>(Consumer<M, SubmissionQueue>);
+pub struct Submissions<M> {
+    queue: Consumer<M, SubmissionQueue>,
+    /// Flags that outlast sleeping and waking: none, or those of `close`.
+    lasting: RingFlags,
+}
 
 impl<M: RingMemory> Submissions<M> {
     /// Copies the SQE `ahead` of the head.
     #[inline]
     pub fn peek(&mut self, ahead: u32) -> Option<Sqe> {
-        self.0.peek(ahead)
+        self.queue.peek(ahead)
     }
 
     /// Gives slots back.
     #[inline]
     pub fn advance(&mut self, count: u32) {
-        self.0.advance(count);
+        self.queue.advance(count);
     }
 
     /// SQEs waiting.
     #[inline]
     pub fn available(&mut self) -> u32 {
-        self.0.available()
+        self.queue.available()
     }
 
     /// Says that the engine is about to sleep; `false` when there is work after all. [`Submissions::awake`] afterwards.
     pub fn prepare_sleep(&mut self) -> bool {
-        raise(self.0.memory(), RingWord::EngineFlags, RingFlags::NONE);
-        self.0.available() == 0
+        raise(self.queue.memory(), RingWord::EngineFlags, self.lasting);
+        self.queue.available() == 0
     }
 
     /// As [`Submissions::prepare_sleep`], for an engine that cannot take what waits before the client reaps. The
     /// caller looks at the CQ's room once more after this and before it sleeps.
     pub fn prepare_blocked_sleep(&mut self) {
-        raise(
-            self.0.memory(),
-            RingWord::EngineFlags,
-            RingFlags::CQ_BLOCKED,
-        );
+        raise(self.queue.memory(), RingWord::EngineFlags, RingFlags::CQ_BLOCKED.with(self.lasting));
     }
 
-    /// Lowers the flag.
+    /// Lowers the flags; a closed ring stays closed.
     pub fn awake(&mut self) {
-        self.0.memory().word(RingWord::EngineFlags).store_relaxed(0);
+        // Release: pairs with the acquire in `Submitter::closed`, for `lasting` may hold CLOSED.
+        self.queue.memory().word(RingWord::EngineFlags).store_release(self.lasting.bits());
     }
 
-    /// Tells the client that nothing more is taken.
+    /// Tells the client that nothing more is taken. What a client published without seeing this afterwards is there
+    /// when the caller looks once more: either it is taken then, or its client knows.
+    ///
+    /// This alone wakes nobody, for the CQ's tail does not change.
     pub fn close(&mut self) {
-        let bits = RingFlags::CLOSED.with(RingFlags::NEED_WAKEUP).bits();
+        self.lasting = RingFlags::CLOSED.with(RingFlags::NEED_WAKEUP);
         // Release: pairs with the acquire in `Submitter::closed`; CQEs published before are visible to it.
-        self.0
-            .memory()
-            .word(RingWord::EngineFlags)
-            .store_release(bits);
+        self.queue.memory().word(RingWord::EngineFlags).store_release(self.lasting.bits());
+        // Partner: the fence in `peer_sleeps`. Either the client sees the flag, or we see what it published.
+        <M::Atomics as Atomics>::fence_full();
     }
 }
 
@@ -194,11 +172,7 @@ impl<M: RingMemory> Completions<M> {
     /// Writes a CQE, to be made visible by [`Completions::publish`].
     #[inline]
     pub fn push(&mut self, cqe: &Cqe) -> Result<(), Full<Cqe>> {
-        if self.0.push(cqe) {
-            Ok(())
-        } else {
-            Err(Full(*cqe))
-        }
+        if self.0.push(cqe) { Ok(()) } else { Err(Full(*cqe)) }
     }
 
     /// Publishes the batch. `true`: the client sleeps on its CQ, wake it.
@@ -243,10 +217,7 @@ impl<M: RingMemory> Client<M> {
     where
         M: Clone,
     {
-        Client {
-            submitter: Submitter(Producer::new(memory.clone())),
-            completer: Completer(Consumer::new(memory)),
-        }
+        Client { submitter: Submitter(Producer::new(memory.clone())), completer: Completer(Consumer::new(memory)) }
     }
 }
 
@@ -257,7 +228,7 @@ impl<M: RingMemory> Engine<M> {
         M: Clone,
     {
         Engine {
-            submissions: Submissions(Consumer::new(memory.clone())),
+            submissions: Submissions { queue: Consumer::new(memory.clone()), lasting: RingFlags::NONE },
             completions: Completions(Producer::new(memory)),
         }
     }

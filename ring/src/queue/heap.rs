@@ -20,8 +20,7 @@ unsafe impl Sync for Pages {}
 
 impl Pages {
     fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(4096), 4096)
-            .expect("ring areas are a few MiB at most");
+        let layout = Layout::from_size_align(bytes.max(4096), 4096).expect("ring areas are a few MiB at most");
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         match NonNull::new(start) {
@@ -44,10 +43,7 @@ pub type HeapRing = MappedRing<[Pages; 2]>;
 impl HeapRing {
     /// Both sides of a fresh ring.
     pub fn pair(layout: RingLayout) -> (Client<Arc<HeapRing>>, Engine<Arc<HeapRing>>) {
-        let pages = [
-            Pages::new(layout.client_bytes()),
-            Pages::new(layout.engine_bytes()),
-        ];
+        let pages = [Pages::new(layout.client_bytes()), Pages::new(layout.engine_bytes())];
         let (client, engine) = (pages[0].start, pages[1].start);
         // SAFETY: the areas are as long as the layout says, page-aligned, live as long as `pages`, which the ring
         // owns (moving the array does not move the heap memory), and nothing else refers to them.
@@ -65,10 +61,7 @@ mod tests {
     use crate::queue::{Full, RingMemory, RingWord};
 
     fn sqe(user_data: u64) -> Sqe {
-        Sqe {
-            user_data,
-            ..Sqe::default()
-        }
+        Sqe { user_data, ..Sqe::default() }
     }
 
     #[test]
@@ -80,13 +73,7 @@ mod tests {
         assert_eq!(client.submitter.push(&sqe(4)), Err(Full(sqe(4))));
         assert!(engine.submissions.peek(0).is_none());
         assert!(!client.submitter.publish(), "the engine is awake");
-        assert_eq!(
-            (0..5)
-                .filter_map(|n| engine.submissions.peek(n))
-                .map(|s| s.user_data)
-                .sum::<u64>(),
-            6
-        );
+        assert_eq!((0..5).filter_map(|n| engine.submissions.peek(n)).map(|s| s.user_data).sum::<u64>(), 6);
         engine.submissions.advance(4);
         assert_eq!(client.submitter.free(), 4);
     }
@@ -100,22 +87,14 @@ mod tests {
         assert_eq!(engine.submissions.available(), 1);
         for lie in [5, 0x8000_0000, u32::MAX] {
             memory.word(RingWord::SqTail).store_relaxed(lie);
-            assert_eq!(
-                engine.submissions.available(),
-                1,
-                "tail {lie} is more than the queue holds"
-            );
+            assert_eq!(engine.submissions.available(), 1, "tail {lie} is more than the queue holds");
         }
         engine.completions.push(&Cqe::new(1, 0)).unwrap();
         engine.completions.publish();
         assert_eq!(engine.completions.free(), 15);
         for lie in [2, 17, u32::MAX] {
             memory.word(RingWord::CqHead).store_relaxed(lie);
-            assert_eq!(
-                engine.completions.free(),
-                15,
-                "head {lie} is beyond what was published"
-            );
+            assert_eq!(engine.completions.free(), 15, "head {lie} is beyond what was published");
         }
     }
 
@@ -128,10 +107,7 @@ mod tests {
             }
             let _ = client.submitter.publish();
             for n in 0..3 {
-                assert_eq!(
-                    engine.submissions.peek(n).unwrap().user_data,
-                    round * 3 + u64::from(n)
-                );
+                assert_eq!(engine.submissions.peek(n).unwrap().user_data, round * 3 + u64::from(n));
             }
             engine.submissions.advance(3);
         }

@@ -30,18 +30,8 @@ impl<O> MappedRing<O> {
     /// Both areas must be at least as long as `layout` says, 128-byte aligned, mapped readable (and writable, for the
     /// side that writes them) for as long as `owner` lives, not moved by moving `owner`, and accessed by nobody else
     /// in this process except through atomics.
-    pub unsafe fn new(
-        client: NonNull<u8>,
-        engine: NonNull<u8>,
-        layout: RingLayout,
-        owner: O,
-    ) -> Self {
-        MappedRing {
-            client,
-            engine,
-            layout,
-            owner,
-        }
+    pub unsafe fn new(client: NonNull<u8>, engine: NonNull<u8>, layout: RingLayout, owner: O) -> Self {
+        MappedRing { client, engine, layout, owner }
     }
 
     /// What keeps the memory.
@@ -101,23 +91,13 @@ impl<O> RingMemory for MappedRing<O> {
         let index = index & (self.layout.sq_entries as usize * Sqe::WORDS - 1);
         // SAFETY: `index` is below the SQ's words (a power of two), so the word lies inside the client's area, 8-byte
         // aligned since the entries start at a page; `new` promised the rest.
-        unsafe {
-            self.client
-                .add(ClientArea::ENTRIES + index * 8)
-                .cast::<AtomicU64>()
-                .as_ref()
-        }
+        unsafe { self.client.add(ClientArea::ENTRIES + index * 8).cast::<AtomicU64>().as_ref() }
     }
 
     #[inline]
     fn cq_entry_word(&self, index: usize) -> &AtomicU64 {
         let index = index & (self.layout.cq_entries as usize * Cqe::WORDS - 1);
         // SAFETY: as for the SQ, in the engine's area.
-        unsafe {
-            self.engine
-                .add(EngineArea::ENTRIES + index * 8)
-                .cast::<AtomicU64>()
-                .as_ref()
-        }
+        unsafe { self.engine.add(EngineArea::ENTRIES + index * 8).cast::<AtomicU64>().as_ref() }
     }
 }

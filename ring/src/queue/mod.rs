@@ -5,6 +5,7 @@
 
 mod consumer;
 mod ends;
+pub mod handshake;
 #[cfg(feature = "std")]
 mod heap;
 mod kind;

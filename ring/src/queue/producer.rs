@@ -23,14 +23,7 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     /// The end over fresh memory (all counts zero). There must be one producer a queue.
     pub fn new(memory: M) -> Self {
         let entries = Q::entries(&memory);
-        Producer {
-            memory,
-            written: 0,
-            published: 0,
-            consumed: 0,
-            entries,
-            kind: PhantomData,
-        }
+        Producer { memory, written: 0, published: 0, consumed: 0, entries, kind: PhantomData }
     }
 
     /// Where the ring lies.

@@ -1,0 +1,4 @@
+//! The `dmaplane` command.
+mod model;
+
+fn main() {}

@@ -1,0 +1,42 @@
+//! How a context is to run.
+
+use dmaplane_engine::Limits;
+use std::time::Duration;
+
+/// Who runs the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunMode {
+    /// A thread polls, and sleeps after `idle` without work.
+    Poller {
+        /// How long it spins before it sleeps.
+        idle: Duration,
+    },
+    /// Submitting runs the engine on the caller's thread; a sleeping thread serves peers meanwhile.
+    Inline,
+    /// Only [`Ring::enter`](crate::Ring::enter) runs the engine for this client; a sleeping thread serves peers.
+    Enter,
+}
+
+/// A context's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who runs the engine.
+    pub mode: RunMode,
+    /// Sizes of its tables.
+    pub limits: Limits,
+    /// Threads for slow work: zeroing and copies of more than 256 KiB.
+    pub workers: usize,
+    /// Pre-shared key of 32 bytes for tcp. Without one, tcp stays on loopback and is not encrypted.
+    pub key: Option<[u8; 32]>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            mode: RunMode::Poller { idle: Duration::from_micros(200) },
+            limits: Limits { operations: 1 << 13, ..Limits::DEFAULT },
+            workers: 2,
+            key: None,
+        }
+    }
+}

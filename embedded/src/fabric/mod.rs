@@ -1,0 +1,18 @@
+//! How messages and bytes reach peers.
+
+pub(crate) mod address;
+pub(crate) mod frames;
+pub(crate) mod shm;
+
+use dmaplane_engine::PeerInfo;
+
+/// A connection whose handshake is done and which no engine has adopted yet.
+pub(crate) struct Pending {
+    pub info: PeerInfo,
+    pub connection: Connection,
+}
+
+/// A connection of either fabric.
+pub(crate) enum Connection {
+    Shm(Box<shm::Link>),
+}

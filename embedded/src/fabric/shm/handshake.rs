@@ -1,0 +1,125 @@
+//! How two processes come to share a link: one socket message each way, with two descriptors.
+
+use super::link::Link;
+use super::memory::{AREA_BYTES, LinkMemory, new_area};
+use crate::fabric::{Connection, Pending};
+use crate::memory::{PeerRegion, errno};
+use dmaplane_engine::PeerInfo;
+use dmaplane_ring::abi::{ABI_VERSION, Errno};
+use rustix::net::sockopt;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a peer may take over its part.
+const PATIENCE: Duration = Duration::from_secs(2);
+const MAGIC: u32 = u32::from_le_bytes(*b"DPSH");
+const HELLO_BYTES: usize = 40;
+
+fn hello(info: &PeerInfo) -> [u8; HELLO_BYTES] {
+    let mut bytes = [0; HELLO_BYTES];
+    bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    bytes[4..8].copy_from_slice(&ABI_VERSION.to_le_bytes());
+    bytes[8..16].copy_from_slice(&info.context[0].to_le_bytes());
+    bytes[16..24].copy_from_slice(&info.context[1].to_le_bytes());
+    bytes[24..28].copy_from_slice(&info.window.to_le_bytes());
+    bytes[32..].copy_from_slice(&AREA_BYTES.to_le_bytes());
+    bytes
+}
+
+fn read_hello(bytes: &[u8; HELLO_BYTES]) -> Result<PeerInfo, Errno> {
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+    if (u32_at(0), u32_at(4), u64_at(32)) != (MAGIC, ABI_VERSION, AREA_BYTES) || u32_at(24) == 0 {
+        return Err(Errno::EPROTO);
+    }
+    Ok(PeerInfo { context: [u64_at(8), u64_at(16)], window: u32_at(24) })
+}
+
+/// Connects to the socket at `path`. Blocks: a worker's work.
+pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+    let address = SocketAddrUnix::new(path).map_err(errno)?;
+    let socket = socket()?;
+    rustix::net::connect(&socket, &address).map_err(|error| match error {
+        rustix::io::Errno::NOENT => Errno::ECONNREFUSED,
+        error => errno(error),
+    })?;
+    shake_hands(socket, info, bell)
+}
+
+fn socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(errno)
+}
+
+/// Listens at `path`. A socket that a dead process left there is replaced; one that answers is -EADDRINUSE.
+pub(crate) fn listen(path: &Path) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path).map_err(errno)?;
+    let listener = socket()?;
+    if let Err(error) = rustix::net::bind(&listener, &address) {
+        let stale = error == rustix::io::Errno::ADDRINUSE
+            && rustix::net::connect(&socket()?, &address) == Err(rustix::io::Errno::CONNREFUSED);
+        if !stale {
+            return Err(errno(error));
+        }
+        std::fs::remove_file(path).map_err(|_| Errno::EADDRINUSE)?;
+        rustix::net::bind(&listener, &address).map_err(errno)?;
+    }
+    rustix::net::listen(&listener, 64).map_err(errno)?;
+    Ok(listener)
+}
+
+/// Does a listener's part with one that has connected. Blocks: a worker's work.
+pub(crate) fn serve_incoming(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+    shake_hands(socket, info, bell)
+}
+
+fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+    let credentials = sockopt::socket_peercred(&socket).map_err(errno)?;
+    if credentials.uid != rustix::process::geteuid() {
+        tracing::warn!(uid = credentials.uid.as_raw(), "shm: a process of another user tried to connect");
+        return Err(Errno::EACCES);
+    }
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE)).map_err(errno)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE)).map_err(errno)?;
+    let ours = new_area()?;
+    let area = ours.descriptor().ok_or(Errno::EIO)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [area, bell.as_fd()];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    rustix::net::sendmsg(&socket, &[IoSlice::new(&hello(info))], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno)?;
+
+    let mut bytes = [0; HELLO_BYTES];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            .map_err(|error| if error == rustix::io::Errno::AGAIN { Errno::ETIMEDOUT } else { errno(error) })?;
+    let descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    if received.bytes == 0 {
+        return Err(Errno::ECONNRESET);
+    }
+    let Ok([area, peer_bell]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(Errno::EPROTO) };
+    if received.bytes != HELLO_BYTES {
+        return Err(Errno::EPROTO);
+    }
+    let info = read_hello(&bytes)?;
+    // A bell that could block us when rung is no bell.
+    let flags = rustix::fs::fcntl_getfl(&peer_bell).map_err(errno)?;
+    if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
+        return Err(Errno::EPROTO);
+    }
+    let memory = LinkMemory::new(ours, PeerRegion::check(area, AREA_BYTES)?)?;
+    Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, peer_bell))) })
+}

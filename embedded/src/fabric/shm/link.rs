@@ -1,0 +1,240 @@
+//! A link: messages out and in, regions handed over, all without blocking.
+
+use super::entry::{Entry, Kind};
+use super::memory::{ENTRIES, Incoming, LinkMemory, Outgoing};
+use crate::memory::{PeerRegion, Region};
+use dmaplane_ring::abi::{Errno, RingFlags};
+use dmaplane_ring::queue::{Consumer, Producer, RingWord, handshake};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use std::collections::{HashMap, VecDeque};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+/// Entries that may wait for a peer that does not read: beyond, the connection is ended.
+const BACKLOG_LIMIT: usize = 1 << 16;
+
+/// Regions of a peer, by its numbers. Shared with the workers, which copy out of them.
+pub(crate) type PeerRegions = Arc<Mutex<HashMap<u32, Arc<PeerRegion>>>>;
+
+/// What is to be sent, in order.
+enum Outbound {
+    Region(u32, Arc<Region>),
+    Entry(Entry, Vec<u8>),
+}
+
+/// A link to one peer.
+pub(crate) struct Link {
+    memory: Arc<LinkMemory>,
+    outgoing: Producer<Arc<LinkMemory>, Outgoing>,
+    incoming: Consumer<Arc<LinkMemory>, Incoming>,
+    /// Entries written and read so far, for the payload slots.
+    written: u32,
+    read: u32,
+    /// Carries descriptors; its end is the peer's death.
+    socket: OwnedFd,
+    peer_bell: OwnedFd,
+    backlog: VecDeque<Outbound>,
+    /// Numbers of our regions that the peer has.
+    shared: HashMap<usize, u32>,
+    next_region: u32,
+    regions: PeerRegions,
+}
+
+impl Link {
+    pub(super) fn new(memory: LinkMemory, socket: OwnedFd, peer_bell: OwnedFd) -> Link {
+        let memory = Arc::new(memory);
+        Link {
+            outgoing: Producer::new(memory.clone()),
+            incoming: Consumer::new(memory.clone()),
+            memory,
+            written: 0,
+            read: 0,
+            socket,
+            peer_bell,
+            backlog: VecDeque::new(),
+            shared: HashMap::new(),
+            next_region: 1,
+            regions: PeerRegions::default(),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(crate) fn regions(&self) -> PeerRegions {
+        self.regions.clone()
+    }
+
+    /// Ends the connection: the peer sees it too.
+    pub(crate) fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// The peer's number for a region of ours, which it is handed if it has not got it. `fresh`: it has just been.
+    pub(crate) fn share(&mut self, region: &Arc<Region>) -> (u32, bool) {
+        let key = Arc::as_ptr(region) as usize;
+        if let Some(&id) = self.shared.get(&key) {
+            return (id, false);
+        }
+        let id = self.next_region;
+        self.next_region += 1;
+        self.shared.insert(key, id);
+        self.backlog.push_back(Outbound::Region(id, region.clone()));
+        (id, true)
+    }
+
+    /// Tells the peer that a region of ours is used no more.
+    pub(crate) fn unshare(&mut self, region: &Arc<Region>) {
+        if let Some(id) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
+            self.send(Entry::of_fabric(Kind::RegionDrop, [id.into(), 0, 0, 0]), Vec::new());
+        }
+    }
+
+    /// Sends an entry, in order; `false` when the peer has not read for too long.
+    pub(crate) fn send(&mut self, entry: Entry, payload: Vec<u8>) -> bool {
+        self.backlog.push_back(Outbound::Entry(entry, payload));
+        self.backlog.len() <= BACKLOG_LIMIT
+    }
+
+    /// Moves what waits into the shared area and rings the peer's bell if it sleeps. An error is the link's end.
+    pub(crate) fn flush(&mut self) -> Result<(), Errno> {
+        while let Some(next) = self.backlog.front() {
+            match next {
+                Outbound::Region(id, region) => {
+                    if !self.send_region(*id, region)? {
+                        break;
+                    }
+                }
+                Outbound::Entry(entry, payload) => {
+                    if self.outgoing.free_at_least() == 0 && self.outgoing.free() == 0 {
+                        break;
+                    }
+                    let mut entry = *entry;
+                    entry.set_payload_bytes(payload.len() as u32);
+                    self.memory.put_payload(self.written, payload)?;
+                    self.outgoing.push(&entry);
+                    self.written = self.written.wrapping_add(1);
+                }
+            }
+            self.backlog.pop_front();
+        }
+        if self.outgoing.publish() && handshake::peer_sleeps(&*self.memory, RingWord::EngineFlags) {
+            ring(&self.peer_bell);
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for room.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// `false`: the socket is full, later.
+    fn send_region(&self, id: u32, region: &Region) -> Result<bool, Errno> {
+        let descriptor = region.descriptor().ok_or(Errno::EOPNOTSUPP)?;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&u64::from(id).to_le_bytes());
+        bytes[8..].copy_from_slice(&region.length_bytes().to_le_bytes());
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, flags) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            Err(_) => Err(Errno::ECONNRESET),
+        }
+    }
+
+    /// Takes in the regions that the peer has sent. Quick: they are checked, not mapped.
+    fn receive_regions(&mut self) -> Result<(), Errno> {
+        loop {
+            let mut bytes = [0; 16];
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let received =
+                match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+                    Ok(message) => message.bytes,
+                    Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                    Err(_) => return Err(Errno::ECONNRESET),
+                };
+            let mut descriptors = ancillary.drain().flat_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+                _ => Vec::new(),
+            });
+            let (descriptor, more) = (descriptors.next(), descriptors.next());
+            if received == 0 {
+                return Err(Errno::ECONNRESET);
+            }
+            let (Some(descriptor), None, 16) = (descriptor, more, received) else { return Err(Errno::EPROTO) };
+            let (id, length) = bytes.split_at(8);
+            let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+            let id = u32::try_from(word(id)).map_err(|_| Errno::EPROTO)?;
+            let region = PeerRegion::check(descriptor, word(length))?;
+            let mut regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if regions.insert(id, Arc::new(region)).is_some() {
+                return Err(Errno::EPROTO);
+            }
+        }
+    }
+
+    /// A region of the peer's; looks at the socket when it is not known yet.
+    pub(crate) fn peer_region(&mut self, id: u32) -> Result<Arc<PeerRegion>, Errno> {
+        let known =
+            |regions: &PeerRegions| regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&id).cloned();
+        if let Some(region) = known(&self.regions) {
+            return Ok(region);
+        }
+        self.receive_regions()?;
+        known(&self.regions).ok_or(Errno::EPROTO)
+    }
+
+    /// The next entry of the peer's, with its payload. `Err`: it is none that an honest peer sends.
+    pub(crate) fn receive(&mut self) -> Option<Result<(Kind, Entry, Vec<u8>), Errno>> {
+        let entry = self.incoming.peek(0)?;
+        let length = entry.payload_bytes();
+        let payload = if length > 0 { self.memory.take_payload(self.read, length) } else { Some(Vec::new()) };
+        self.incoming.advance(1);
+        self.read = self.read.wrapping_add(1);
+        let (Some(kind), Some(payload)) = (Kind::from_word(entry.fabric[0]), payload) else {
+            return Some(Err(Errno::EPROTO));
+        };
+        if kind == Kind::RegionDrop {
+            let gone = |link: &mut Link| {
+                let id = entry.fabric[1] as u32;
+                link.peer_region(id)?;
+                link.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&id);
+                Ok(())
+            };
+            return Some(gone(self).map(|()| (kind, entry, payload)));
+        }
+        Some(Ok((kind, entry, payload)))
+    }
+
+    /// Whether the peer has sent more.
+    pub(crate) fn has_incoming(&mut self) -> bool {
+        self.incoming.available() > 0
+    }
+
+    /// Says that we are about to sleep; look at [`Link::has_incoming`] once more after it.
+    pub(crate) fn announce_sleep(&self) {
+        handshake::raise(&*self.memory, RingWord::ClientFlags, RingFlags::NONE);
+    }
+
+    pub(crate) fn awake(&self) {
+        handshake::lower(&*self.memory, RingWord::ClientFlags);
+    }
+}
+
+/// Rings an eventfd. A full counter means that it has been rung.
+pub(crate) fn ring(bell: &OwnedFd) {
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+const _: () = assert!(ENTRIES.is_power_of_two());

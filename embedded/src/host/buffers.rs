@@ -1,0 +1,193 @@
+//! Buffers, descriptors and waits.
+
+use super::{EmbeddedHost, Note, WordWait};
+use crate::memory::Region;
+use crate::runner::failed;
+use dmaplane_engine::{AllocRequest, Event, OpId, Outcome};
+use dmaplane_ring::abi::Errno;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+impl EmbeddedHost {
+    /// A live buffer's memory.
+    pub(crate) fn region(&self, buffer: u32) -> Result<Arc<Region>, Errno> {
+        self.regions.get(buffer as usize).and_then(Clone::clone).ok_or(Errno::ESTALE)
+    }
+
+    pub(crate) fn put_region(&mut self, buffer: u32, region: Region) {
+        let index = buffer as usize;
+        if self.regions.len() <= index {
+            self.regions.resize_with(index + 1, || None);
+        }
+        self.regions[index] = Some(Arc::new(region));
+    }
+
+    pub(super) fn start_alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome {
+        let request = *request;
+        self.give(move |shared| match Region::allocate(&request) {
+            Ok(region) => shared.note(Note::Allocated { op, buffer, region }),
+            Err(errno) => shared.post(failed(op, errno)),
+        });
+        Outcome::Started
+    }
+
+    pub(super) fn allocated(&mut self, op: OpId, buffer: u32, region: Region) {
+        let length = region.length_bytes();
+        self.put_region(buffer, region);
+        self.report(Event::Finished { op, result: 0, word0: length, word1: 0 });
+    }
+
+    /// The memory goes when its last user lets go: a mapping, a running copy, an export.
+    pub(super) fn start_free(&mut self, op: Option<OpId>, buffer: u32) -> Outcome {
+        let Some(region) = self.regions.get_mut(buffer as usize).and_then(Option::take) else {
+            return Outcome::failed(Errno::ESTALE);
+        };
+        self.unshare_everywhere(&region);
+        let Some(op) = op else {
+            drop(region);
+            return Outcome::done(0, 0);
+        };
+        // Unmapping gigabytes takes long: not on the engine's thread.
+        self.give(move |shared| {
+            drop(region);
+            shared.post(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+        });
+        Outcome::Started
+    }
+
+    pub(super) fn start_placement(&mut self, op: OpId, buffer: u32, node: u32) -> Outcome {
+        let region = match self.region(buffer) {
+            Ok(region) => region,
+            Err(errno) => return Outcome::failed(errno),
+        };
+        self.give(move |shared| {
+            shared.post(match region.verify(node) {
+                Ok(found) => Event::Finished { op, result: 0, word0: found.pages_on_node, word1: found.pages },
+                Err(errno) => failed(op, errno),
+            });
+        });
+        Outcome::Started
+    }
+
+    /// A dma-buf where the system makes them out of memfds, else the sealed memfd itself.
+    pub(super) fn export_now(&mut self, buffer: u32, slot: u32) -> Outcome {
+        let exported = self.region(buffer).and_then(|region| {
+            let descriptor = region.descriptor().ok_or(Errno::EOPNOTSUPP)?;
+            match udmabuf(descriptor.as_raw_fd(), region.length_bytes()) {
+                Some(dmabuf) => Ok(dmabuf),
+                None => descriptor.try_clone_to_owned().map_err(|_| Errno::EIO),
+            }
+        });
+        match exported {
+            Ok(descriptor) => {
+                self.descriptors.insert(slot, descriptor);
+                Outcome::done(0, 0)
+            }
+            Err(errno) => Outcome::failed(errno),
+        }
+    }
+
+    pub(crate) fn take_descriptor(&mut self, slot: u32) -> Result<OwnedFd, Errno> {
+        self.descriptors.remove(&slot).ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn put_descriptor(&mut self, slot: u32, descriptor: OwnedFd) {
+        self.descriptors.insert(slot, descriptor);
+    }
+
+    /// Waits on a thread of its own until the eventfd is readable.
+    pub(super) fn start_wait_slot(&mut self, op: OpId, slot: u32) -> Outcome {
+        let Some(Ok(descriptor)) = self.descriptors.get(&slot).map(OwnedFd::try_clone) else {
+            return Outcome::failed(Errno::EBADF);
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        self.descriptor_waits.insert(op.bits(), stop.clone());
+        let weak = self.shared.clone();
+        let waiting = std::thread::Builder::new().name("dmaplane-wait".into());
+        let spawned = waiting.spawn(move || {
+            let step = rustix::event::Timespec { tv_sec: 0, tv_nsec: Duration::from_millis(20).as_nanos() as i64 };
+            loop {
+                let mut fds =
+                    [rustix::event::PollFd::from_borrowed_fd(descriptor.as_fd(), rustix::event::PollFlags::IN)];
+                let ready = rustix::event::poll(&mut fds, Some(&step)).unwrap_or(0) > 0;
+                let Some(shared) = weak.upgrade() else { return };
+                if stop.load(Ordering::Acquire) {
+                    return shared.post(failed(op, Errno::ECANCELED));
+                }
+                let mut count = [0; 8];
+                if ready && rustix::io::read(&descriptor, &mut count).is_ok() {
+                    return shared.post(Event::Finished { op, result: 0, word0: u64::from_ne_bytes(count), word1: 0 });
+                }
+            }
+        });
+        if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
+    }
+
+    pub(super) fn start_wait_word(&mut self, op: OpId, buffer: u32, offset: u64, value: u32) -> Outcome {
+        match self.region(buffer) {
+            Ok(region) => {
+                self.words.push(WordWait { op, region, offset, value });
+                Outcome::Started
+            }
+            Err(errno) => Outcome::failed(errno),
+        }
+    }
+
+    pub(crate) fn waits_on_words(&self) -> bool {
+        !self.words.is_empty()
+    }
+
+    /// Looks at the words that operations wait for.
+    pub(crate) fn poll_words(&mut self) -> bool {
+        if self.words.is_empty() {
+            return false;
+        }
+        let mut reached = Vec::new();
+        self.words.retain(|wait| {
+            // Words wrap like sequence numbers: "at least" is within half of their range.
+            let there = wait.region.word(wait.offset).is_none_or(|now| now.wrapping_sub(wait.value) < 1 << 31);
+            if there {
+                reached.push(wait.op);
+            }
+            !there
+        });
+        for &op in &reached {
+            self.report(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+        }
+        !reached.is_empty()
+    }
+
+    pub(super) fn cancel_waits(&mut self, op: OpId) {
+        let before = self.words.len();
+        self.words.retain(|wait| wait.op != op);
+        if self.words.len() < before {
+            self.report(failed(op, Errno::ECANCELED));
+        }
+        if let Some(stop) = self.descriptor_waits.remove(&op.bits()) {
+            stop.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The argument of UDMABUF_CREATE, as in the kernel's UAPI (linux/udmabuf.h).
+#[repr(C)]
+struct UdmabufCreate {
+    memfd: u32,
+    flags: u32,
+    offset: u64,
+    size: u64,
+}
+
+/// Makes a dma-buf of a memfd; `None` where the system cannot.
+fn udmabuf(memfd: i32, length: u64) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    const UDMABUF_CREATE: libc::c_ulong = 0x4018_7542;
+    let device = std::fs::File::options().read(true).write(true).open("/dev/udmabuf").ok()?;
+    let create = UdmabufCreate { memfd: memfd as u32, flags: 1, offset: 0, size: length };
+    // SAFETY: the device's own ioctl with an argument of the right layout; it makes a new descriptor.
+    let made = unsafe { libc::ioctl(device.as_raw_fd(), UDMABUF_CREATE, &create) };
+    // SAFETY: a descriptor that nobody else owns.
+    (made >= 0).then(|| unsafe { OwnedFd::from_raw_fd(made) })
+}

@@ -1,0 +1,250 @@
+//! Connections: made, adopted, polled, ended.
+
+use super::{EmbeddedHost, Note};
+use crate::fabric::Connection;
+use crate::fabric::address::Address;
+use crate::fabric::frames::{FABRIC_WORDS, Frame};
+use crate::fabric::shm::{self, Entry, Kind, Link};
+use crate::memory::Region;
+use crate::runner::{Shared, failed};
+use crate::storage::Heap;
+use dmaplane_engine::{Engine, Event, Message, OpId, Outcome, RequestKind, WIRE_WORDS};
+use dmaplane_ring::abi::{Errno, Handle};
+use rustix::event::{PollFd, PollFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+/// Entries taken from one link in one turn.
+const LINK_BUDGET: u32 = 128;
+
+/// A peer's connection.
+pub(crate) struct PeerSlot {
+    pub(super) handle: Handle,
+    pub(super) connection: Connection,
+    /// Its end has been reported: nothing more is read or sent.
+    pub(super) ended: bool,
+}
+
+impl PeerSlot {
+    pub(super) fn link(&mut self) -> Option<&mut Link> {
+        match &mut self.connection {
+            Connection::Shm(link) if !self.ended => Some(link),
+            Connection::Shm(_) => None,
+        }
+    }
+}
+
+impl EmbeddedHost {
+    pub(crate) fn put_listener(&mut self, listener: u32, socket: OwnedFd) {
+        self.listeners.insert(listener, socket);
+    }
+
+    pub(super) fn start_connect(&mut self, op: OpId, buffer: u32, offset: u64, length: u64) -> Outcome {
+        let mut bytes = vec![0; length as usize];
+        let read = self.region(buffer).and_then(|region| region.read(offset, &mut bytes));
+        let address = read.and_then(|()| {
+            let text = std::str::from_utf8(&bytes).map_err(|_| Errno::EINVAL)?;
+            text.parse::<Address>().map_err(|_| Errno::EINVAL)
+        });
+        let address = match address {
+            Ok(address) => address,
+            Err(errno) => return Outcome::failed(errno),
+        };
+        // May take seconds: not a worker's time either.
+        let weak = self.shared.clone();
+        let connecting = std::thread::Builder::new().name("dmaplane-connect".into());
+        let spawned = connecting.spawn(move || {
+            let Some(shared) = weak.upgrade() else { return };
+            let connected = match address {
+                Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell),
+                Address::Tcp(_) => Err(Errno::EOPNOTSUPP),
+            };
+            match connected {
+                Ok(pending) => {
+                    let info = pending.info;
+                    let pending = shared.keep_pending(pending);
+                    shared.post(Event::Connected { op, pending, info });
+                }
+                Err(errno) => shared.post(failed(op, errno)),
+            }
+        });
+        if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
+    }
+
+    pub(super) fn adopt_pending(&mut self, pending: u32, peer: Handle) {
+        let Some(pending) = self.shared().and_then(|shared| shared.take_pending(pending)) else { return };
+        let index = peer.index() as usize;
+        if self.peers.len() <= index {
+            self.peers.resize_with(index + 1, || None);
+        }
+        match &pending.connection {
+            Connection::Shm(link) => watch_socket(self.shared.clone(), peer, link.socket().try_clone_to_owned()),
+        }
+        self.peers[index] = Some(PeerSlot { handle: peer, connection: pending.connection, ended: false });
+        // What came before the peer had a name may already be in the link: the next turn reads it.
+        if let Some(shared) = self.shared() {
+            shared.note_quietly(Note::Look);
+        }
+    }
+
+    /// Ends a connection and reports it, once.
+    pub(super) fn end_connection(&mut self, peer: u32, errno: Errno) {
+        let Some(Some(slot)) = self.peers.get_mut(peer as usize) else { return };
+        if std::mem::replace(&mut slot.ended, true) {
+            return;
+        }
+        let handle = slot.handle;
+        match &slot.connection {
+            Connection::Shm(link) => link.shut_down(),
+        }
+        self.stop_serving_peer(peer);
+        self.report(Event::PeerGone { peer: handle, errno });
+    }
+
+    pub(super) fn connection_lost(&mut self, engine: &mut Engine<Heap>, peer: Handle) {
+        let current = self.peers.get(peer.index() as usize).and_then(Option::as_ref);
+        if current.is_some_and(|slot| slot.handle == peer) {
+            // What it said before it died still counts.
+            self.poll_link(engine, peer.index());
+            self.end_connection(peer.index(), Errno::ECONNRESET);
+        }
+    }
+
+    pub(super) fn send_message(&mut self, peer: u32, message: &Message) {
+        self.send_entry(peer, Entry { message: message.encode(), ..Entry::default() }, Vec::new());
+    }
+
+    pub(super) fn send_entry(&mut self, peer: u32, entry: Entry, payload: Vec<u8>) {
+        let Some(Some(slot)) = self.peers.get_mut(peer as usize) else { return };
+        let Some(link) = slot.link() else { return };
+        if !link.send(entry, payload) {
+            tracing::warn!(peer, "the peer has not read its messages for too long");
+            self.end_connection(peer, Errno::ETIMEDOUT);
+        }
+    }
+
+    pub(super) fn flush_links(&mut self) {
+        for index in 0..self.peers.len() {
+            let Some(slot) = &mut self.peers[index] else { continue };
+            if let Some(link) = slot.link()
+                && let Err(errno) = link.flush()
+            {
+                self.end_connection(index as u32, errno);
+            }
+        }
+    }
+
+    /// Whether a peer has yet to make room for what we have to say: nobody rings when it does.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.peers.iter().flatten().any(|slot| match &slot.connection {
+            Connection::Shm(link) => !slot.ended && link.has_backlog(),
+        })
+    }
+
+    pub(super) fn unshare_everywhere(&mut self, region: &Arc<Region>) {
+        for slot in self.peers.iter_mut().flatten() {
+            if let Some(link) = slot.link() {
+                link.unshare(region);
+            }
+        }
+    }
+
+    /// Reads what peers have sent.
+    pub(crate) fn poll_links(&mut self, engine: &mut Engine<Heap>) -> bool {
+        let mut worked = false;
+        for index in 0..self.peers.len() as u32 {
+            worked |= self.poll_link(engine, index);
+        }
+        worked
+    }
+
+    fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32) -> bool {
+        let mut worked = false;
+        for _ in 0..LINK_BUDGET {
+            let Some(Some(slot)) = self.peers.get_mut(index as usize) else { break };
+            let peer = slot.handle;
+            let Some(received) = slot.link().and_then(Link::receive) else { break };
+            worked = true;
+            let outcome =
+                received.and_then(|(kind, entry, payload)| self.take_entry(engine, peer, kind, &entry, payload));
+            if let Err(errno) = outcome {
+                tracing::warn!(peer = index, %errno, "the peer broke the link's protocol");
+                self.end_connection(index, errno);
+            }
+        }
+        worked
+    }
+
+    fn take_entry(
+        &mut self,
+        engine: &mut Engine<Heap>,
+        peer: Handle,
+        kind: Kind,
+        entry: &Entry,
+        payload: Vec<u8>,
+    ) -> Result<(), Errno> {
+        let silent = entry.message == [0; WIRE_WORDS];
+        match kind {
+            Kind::Serve | Kind::ServeList | Kind::ServeEnd | Kind::RegionDrop if silent => {
+                self.take_fabric_entry(peer, kind, entry)
+            }
+            Kind::Plain | Kind::Source | Kind::ListSource | Kind::ListIndex => {
+                let message = Message::decode(&entry.message).ok_or(Errno::EPROTO)?;
+                if let Message::Done { op, .. } = message {
+                    self.request_answered(peer.index(), op);
+                }
+                let mut words = entry.fabric;
+                let reads = match message {
+                    Message::Request(request) => {
+                        // Who reads: the last word is ours to use.
+                        words[FABRIC_WORDS - 1] = request.op;
+                        matches!(request.kind, RequestKind::Read | RequestKind::ReadList)
+                    }
+                    _ => false,
+                };
+                let frame = match (kind, payload.is_empty()) {
+                    (Kind::Plain, true) if !reads => 0,
+                    _ => self.frames.insert(Frame { words, payload }),
+                };
+                engine.handle(self, Event::Message { peer, frame, message });
+                Ok(())
+            }
+            _ => Err(Errno::EPROTO),
+        }
+    }
+
+    /// Tells peers that we are about to sleep; `false` when one of them has sent something.
+    pub(crate) fn announce_sleep(&mut self) -> bool {
+        let mut idle = true;
+        for slot in self.peers.iter_mut().flatten() {
+            if let Some(link) = slot.link() {
+                link.announce_sleep();
+                idle &= !link.has_incoming();
+            }
+        }
+        idle
+    }
+
+    pub(crate) fn awake(&mut self) {
+        for slot in self.peers.iter_mut().flatten() {
+            if let Some(link) = slot.link() {
+                link.awake();
+            }
+        }
+    }
+}
+
+/// Waits, on a thread of its own, for the socket's end: that is how a peer's death is noticed, at once.
+fn watch_socket(shared: Weak<Shared>, peer: Handle, socket: std::io::Result<OwnedFd>) {
+    let watching = std::thread::Builder::new().name("dmaplane-watch".into());
+    let _ = watching.spawn(move || {
+        if let Ok(socket) = &socket {
+            let hang_up = PollFlags::RDHUP;
+            let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), hang_up)];
+            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+        }
+        if let Some(shared) = shared.upgrade() {
+            shared.note(Note::ConnectionLost { peer });
+        }
+    });
+}

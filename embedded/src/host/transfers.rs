@@ -1,0 +1,497 @@
+//! Requests: sent, served, copied, stopped.
+
+use super::EmbeddedHost;
+use super::copies::{self, LocalSegments};
+use crate::fabric::shm::{Entry, FragmentSource, Kind};
+use crate::memory::{Region, SLICE_BYTES};
+use crate::runner::Shared;
+use crate::storage::Heap;
+use dmaplane_engine::{Engine, Event, ListShape, LocalPart, OpId, Outcome, Post, Request, RequestKind, Target};
+use dmaplane_engine::{Host, Message};
+use dmaplane_ring::abi::{Errno, Handle, IndexPair};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What helpers tell the host.
+pub(crate) enum Note {
+    /// A buffer's memory is made.
+    Allocated { op: OpId, buffer: u32, region: Region },
+    /// A list's runs are in private memory.
+    ListLoaded { op: OpId, list: u32, shapes: Vec<ListShape> },
+    /// A connection has ended.
+    ConnectionLost { peer: Handle },
+    /// A request can be sent: what it needs is prepared.
+    RequestReady { peer: Handle, op: OpId, request: Request, prepared: Result<Prepared, Errno> },
+    /// A peer's transfer into our memory is over.
+    CopyEnded { transfer: OpId, outcome: Result<u64, Errno> },
+    /// A READ of ours has been copied, as far as it was.
+    ReadEnded { peer: Handle, op: OpId, transfer: u64, outcome: Result<u64, Errno> },
+    /// What a peer's READ needs is prepared.
+    ServeReady { peer: Handle, transfer: OpId, reader: u64, prepared: Result<Prepared, Errno> },
+    /// Nothing but a reason to look.
+    Look,
+}
+
+/// What a worker has made ready to be shown to a peer.
+pub(crate) struct Prepared {
+    pub kind: Kind,
+    pub region: Arc<Region>,
+    pub offset: u64,
+    /// Bytes that the transfer will move.
+    pub bytes: u64,
+    pub payload: Vec<u8>,
+    /// For READ_LIST: where the bytes go.
+    pub pairs: Option<Vec<IndexPair>>,
+}
+
+/// A READ or READ_LIST whose bytes the peer is to show.
+pub(crate) struct ReadPost {
+    pub peer: Handle,
+    pub into: ReadInto,
+}
+
+pub(crate) enum ReadInto {
+    Range { region: Arc<Region>, offset: u64, length: u64 },
+    List { segments: LocalSegments, pairs: Vec<IndexPair> },
+}
+
+/// A READ of a peer that we serve.
+pub(crate) struct Serving {
+    pub peer: Handle,
+    pub scratch: Option<Arc<Region>>,
+    pub bytes: u64,
+}
+
+/// A region made for one request, kept until the peer has answered.
+pub(crate) struct Scratch {
+    pub region: Arc<Region>,
+}
+
+impl EmbeddedHost {
+    fn peer_handle(&self, peer: u32) -> Result<Handle, Errno> {
+        let slot = self.peers.get(peer as usize).and_then(Option::as_ref).filter(|slot| !slot.ended);
+        slot.map(|slot| slot.handle).ok_or(Errno::ECONNRESET)
+    }
+
+    fn is_connected(&self, peer: Handle) -> bool {
+        self.peer_handle(peer.index()) == Ok(peer)
+    }
+
+    fn share(&mut self, peer: u32, region: &Arc<Region>) -> Result<u32, Errno> {
+        let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
+        Ok(slot.link().ok_or(Errno::ECONNRESET)?.share(region).0)
+    }
+
+    /// Segments of a list with the memory that they lie in; with a peer, also that peer's numbers for it.
+    fn segments(&mut self, list: u32, peer: Option<u32>) -> Result<LocalSegments, Errno> {
+        let memory = self.list(list)?;
+        let mut regions = HashMap::new();
+        for &buffer in &memory.buffers {
+            let region = self.region(buffer)?;
+            let number = match peer {
+                Some(_) if region.descriptor().is_none() => return Err(Errno::EOPNOTSUPP),
+                Some(peer) => self.share(peer, &region)?,
+                None => 0,
+            };
+            regions.insert(buffer, (region, number));
+        }
+        Ok(LocalSegments { memory, regions })
+    }
+
+    pub(super) fn post_request(
+        &mut self,
+        peer: u32,
+        op: OpId,
+        request: &Request,
+        post: &Post,
+    ) -> Result<LocalPart, Errno> {
+        let handle = self.peer_handle(peer)?;
+        let message = Message::Request(*request).encode();
+        let request = *request;
+        match (request.kind, *post) {
+            (RequestKind::Send, Post::Range { buffer, offset, length }) => {
+                let mut payload = vec![0; length as usize];
+                self.region(buffer)?.read(offset, &mut payload)?;
+                self.send_entry(peer, Entry { message, ..Entry::default() }, payload);
+                Ok(LocalPart::Done)
+            }
+            (RequestKind::Read, Post::Range { buffer, offset, length }) => {
+                let into = ReadInto::Range { region: self.region(buffer)?, offset, length };
+                self.reads.insert(op.bits(), ReadPost { peer: handle, into });
+                self.send_entry(peer, Entry { message, ..Entry::default() }, Vec::new());
+                Ok(LocalPart::Started)
+            }
+            (_, Post::Range { buffer, offset, length }) => {
+                let region = self.region(buffer)?;
+                if region.descriptor().is_some() {
+                    let number = self.share(peer, &region)?;
+                    let mut entry = Entry::of_fabric(Kind::Source, [number.into(), offset, 0, 0]);
+                    entry.message = message;
+                    self.send_entry(peer, entry, Vec::new());
+                    return Ok(LocalPart::Done);
+                }
+                self.give(move |shared| {
+                    let prepared = copies::bounce(&region, offset, length);
+                    shared.note(Note::RequestReady { peer: handle, op, request, prepared });
+                });
+                Ok(LocalPart::Started)
+            }
+            (kind, Post::List { list, index_buffer, index_offset, count, notification_offset, notification_bytes }) => {
+                let sends = kind == RequestKind::WriteList;
+                let segments = self.segments(list, sends.then_some(peer))?;
+                let index = self.region(index_buffer)?;
+                if !sends {
+                    let into = ReadInto::List { segments, pairs: Vec::new() };
+                    self.reads.insert(op.bits(), ReadPost { peer: handle, into });
+                    self.give(move |shared| {
+                        let prepared = copies::remote_index(&index, index_offset, count);
+                        shared.note(Note::RequestReady { peer: handle, op, request, prepared });
+                    });
+                    return Ok(LocalPart::Started);
+                }
+                self.give(move |shared| {
+                    let prepared = copies::read_pairs(&index, index_offset, count).and_then(|pairs| {
+                        let mut prepared = segments.sources(Kind::ListSource, &pairs)?;
+                        prepared.payload = vec![0; notification_bytes as usize];
+                        index.read(notification_offset, &mut prepared.payload)?;
+                        Ok(prepared)
+                    });
+                    shared.note(Note::RequestReady { peer: handle, op, request, prepared });
+                });
+                Ok(LocalPart::Started)
+            }
+        }
+    }
+
+    pub(super) fn handle_note(&mut self, engine: &mut Engine<Heap>, note: Note) {
+        match note {
+            Note::Allocated { op, buffer, region } => self.allocated(op, buffer, region),
+            Note::ListLoaded { op, list, shapes } => self.list_loaded(op, list, shapes),
+            Note::ConnectionLost { peer } => self.connection_lost(engine, peer),
+            Note::RequestReady { peer, op, request, prepared } => {
+                let result = self.send_prepared(peer, op, &request, prepared);
+                match result {
+                    // A READ_LIST goes on: its bytes are still to come.
+                    Ok(()) if request.kind == RequestKind::ReadList => {}
+                    Ok(()) => engine.handle(self, Event::LocalDone { op, result: 0 }),
+                    Err(errno) => engine.handle(self, Event::LocalDone { op, result: errno.as_result() }),
+                }
+            }
+            Note::CopyEnded { transfer, outcome } => {
+                self.running.remove(&transfer.bits());
+                let (result, bytes) = split(outcome);
+                engine.handle(self, Event::TransferDone { transfer, result, bytes });
+            }
+            Note::ReadEnded { peer, op, transfer, outcome } => {
+                self.running.remove(&op.bits());
+                self.end_read(engine, peer, op, transfer, outcome);
+            }
+            Note::ServeReady { peer, transfer, reader, prepared } => {
+                self.serve_prepared(engine, peer, transfer, reader, prepared);
+            }
+            Note::Look => {}
+        }
+    }
+
+    fn send_prepared(
+        &mut self,
+        peer: Handle,
+        op: OpId,
+        request: &Request,
+        prepared: Result<Prepared, Errno>,
+    ) -> Result<(), Errno> {
+        let abandoned = request.kind == RequestKind::ReadList && !self.reads.contains_key(&op.bits());
+        let prepared = prepared.and_then(|prepared| match self.is_connected(peer) {
+            true if !abandoned => Ok(prepared),
+            true => Err(Errno::ECANCELED),
+            false => Err(Errno::ECONNRESET),
+        });
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(errno) => {
+                self.reads.remove(&op.bits());
+                return Err(errno);
+            }
+        };
+        if let (Some(pairs), Some(read)) = (prepared.pairs, self.reads.get_mut(&op.bits()))
+            && let ReadInto::List { pairs: place, .. } = &mut read.into
+        {
+            *place = pairs;
+        }
+        let number = self.share(peer.index(), &prepared.region)?;
+        let mut entry = Entry::of_fabric(prepared.kind, [number.into(), prepared.offset, prepared.bytes, 0]);
+        entry.message = Message::Request(*request).encode();
+        self.scratch.insert(op.bits(), Scratch { region: prepared.region });
+        self.send_entry(peer.index(), entry, prepared.payload);
+        Ok(())
+    }
+
+    /// The peer reads nothing more of what was made for a request.
+    pub(super) fn request_answered(&mut self, peer: u32, op: u64) {
+        if let Some(scratch) = self.scratch.remove(&op) {
+            self.drop_scratch(peer, scratch.region);
+        }
+    }
+
+    fn drop_scratch(&mut self, peer: u32, region: Arc<Region>) {
+        if let Some(Some(slot)) = self.peers.get_mut(peer as usize)
+            && let Some(link) = slot.link()
+        {
+            link.unshare(&region);
+        }
+        self.give(move |_| drop(region));
+    }
+
+    pub(super) fn start_copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
+        match self.try_copy_in(transfer, peer, frame, target) {
+            Ok(outcome) => outcome,
+            Err(errno) => Outcome::failed(errno),
+        }
+    }
+
+    fn try_copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Result<Outcome, Errno> {
+        let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
+        let kind = Kind::from_word(words[0]);
+        let number = u32::try_from(words[1]).map_err(|_| Errno::EPROTO)?;
+        let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
+        let link = slot.link().ok_or(Errno::ECONNRESET)?;
+        let source = link.peer_region(number)?;
+        let offset = words[2];
+        match (*target, kind) {
+            (Target::Range { buffer, offset: at, length }, Some(Kind::Source)) => {
+                let region = self.region(buffer)?;
+                if length <= SLICE_BYTES as u64 && source.is_mapped() {
+                    copies::copy_range(&region, at, &source, offset, length, &AtomicBool::new(false))?;
+                    return Ok(Outcome::done(length, 0));
+                }
+                self.run(transfer, move |stop| copies::copy_range(&region, at, &source, offset, length, stop));
+            }
+            (Target::List { list, count }, Some(Kind::ListSource)) => {
+                let regions = link.regions();
+                let segments = self.segments(list, None)?;
+                self.run(transfer, move |stop| segments.copy_in(&regions, &source, offset, count, stop));
+            }
+            _ => return Err(Errno::EPROTO),
+        }
+        Ok(Outcome::Started)
+    }
+
+    /// Runs a copy of a transfer on a worker.
+    fn run(&mut self, transfer: OpId, copy: impl FnOnce(&AtomicBool) -> Result<u64, Errno> + Send + 'static) {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.running.insert(transfer.bits(), stop.clone());
+        self.give(move |shared| {
+            let outcome = copy(&stop);
+            shared.note(Note::CopyEnded { transfer, outcome });
+        });
+    }
+
+    pub(super) fn start_serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {
+        match self.try_serve(transfer, peer, frame, source) {
+            Ok(()) => Outcome::Started,
+            Err(errno) => {
+                self.serving.remove(&transfer.bits());
+                Outcome::failed(errno)
+            }
+        }
+    }
+
+    fn try_serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Result<(), Errno> {
+        let handle = self.peer_handle(peer)?;
+        let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
+        let reader = words[7];
+        self.serving.insert(transfer.bits(), Serving { peer: handle, scratch: None, bytes: 0 });
+        match *source {
+            Target::Range { buffer, offset, length } => {
+                let region = self.region(buffer)?;
+                if region.descriptor().is_some() {
+                    let number = self.share(peer, &region)?;
+                    if let Some(serving) = self.serving.get_mut(&transfer.bits()) {
+                        serving.bytes = length;
+                    }
+                    let words = [reader, transfer.bits(), number.into(), offset];
+                    self.send_entry(peer, Entry::of_fabric(Kind::Serve, words), Vec::new());
+                    return Ok(());
+                }
+                self.give(move |shared| {
+                    let prepared = copies::bounce(&region, offset, length);
+                    shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
+                });
+            }
+            Target::List { list, count } => {
+                let number = u32::try_from(words[1]).map_err(|_| Errno::EPROTO)?;
+                if Kind::from_word(words[0]) != Some(Kind::ListIndex) {
+                    return Err(Errno::EPROTO);
+                }
+                let segments = self.segments(list, Some(peer))?;
+                let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
+                let index = slot.link().ok_or(Errno::ECONNRESET)?.peer_region(number)?;
+                let offset = words[2];
+                self.give(move |shared| {
+                    let pairs = copies::read_remote_index(&index, offset, count);
+                    let prepared = pairs.and_then(|pairs| segments.sources(Kind::ServeList, &pairs));
+                    shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_prepared(
+        &mut self,
+        engine: &mut Engine<Heap>,
+        peer: Handle,
+        transfer: OpId,
+        reader: u64,
+        prepared: Result<Prepared, Errno>,
+    ) {
+        if !self.serving.contains_key(&transfer.bits()) {
+            // Stopped meanwhile: its end has been reported.
+            return;
+        }
+        let sent = prepared.and_then(|prepared| {
+            let number = self.share(peer.index(), &prepared.region)?;
+            if let Some(serving) = self.serving.get_mut(&transfer.bits()) {
+                serving.scratch = Some(prepared.region);
+                serving.bytes = prepared.bytes;
+            }
+            let kind = if prepared.kind == Kind::ServeList { Kind::ServeList } else { Kind::Serve };
+            let words = [reader, transfer.bits(), number.into(), prepared.offset];
+            self.send_entry(peer.index(), Entry::of_fabric(kind, words), Vec::new());
+            Ok(())
+        });
+        if let Err(errno) = sent {
+            self.serving.remove(&transfer.bits());
+            engine.handle(self, Event::TransferDone { transfer, result: errno.as_result(), bytes: 0 });
+        }
+    }
+
+    /// Entries that are between the hosts alone.
+    pub(super) fn take_fabric_entry(&mut self, peer: Handle, kind: Kind, entry: &Entry) -> Result<(), Errno> {
+        let [_, first, second, third, fourth, ..] = entry.fabric;
+        match kind {
+            Kind::RegionDrop => Ok(()),
+            Kind::ServeEnd => {
+                let transfer = OpId::from_bits(first);
+                if self.serving.get(&first).is_none_or(|serving| serving.peer != peer) {
+                    // Stopped before the reader knew.
+                    return Ok(());
+                }
+                let Some(serving) = self.serving.remove(&first) else { return Ok(()) };
+                if let Some(scratch) = serving.scratch {
+                    self.drop_scratch(peer.index(), scratch);
+                }
+                let result = if third == 0 { 0 } else { Errno::from_raw(third as i32).as_result() };
+                let bytes = if result == 0 { serving.bytes } else { second.min(serving.bytes) };
+                self.report(Event::TransferDone { transfer, result, bytes });
+                Ok(())
+            }
+            _ => {
+                let number = u32::try_from(third).map_err(|_| Errno::EPROTO)?;
+                self.begin_read(peer, OpId::from_bits(first), second, number, fourth)
+            }
+        }
+    }
+
+    /// The peer has shown where a READ's bytes are: copy them.
+    fn begin_read(&mut self, peer: Handle, op: OpId, transfer: u64, number: u32, offset: u64) -> Result<(), Errno> {
+        if self.reads.get(&op.bits()).is_none_or(|read| read.peer != peer) {
+            // Abandoned: say so, that the peer may let go of its memory.
+            let words = [transfer, 0, Errno::ECANCELED.raw() as u64, 0];
+            self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
+            return Ok(());
+        }
+        let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
+        let slot = self.peers.get_mut(peer.index() as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
+        let link = slot.link().ok_or(Errno::ECONNRESET)?;
+        let source = link.peer_region(number)?;
+        let regions = link.regions();
+        let quick = matches!(read.into, ReadInto::Range { length, .. } if length <= SLICE_BYTES as u64);
+        let copy = move |stop: &AtomicBool| match read.into {
+            ReadInto::Range { region, offset: at, length } => {
+                copies::copy_range(&region, at, &source, offset, length, stop)
+            }
+            ReadInto::List { segments, pairs } => segments.copy_read(&pairs, &regions, &source, offset, stop),
+        };
+        if quick {
+            let outcome = copy(&AtomicBool::new(false));
+            if let Some(shared) = self.shared() {
+                shared.note_quietly(Note::ReadEnded { peer, op, transfer, outcome });
+            }
+            return Ok(());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        self.running.insert(op.bits(), stop.clone());
+        self.give(move |shared: &Shared| {
+            let outcome = copy(&stop);
+            shared.note(Note::ReadEnded { peer, op, transfer, outcome });
+        });
+        Ok(())
+    }
+
+    fn end_read(
+        &mut self,
+        engine: &mut Engine<Heap>,
+        peer: Handle,
+        op: OpId,
+        transfer: u64,
+        outcome: Result<u64, Errno>,
+    ) {
+        if self.is_connected(peer) {
+            let (result, bytes) = split(outcome);
+            let words = [transfer, bytes, (-result) as u64, 0];
+            self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
+        }
+        engine.handle(self, Event::LocalDone { op, result: 0 });
+    }
+
+    pub(super) fn abandon_op(&mut self, op: OpId) {
+        if let Some(stop) = self.running.get(&op.bits()) {
+            // Release: pairs with the copy's acquire.
+            stop.store(true, Ordering::Release);
+            return;
+        }
+        if let Some(read) = self.reads.remove(&op.bits()) {
+            let preparing = matches!(&read.into, ReadInto::List { pairs, .. } if pairs.is_empty());
+            // A READ_LIST that a worker still prepares ends with that worker's note.
+            if !preparing {
+                self.report(Event::LocalDone { op, result: 0 });
+            }
+        }
+        // What a worker prepares to send ends with its note, too.
+    }
+
+    pub(super) fn stop_transfer(&mut self, transfer: OpId) {
+        if let Some(stop) = self.running.get(&transfer.bits()) {
+            // Release: pairs with the copy's acquire.
+            stop.store(true, Ordering::Release);
+        } else if let Some(serving) = self.serving.remove(&transfer.bits()) {
+            if let Some(scratch) = serving.scratch {
+                self.drop_scratch(serving.peer.index(), scratch);
+            }
+            let result = Errno::ECANCELED.as_result();
+            self.report(Event::TransferDone { transfer, result, bytes: 0 });
+        }
+    }
+
+    /// The connection is over: what was made for its requests goes. The engine stops and abandons the rest.
+    pub(super) fn stop_serving_peer(&mut self, peer: u32) {
+        let _ = peer;
+        // Serving entries stay until the engine stops them; scratch of requests in flight is found by operation and
+        // dropped with the next answer or the host.
+    }
+}
+
+fn split(outcome: Result<u64, Errno>) -> (i32, u64) {
+    match outcome {
+        Ok(bytes) => (0, bytes),
+        Err(errno) => (errno.as_result(), 0),
+    }
+}
+
+const _: () = assert!(FragmentSource::BYTES == 24);
+const _: fn() = || {
+    fn is_host<H: Host>() {}
+    is_host::<EmbeddedHost>();
+};

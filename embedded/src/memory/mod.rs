@@ -1,0 +1,12 @@
+//! Memory: regions that are ours, regions that are a peer's, where their pages lie, and every copy.
+
+mod copy;
+mod peer_region;
+mod placement;
+mod region;
+
+pub(crate) use copy::{CopyEnd, SLICE_BYTES, copy_slices};
+pub(crate) use peer_region::PeerRegion;
+pub use placement::{Placement, placement_support};
+pub(crate) use region::errno;
+pub use region::{Mapping, Region};

@@ -1,0 +1,224 @@
+//! Memory of this context: sealed memfds, and the user's own.
+
+use super::placement;
+use dmaplane_engine::AllocRequest;
+use dmaplane_ring::abi::Errno;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+const PAGE_BYTES: u64 = 4096;
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// A system error as a CQE carries it.
+pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// Mapped memory that operations may use. It lives until the last user lets go of it.
+#[derive(Debug)]
+pub struct Region {
+    base: NonNull<u8>,
+    length: usize,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// Sealed: nobody can shrink it, punch holes into it, or map or write it anew for writing. Our own mapping, made
+    /// before the seal, is the only way to write it. So it can be handed to a peer, who then can but read it.
+    Memfd(OwnedFd),
+    /// The user's, kept alive by what it gave us. It has no descriptor to hand over.
+    User { _keep: Box<dyn Any + Send + Sync> },
+}
+
+// SAFETY: a region is plain shared memory; every access goes through raw copies or a `Mapping`, whose users (the
+// typed API above) see to exclusive access.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes zeroed memory, placed and faulted in. The length is rounded up to pages.
+    pub(crate) fn allocate(request: &AllocRequest) -> Result<Region, Errno> {
+        let page = if request.huge { HUGE_PAGE_BYTES } else { PAGE_BYTES };
+        let length = request.length_bytes.checked_next_multiple_of(page).ok_or(Errno::EMSGSIZE)?;
+        let length = usize::try_from(length).map_err(|_| Errno::EMSGSIZE)?;
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        if request.huge {
+            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        }
+        let fd = rustix::fs::memfd_create("dmaplane", flags).map_err(errno)?;
+        rustix::fs::ftruncate(&fd, length as u64).map_err(errno)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)
+        }
+        .map_err(errno)?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::ENOMEM)?;
+        let region = Region { base, length, backing: Backing::Memfd(fd) };
+        if let Some(node) = request.node {
+            placement::bind(region.base, length, node, request.strict)?;
+        }
+        region.populate()?;
+        if request.strict
+            && let Some(node) = request.node
+        {
+            let found = placement::verify(region.base, length, node)?;
+            if found.pages_on_node != found.pages {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        region.seal()?;
+        Ok(region)
+    }
+
+    /// Faults all pages in, so that no later copy can fail for want of memory.
+    fn populate(&self) -> Result<(), Errno> {
+        // SAFETY: the range is ours; populating changes no contents.
+        let populated =
+            unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.length, Advice::LinuxPopulateWrite) };
+        match populated {
+            Ok(()) => Ok(()),
+            // A kernel before 5.14: touch each page.
+            Err(rustix::io::Errno::INVAL) => {
+                for offset in (0..self.length).step_by(PAGE_BYTES as usize) {
+                    // SAFETY: in range; nobody else has the memory yet.
+                    unsafe { self.base.add(offset).write_volatile(0) };
+                }
+                Ok(())
+            }
+            Err(rustix::io::Errno::FAULT) => Err(Errno::ENOMEM),
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    fn seal(&self) -> Result<(), Errno> {
+        let Backing::Memfd(fd) = &self.backing else { return Ok(()) };
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(fd, seals).map_err(errno)
+    }
+
+    /// Takes memory of the user's.
+    ///
+    /// # Safety
+    /// `base` must be valid for reads and writes of `length` bytes for as long as `keep` lives.
+    pub(crate) unsafe fn user(base: NonNull<u8>, length: usize, keep: Box<dyn Any + Send + Sync>) -> Region {
+        Region { base, length, backing: Backing::User { _keep: keep } }
+    }
+
+    /// Takes a descriptor that another device or process exported, if it can be mapped.
+    pub(crate) fn import(fd: OwnedFd) -> Result<Region, Errno> {
+        let length = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).map_err(errno)?;
+        let length = usize::try_from(length).map_err(|_| Errno::EMSGSIZE)?;
+        if length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &fd, 0) }
+            .map_err(errno)?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::ENOMEM)?;
+        let region = Region { base, length, backing: Backing::Memfd(fd) };
+        region.populate()?;
+        Ok(region)
+    }
+
+    /// Bytes.
+    pub fn length_bytes(&self) -> u64 {
+        self.length as u64
+    }
+
+    /// The descriptor to hand to a peer, where there is one.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::Memfd(fd) => Some(fd.as_fd()),
+            Backing::User { .. } => None,
+        }
+    }
+
+    /// A pointer to `length` bytes at `offset`; `None` outside the region.
+    pub(crate) fn at(&self, offset: u64, length: u64) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(length)?;
+        if end > self.length as u64 {
+            return None;
+        }
+        // SAFETY: within the mapping, by the check.
+        Some(unsafe { self.base.add(offset as usize) })
+    }
+
+    /// Looks where the pages lie.
+    pub(crate) fn verify(&self, node: u32) -> Result<dmaplane_engine::PlacementReport, Errno> {
+        placement::verify(self.base, self.length, node)
+    }
+
+    /// Copies bytes out.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let source = self.at(offset, bytes.len() as u64).ok_or(Errno::ERANGE)?;
+        // SAFETY: both ranges are valid and do not overlap (`bytes` is no region's).
+        unsafe { super::copy::copy(NonNull::from(&mut *bytes).cast(), source, bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes in.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let target = self.at(offset, bytes.len() as u64).ok_or(Errno::ERANGE)?;
+        // SAFETY: as in `read`.
+        unsafe { super::copy::copy(target, NonNull::from(bytes).cast(), bytes.len()) };
+        Ok(())
+    }
+
+    /// One 32-bit word, which others may change meanwhile.
+    pub(crate) fn word(&self, offset: u64) -> Option<u32> {
+        let word = self.at(offset, 4)?.cast::<std::sync::atomic::AtomicU32>();
+        if !word.is_aligned() {
+            return None;
+        }
+        // SAFETY: in range and aligned; atomics may be shared with anybody.
+        // Acquire: pairs with the signaller's release; what it wrote before the word is visible.
+        Some(unsafe { word.as_ref() }.load(std::sync::atomic::Ordering::Acquire))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let Backing::Memfd(_) = self.backing {
+            // SAFETY: our mapping, and no user is left, since users hold the `Arc`.
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
+        }
+    }
+}
+
+/// A client's view of a buffer's memory. Holding it keeps the memory, not the buffer.
+#[derive(Clone, Debug)]
+pub struct Mapping(pub(crate) Arc<Region>);
+
+impl Mapping {
+    /// The memory's start.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.base.as_ptr()
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.0.length
+    }
+
+    /// Never: a buffer has at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.0.length == 0
+    }
+
+    /// Copies bytes out; `false` outside the buffer.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        self.0.read(offset, bytes).is_ok()
+    }
+
+    /// Copies bytes in; `false` outside the buffer.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.0.write(offset, bytes).is_ok()
+    }
+}

@@ -1,0 +1,135 @@
+//! A client's ring over the embedded host.
+
+use crate::config::RunMode;
+use crate::runner::Shared;
+use dmaplane_ring::abi::{Cqe, Sqe};
+use dmaplane_ring::queue::{Client, Full, HeapRing, RingMemory, RingWord};
+use dmaplane_ring::wait::{self, Sharing};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a wait spins before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// One thread's submission and completion queues. Dropping it never blocks: operations in flight are cancelled as far as
+/// they can be, and end without anybody's seeing.
+pub struct Ring {
+    client: Client<Arc<HeapRing>>,
+    shared: Arc<Shared>,
+    index: u32,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    pub(crate) fn new(client: Client<Arc<HeapRing>>, shared: Arc<Shared>, index: u32) -> Ring {
+        Ring { client, shared, index }
+    }
+
+    /// Writes an SQE; [`Ring::submit`] makes it visible. A full queue hands it back.
+    #[inline]
+    pub fn push(&mut self, sqe: impl Into<Sqe>) -> Result<(), Full<Sqe>> {
+        self.client.submitter.push(&sqe.into())
+    }
+
+    /// Room for SQEs.
+    pub fn free(&mut self) -> u32 {
+        self.client.submitter.free()
+    }
+
+    /// Publishes what was pushed, as one batch. In inline mode the engine runs before this returns.
+    #[inline]
+    pub fn submit(&mut self) {
+        let asleep = self.client.submitter.publish();
+        match self.shared.config.mode {
+            RunMode::Poller { .. } if asleep => self.shared.ring_bell(),
+            RunMode::Poller { .. } | RunMode::Enter => {}
+            RunMode::Inline => self.shared.kick(),
+        }
+    }
+
+    /// Takes one CQE.
+    #[inline]
+    pub fn reap_one(&mut self) -> Option<Cqe> {
+        let cqe = self.client.completer.reap_one()?;
+        self.give_room();
+        Some(cqe)
+    }
+
+    /// Hands up to `most` CQEs to `each`; returns how many.
+    #[inline]
+    pub fn reap(&mut self, most: u32, each: impl FnMut(Cqe)) -> u32 {
+        let count = self.client.completer.reap(most, each);
+        if count > 0 {
+            self.give_room();
+        }
+        count
+    }
+
+    #[inline]
+    fn give_room(&mut self) {
+        if self.client.completer.engine_awaits_room() {
+            self.shared.ring_bell();
+        }
+    }
+
+    /// Runs the engine on this thread.
+    pub fn enter(&mut self) {
+        self.shared.kick();
+    }
+
+    /// Waits until a CQE is there: `true`; or the time is up: `false`. Spins first, then sleeps.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        let runs_here = !matches!(self.shared.config.mode, RunMode::Poller { .. });
+        loop {
+            let (completer, shared) = (&mut self.client.completer, &self.shared);
+            let ready = wait::spin_until(SPIN.min(timeout), || {
+                if runs_here {
+                    shared.kick();
+                }
+                completer.available() > 0
+            });
+            if ready {
+                return true;
+            }
+            let left = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return false,
+                left => left,
+            };
+            if let Some(tail) = completer.prepare_sleep() {
+                let word = completer.memory().clone();
+                wait::sleep_while(word.word(RingWord::CqTail), tail, Sharing::Private, left);
+            }
+            completer.awake();
+        }
+    }
+
+    /// Waits for one CQE and takes it.
+    pub fn wait_one(&mut self, timeout: Duration) -> Option<Cqe> {
+        if let Some(cqe) = self.reap_one() {
+            return Some(cqe);
+        }
+        if self.wait(timeout) { self.reap_one() } else { None }
+    }
+
+    /// Whether the context is closing and takes nothing more.
+    pub fn closed(&self) -> bool {
+        self.client.submitter.closed()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let index = self.index;
+        self.shared.with_core(|_, core| {
+            core.engine.detach_ring(&mut core.host, index);
+            core.submissions[index as usize] = None;
+            core.host.drop_ring(index);
+        });
+    }
+}

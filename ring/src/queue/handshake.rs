@@ -1,0 +1,31 @@
+//! Sleeping without losing a wake-up (clauses WAKE-1 to WAKE-3).
+//!
+//! Two words and two fences: the sleeper raises its flag, fences, and looks for work; the publisher publishes, fences,
+//! and looks at the flag. One of them sees the other.
+
+use super::{RingMemory, RingWord};
+use crate::abi::RingFlags;
+use crate::atomic::{Atomics, Word};
+
+/// Raises our flag before sleeping. The caller must look for work once more after this and before it sleeps.
+#[inline]
+pub fn raise<M: RingMemory>(memory: &M, ours: RingWord, with: RingFlags) {
+    // Release: pairs with the acquire in `Submitter::closed`, for `with` may hold CLOSED.
+    memory.word(ours).store_release(RingFlags::NEED_WAKEUP.with(with).bits());
+    // Partner: the fence in `peer_sleeps`. Either it sees the flag, or we see what it published.
+    <M::Atomics as Atomics>::fence_full();
+}
+
+/// Lowers our flag.
+#[inline]
+pub fn lower<M: RingMemory>(memory: &M, ours: RingWord) {
+    memory.word(ours).store_relaxed(0);
+}
+
+/// Whether the other side must be woken for what we have just published.
+#[inline]
+pub fn peer_sleeps<M: RingMemory>(memory: &M, theirs: RingWord) -> bool {
+    // Partner: the fence in `raise`.
+    <M::Atomics as Atomics>::fence_full();
+    memory.word(theirs).load_relaxed() & RingFlags::NEED_WAKEUP.bits() != 0
+}

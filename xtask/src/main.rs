@@ -1,0 +1,83 @@
+//! The command line of `cargo xtask`. What the commands do is in the library beside it.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
+use xtask::engine_object::{self, variants};
+use xtask::lanes::{self, Options};
+use xtask::{Workspace, setup, test_command};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of dmaplane")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests need (as another user than root: say what is missing)
+    Setup,
+    /// Run the tests, all lanes or the named ones; runs setup by itself
+    Test {
+        /// Lanes to run, in this order; none means all
+        #[arg(value_name = "LANE", value_parser = PossibleValuesParser::new(lanes::names()))]
+        lanes: Vec<String>,
+        /// List the lanes and what each checks
+        #[arg(long)]
+        list: bool,
+        /// Seconds that each fuzz target runs
+        #[arg(long, value_name = "SECONDS", default_value_t = Options::default().fuzz_seconds)]
+        fuzz_seconds: u64,
+        /// Preemptions that loom explores in one execution
+        #[arg(long, value_name = "COUNT", default_value_t = Options::default().loom_preemptions)]
+        loom_preemptions: u32,
+    },
+    /// Build ring, engine and the driver's Rust object as a kernel object, and check it
+    EngineObject {
+        /// Variants to build; none means all
+        #[arg(long = "variant", value_name = "VARIANT")]
+        #[arg(value_parser = PossibleValuesParser::new(variants::names()))]
+        variants: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command. `Ok(false)` is a failure that has already been explained on the terminal.
+fn run(command: Command) -> Result<bool> {
+    let workspace = Workspace::discover()?;
+    match command {
+        Command::Setup => setup::run(&workspace, None).map(|()| true),
+        Command::Test { list: true, .. } => {
+            lanes::print_list();
+            Ok(true)
+        }
+        Command::Test {
+            lanes,
+            fuzz_seconds,
+            loom_preemptions,
+            ..
+        } => {
+            let options = Options {
+                fuzz_seconds,
+                loom_preemptions,
+            };
+            test_command::run(workspace, &lanes, options)
+        }
+        Command::EngineObject { variants } => {
+            setup::run(&workspace, Some(&["engine-object"]))?;
+            engine_object::run(&workspace, &variants)
+        }
+    }
+}

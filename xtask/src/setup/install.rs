@@ -1,0 +1,121 @@
+//! Installing: packages by apt-get, tools by cargo install, and the crates that the lanes build with.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::tools::{Source, Tool};
+use crate::process::capture;
+use crate::toolchain::host_triple;
+use crate::workspace::Workspace;
+
+/// The packages that hold the missing tools, each once.
+pub fn package_names(missing: &[&Tool]) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for tool in missing {
+        if let Source::Debian { package } = tool.source
+            && !names.contains(&package)
+        {
+            names.push(package);
+        }
+    }
+    names
+}
+
+/// Installs the packages of the missing tools, after one update of the package lists.
+pub fn packages(missing: &[&Tool]) -> Result<()> {
+    let packages = package_names(missing);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    apt_get(&["update"])?;
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&packages);
+    apt_get(&arguments)
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
+        .arg("-qq")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    quietly(command)
+}
+
+/// Installs the missing tools that are crates.
+pub fn crates(workspace: &Workspace, missing: &[&Tool]) -> Result<()> {
+    for tool in missing {
+        if let Source::Crate { name, version } = tool.source {
+            let mut command = workspace.command("cargo");
+            command.args([
+                "install",
+                "--quiet",
+                "--locked",
+                name,
+                "--version",
+                version,
+                "--root",
+            ]);
+            command.arg(workspace.tools());
+            // A build folder of its own would be thrown away; this one is reused when interrupted.
+            command
+                .arg("--target-dir")
+                .arg(workspace.tools().join("build"));
+            quietly(command).with_context(|| format!("installing {name} {version}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fetches the crates that the lanes build with, so that these need no network.
+pub fn dependencies(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()> {
+    let host = host_triple(workspace)?;
+    let fuzz = lanes.is_none_or(|lanes| lanes.contains(&"fuzz"));
+    for (manifest, wanted) in [("Cargo.toml", true), ("fuzz/Cargo.toml", fuzz)] {
+        if wanted && workspace.root.join(manifest).exists() {
+            let mut command = workspace.command("cargo");
+            command.args([
+                "fetch",
+                "--quiet",
+                "--target",
+                &host,
+                "--manifest-path",
+                manifest,
+            ]);
+            quietly(command).with_context(|| format!("fetching the crates of {manifest}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a program whose output matters only when it fails, and then without the lines that hold
+/// addresses: which mirror a machine uses is nobody's business.
+fn quietly(command: Command) -> Result<()> {
+    let Err(error) = capture(command) else {
+        return Ok(());
+    };
+    let message = error.to_string();
+    let lines: Vec<&str> = message
+        .lines()
+        .filter(|line| !line.contains("://"))
+        .collect();
+    bail!("{}", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_without_addresses() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo 'no route to http://elsewhere.example' >&2; echo 'E: gone' >&2; exit 100",
+        ]);
+        let error = quietly(command).unwrap_err().to_string();
+        assert!(error.contains("E: gone"), "{error}");
+        assert!(!error.contains("elsewhere"), "{error}");
+    }
+}

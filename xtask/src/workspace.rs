@@ -1,0 +1,68 @@
+//! Where things are: the source tree, the build output, the tools installed for this tree alone.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// The source tree and its output folder.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    /// The folder of the workspace's Cargo.toml.
+    pub root: PathBuf,
+    /// Cargo's target folder: `CARGO_TARGET_DIR` where set, else `target`.
+    pub target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the tree that this program was compiled from.
+    pub fn discover() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in a folder of the workspace")?
+            .to_path_buf();
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => root.join(folder),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// Where `cargo install --root` puts the tools that only this tree uses.
+    #[must_use]
+    pub fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
+    /// A program to run in the root of the tree, without input, with this tree's tools on its path.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.root)
+            .stdin(Stdio::null())
+            .env("PATH", self.search_path());
+        command
+    }
+
+    /// Cargo, without colours (its output is parsed) and without the network (setup has fetched all).
+    #[must_use]
+    pub fn cargo(&self) -> Command {
+        let mut command = self.command("cargo");
+        command
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_NET_OFFLINE", "true");
+        command
+    }
+
+    fn search_path(&self) -> OsString {
+        let mut path = self.tools().join("bin").into_os_string();
+        if let Some(inherited) = env::var_os("PATH") {
+            path.push(":");
+            path.push(inherited);
+        }
+        path
+    }
+}
