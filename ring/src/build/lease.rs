@@ -79,6 +79,12 @@ impl LeaseImport {
         sqe.length = length_bytes;
         Ok(LeaseImport(sqe))
     }
+
+    /// The owner, if known: the engine need not look for it.
+    pub const fn from_peer(mut self, peer: PeerHandle) -> Self {
+        self.0.remote = peer.handle().bits();
+        self
+    }
 }
 
 builder!(/** Gives a lease a new end. */ LeaseRenew, LeaseRenew, [link, drain, skip_success]);

@@ -1,0 +1,97 @@
+//! What can go wrong, one variant per broken rule.
+
+use dmaplane_embedded::ContextError;
+use dmaplane_ring::abi::Errno;
+use dmaplane_ring::build::BuildError;
+use std::time::Duration;
+
+/// Why something failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The context could not be set up, or a call to it failed.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The system refused something.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// A value that no SQE may hold.
+    #[error("{what}: {source}")]
+    Value {
+        /// What was asked for.
+        what: &'static str,
+        /// What is wrong with it.
+        source: BuildError,
+    },
+    /// The operation ended with an errno.
+    #[error("{what}: {}", explain(*errno))]
+    Operation {
+        /// What was asked for.
+        what: &'static str,
+        /// Its CQE's errno.
+        errno: Errno,
+    },
+    /// Nothing came in time.
+    #[error("{what}: nothing came within {waited:?}")]
+    TimedOut {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        waited: Duration,
+    },
+    /// A range that the buffer does not have.
+    #[error("{what}: bytes {offset}..{end} are outside of a buffer of {length} bytes", end = offset.saturating_add(*asked))]
+    Range {
+        /// What was asked for.
+        what: &'static str,
+        /// Where it starts, in bytes.
+        offset: u64,
+        /// How long it is, in bytes.
+        asked: u64,
+        /// The buffer's length, in bytes.
+        length: u64,
+    },
+}
+
+impl Error {
+    /// The errno of an operation that ended with one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Operation { errno, .. } => Some(*errno),
+            Error::Context(error) => error.errno(),
+            Error::System(error) => error.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+
+    /// Whether the peer's connection is what ended.
+    pub fn is_disconnect(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ECONNRESET | Errno::ENOTCONN))
+    }
+}
+
+/// The errno in words, for people.
+fn explain(errno: Errno) -> String {
+    let words = match errno {
+        Errno::EKEYREVOKED => "the lease was revoked",
+        Errno::EKEYEXPIRED => "the lease's time to live is over",
+        Errno::EKEYREJECTED => "the key or token was not accepted",
+        Errno::ECONNRESET => "the peer's connection ended",
+        Errno::ENOTCONN => "the peer is not connected",
+        Errno::ECONNREFUSED => "nobody listens at that address",
+        Errno::EADDRINUSE => "somebody listens at that address already",
+        Errno::ESTALE => "the handle is of an earlier generation",
+        Errno::EBUSY => "it is leased or in use",
+        Errno::ENOBUFS => "too many operations wait on this ring: reap, or use a longer CQ",
+        Errno::EAGAIN => "no credit, and the operation was not to wait",
+        Errno::ENOMEM => "no memory for it",
+        Errno::ENFILE => "a table of the context is full: raise its limits",
+        Errno::EPROTO => "the peer speaks another protocol, or broke this one",
+        Errno::ETIMEDOUT => "the deadline passed",
+        Errno::EACCES => "not allowed",
+        Errno::ERANGE => "outside of the object",
+        Errno::EBADMSG => "damaged on its way",
+        other => return format!("{other}"),
+    };
+    format!("{words} ({errno})")
+}

@@ -1,0 +1,56 @@
+//! What arrives from a peer: messages, immediates, notifications. A few receives are always posted.
+
+use crate::buffer::Buffer;
+use dmaplane_ring::abi::{Cqe, CqeFlags, MAX_SEND_BYTES, PeerHandle, Sqe};
+use dmaplane_ring::build::Recv;
+use std::collections::VecDeque;
+
+/// Receives posted for a peer: its credits.
+pub(crate) const SLOTS: u64 = 16;
+
+/// Something that a peer sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The 32 bits of a WRITE_IMM or a list write; none for a SEND.
+    pub immediate: Option<u32>,
+    /// A SEND's bytes, or a list write's notification.
+    pub payload: Vec<u8>,
+}
+
+/// One peer's posted receives and what came through them.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub peer: PeerHandle,
+    pub slots: Buffer,
+    pub arrived: VecDeque<Arrival>,
+    /// Receives that are posted.
+    pub posted: u64,
+    /// Its last receive ended with an error: nothing more will come.
+    pub closed: Option<dmaplane_ring::abi::Errno>,
+}
+
+impl Mailbox {
+    /// Bytes that the receives of one peer need.
+    pub(crate) const BYTES: u64 = SLOTS * MAX_SEND_BYTES;
+
+    /// The SQE that posts a slot.
+    pub(crate) fn receive(&self, slot: u64) -> Option<Sqe> {
+        let recv = Recv::new(self.peer, self.slots.handle, slot * MAX_SEND_BYTES, MAX_SEND_BYTES);
+        recv.ok().map(Recv::sqe)
+    }
+
+    /// Takes an arrival out of its slot.
+    pub(crate) fn take(&mut self, slot: u64, cqe: &Cqe) {
+        self.posted -= 1;
+        if let Err(errno) = cqe.result() {
+            self.closed = Some(errno);
+            return;
+        }
+        let flags = CqeFlags::from_bits(cqe.flags);
+        let immediate = flags.contains(CqeFlags::IMMEDIATE).then_some(cqe.word0 as u32);
+        let length = if flags.contains(CqeFlags::PAYLOAD) { (cqe.word0 >> 32).min(MAX_SEND_BYTES) } else { 0 };
+        let mut payload = vec![0; length as usize];
+        self.slots.mapping.read(slot * MAX_SEND_BYTES, &mut payload);
+        self.arrived.push_back(Arrival { immediate, payload });
+    }
+}
