@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::mailbox::{Arrival, Mailbox, SLOTS};
 use dmaplane_embedded::{Config, Context, Ring, Usage};
 use dmaplane_ring::abi::{
-    BufferHandle, Cqe, Errno, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, PeerHandle, Rights, Run, Sqe,
+    BufferHandle, Cqe, Errno, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, MAX_SEND_BYTES, PeerHandle,
+    Rights, Run, Sqe,
 };
 use dmaplane_ring::build::{
     Accept, Alloc, Cancel, Connect, Disconnect, Free, ImportRelease, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke,
@@ -335,6 +336,35 @@ impl Plane {
             }
             self.ring.wait(left);
         }
+    }
+
+    /// Sends a message of any length, in as many SENDs as it takes; [`Plane::receive_message`] puts it together.
+    pub fn send_message(&mut self, peer: &Peer, message: &[u8], patience: Duration) -> Result<(), Error> {
+        let mut framed = (message.len() as u64).to_le_bytes().to_vec();
+        framed.extend_from_slice(message);
+        framed.chunks(MAX_SEND_BYTES as usize).try_for_each(|part| self.send(peer, part, patience))
+    }
+
+    /// Waits for a message of at most `most_bytes` that [`Plane::send_message`] sent.
+    pub fn receive_message(&mut self, peer: &Peer, most_bytes: usize, patience: Duration) -> Result<Vec<u8>, Error> {
+        let broken = Error::Operation { what: "waiting for a message", errno: Errno::EPROTO };
+        let first = self.receive(peer, patience)?;
+        let Some((length, start)) = first.payload.split_first_chunk::<8>().filter(|_| first.immediate.is_none()) else {
+            return Err(broken);
+        };
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        if length > most_bytes {
+            return Err(Error::Operation { what: "waiting for a message", errno: Errno::EMSGSIZE });
+        }
+        let mut message = start.to_vec();
+        while message.len() < length {
+            let more = self.receive(peer, patience)?;
+            if more.immediate.is_some() || more.payload.is_empty() {
+                return Err(broken);
+            }
+            message.extend_from_slice(&more.payload);
+        }
+        if message.len() > length { Err(broken) } else { Ok(message) }
     }
 
     /// Leases a whole buffer to the first peer that shows its token.

@@ -101,6 +101,7 @@ impl Context {
                 let index = core.engine.attach_ring(cq_entries)?;
                 if core.submissions.len() <= index as usize {
                     core.submissions.resize_with(index as usize + 1, || None);
+                    core.blocked.resize(index as usize + 1, None);
                 }
                 core.submissions[index as usize] = Some(engine.submissions);
                 core.host.add_ring(index, engine.completions);

@@ -29,6 +29,9 @@ pub(crate) struct Core {
     pub engine: Engine<Heap>,
     pub host: EmbeddedHost,
     pub submissions: Vec<Option<Submissions<Arc<HeapRing>>>>,
+    /// Why the head of each ring's SQ could not be taken when last looked at, if it could not. What comes behind a head
+    /// that is blocked is blocked too.
+    pub blocked: Vec<Option<Stop>>,
 }
 
 /// One context's shared state.
@@ -91,6 +94,7 @@ impl Shared {
                 engine,
                 host: EmbeddedHost::new(weak.clone(), &config),
                 submissions: Vec::new(),
+                blocked: Vec::new(),
             }),
             inbox,
             notes: Mutex::new(Vec::new()),
@@ -219,6 +223,9 @@ impl Shared {
         let mut worked = false;
         for (index, ring) in core.submissions.iter_mut().enumerate() {
             let Some(submissions) = ring else { continue };
+            if let Some(blocked) = core.blocked.get_mut(index) {
+                *blocked = None;
+            }
             let mut budget = RING_BUDGET;
             while budget > 0 && submissions.available() > 0 {
                 let mut window = [Sqe::default(); WINDOW];
@@ -234,6 +241,9 @@ impl Shared {
                 budget = budget.saturating_sub(take.taken.max(1));
                 worked |= take.taken > 0;
                 if take.stop != Stop::WindowEnd || take.taken == 0 {
+                    if let Some(blocked) = core.blocked.get_mut(index) {
+                        *blocked = Some(take.stop).filter(|stop| *stop != Stop::WindowEnd);
+                    }
                     break;
                 }
             }
@@ -249,9 +259,14 @@ impl Shared {
             if submissions.prepare_sleep() {
                 continue;
             }
-            // What waits there could not be taken just now: only a reaping client, or an event, changes that.
             submissions.prepare_blocked_sleep();
-            idle &= core.host.cq_unchanged(index as u32);
+            // A head that has come since the last look is work. A blocked one waits for an event, which comes through
+            // the inbox, or for the client to reap, which it may have done since.
+            idle &= match core.blocked.get(index).copied().flatten() {
+                Some(Stop::CqFull) => core.host.cq_unchanged(index as u32),
+                Some(Stop::Drain | Stop::Closed) => true,
+                Some(Stop::WindowEnd) | None => false,
+            };
         }
         core.host.announce_sleep() && idle && self.inbox.is_empty() && !self.has_notes.load(Ordering::Acquire)
     }

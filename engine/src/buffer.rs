@@ -188,7 +188,7 @@ impl<S: Storage> Engine<S> {
     /// EXPORT_DMABUF: the slot is made first, so that the host's result always has a place.
     pub(crate) fn export_dmabuf<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let index = self.live_buffer(Handle::from_bits(op.sqe.local))?;
-        let (slot, _) = self.slots.insert(crate::control::DescriptorSlot::NEW).ok_or(Errno::ENFILE)?;
+        let (slot, _) = self.slots.insert(crate::control::DescriptorSlot::MAKING).ok_or(Errno::ENFILE)?;
         self.use_buffer(index);
         Ok(self.start(host, op, slot, |host, id| host.export(id, index, slot)))
     }
@@ -198,6 +198,9 @@ impl<S: Storage> Engine<S> {
         if result < 0 {
             self.slots.remove(slot);
             return Flow::ok(result);
+        }
+        if let Some(state) = self.slots.get_mut(slot) {
+            state.live = true;
         }
         Flow::Done { result: 0, word0: self.slots.handle(slot, HandleKind::Slot).bits(), word1: 0 }
     }

@@ -5,17 +5,22 @@ use crate::host::{Host, Outcome};
 use crate::operation::{OpId, Operation, State, Through};
 use crate::storage::Storage;
 use crate::table::NONE;
-use dmaplane_ring::abi::{Errno, EventBits, Handle, HandleKind, Opcode, QueryWhat, op_flags};
+use dmaplane_ring::abi::{Errno, EventBits, Handle, Opcode, QueryWhat, op_flags};
 
 /// A descriptor slot: what is in it is the host's.
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct DescriptorSlot {
     /// WAITs in flight on it.
     pub(crate) uses: u32,
+    /// The host has made it; before that nobody has its handle, however well it is guessed.
+    pub(crate) live: bool,
 }
 
 impl DescriptorSlot {
-    pub(crate) const NEW: DescriptorSlot = DescriptorSlot { uses: 0 };
+    /// One that a call has made.
+    pub(crate) const LIVE: DescriptorSlot = DescriptorSlot { uses: 0, live: true };
+    /// One that the host makes.
+    pub(crate) const MAKING: DescriptorSlot = DescriptorSlot { uses: 0, live: false };
 }
 
 /// What a CANCEL looks for.
@@ -44,6 +49,7 @@ impl<S: Storage> Engine<S> {
         let by = flags & (op_flags::CANCEL_HANDLE | op_flags::CANCEL_ANY);
         let what = match by {
             0 if op.sqe.local == 0 => Match::UserData(op.sqe.arg64),
+            op_flags::CANCEL_HANDLE if op.sqe.local == 0 => return Err(Errno::EBADF),
             op_flags::CANCEL_HANDLE if op.sqe.arg64 == 0 => Match::Object(op.sqe.local),
             op_flags::CANCEL_ANY if op.sqe.arg64 == 0 && op.sqe.local == 0 => Match::Any,
             _ => return Err(Errno::EINVAL),
@@ -73,16 +79,17 @@ impl<S: Storage> Engine<S> {
         force: bool,
     ) -> (u32, u32) {
         let (mut ended, mut stuck) = (0, 0);
-        let head = |engine: &Self| engine.rings.get(ring as usize).map_or(NONE, |ring| ring.operations.head);
-        let mut index = head(self);
-        // What was stuck is stamped, so that starting over from the head ends.
+        let mut credits_back = false;
+        let mut index = self.rings.get(ring as usize).map_or(NONE, |ring| ring.operations.head);
         while let Some(operation) = self.operations.get(index).copied() {
             let next = operation.ring_links.next;
             if index == own || operation.cancelled || !what.fits(&operation) {
                 index = next;
                 continue;
             }
+            credits_back |= operation.state == State::AwaitingWindow;
             let generation = self.operations.generation(next);
+            let behind_next = self.operations.get(next).map_or(NONE, |operation| operation.ring_links.next);
             match self.cancel_operation(host, index, force) {
                 Ok(()) => ended += 1,
                 Err(_) => stuck += 1,
@@ -90,9 +97,12 @@ impl<S: Storage> Engine<S> {
             if !all && ended > 0 {
                 break;
             }
-            // Ending one may have ended others (its LINK_TIMEOUT): then its neighbour is no guide any more.
-            let moved = next != NONE && self.operations.generation(next) != generation;
-            index = if moved && stuck == 0 { head(self) } else { next };
+            // Ending one ends at most its LINK_TIMEOUT with it, which stands right behind it.
+            let ended_too = next != NONE && self.operations.generation(next) != generation;
+            index = if ended_too { behind_next } else { next };
+        }
+        if credits_back {
+            self.pump_all(host);
         }
         (ended, stuck)
     }
@@ -134,7 +144,7 @@ impl<S: Storage> Engine<S> {
                 if let Some(operation) = self.operations.get_mut(index) {
                     operation.cancelled = true;
                 }
-                host.disconnect(object);
+                self.end_peer(host, object);
             }
             State::Posted { .. } | State::Claiming | State::Receiving | State::Revoking | State::Disconnecting => {
                 return Err(Errno::EALREADY);
@@ -161,6 +171,12 @@ impl<S: Storage> Engine<S> {
         if timeout.sqe.opcode != Opcode::LinkTimeout as u8 || timeout.state != State::Linked {
             return;
         }
+        if timeout.cancelled {
+            if let Some(guarded) = self.operations.get_mut(guarded) {
+                guarded.guard = NONE;
+            }
+            return self.finish(host, guard, Errno::ECANCELED.as_result(), 0, 0);
+        }
         timeout.state = State::Timer;
         let deadline_ns = host.now_ns().saturating_add(timeout.sqe.arg64);
         self.timers.set(guard, deadline_ns);
@@ -177,7 +193,15 @@ impl<S: Storage> Engine<S> {
                 guarded.guard = NONE;
             }
             // If it is on a wire already it goes on; its LINK_TIMEOUT says that the time was up either way.
+            let peer = self
+                .operations
+                .get(guarded)
+                .filter(|operation| operation.state == State::AwaitingWindow)
+                .map(|operation| operation.object);
             let _ = self.cancel_operation(host, guarded, false);
+            if let Some(peer) = peer {
+                self.pump(host, peer);
+            }
         }
         self.finish(host, index, Errno::ETIME.as_result(), 0, 0);
     }
@@ -228,7 +252,7 @@ impl<S: Storage> Engine<S> {
             if offset != 0 || op.sqe.arg64 != 0 {
                 return Err(Errno::EINVAL);
             }
-            let slot = self.slots.find(handle, HandleKind::Slot)?;
+            let slot = self.slot_index(handle)?;
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.uses += 1;
             }

@@ -69,16 +69,7 @@ impl<S: Storage> Engine<S> {
             return self.breach(host, peer);
         }
         state.tx_granted = total;
-        while self.peers.get(peer).is_some_and(|state| state.credits() > 0) {
-            let Some(state) = self.peers.get_mut(peer) else {
-                return;
-            };
-            let Some(index) = state.credit_queue.pop_front(&mut self.operations, Through::State) else {
-                return;
-            };
-            state.tx_used = state.tx_used.wrapping_add(1);
-            self.post_or_queue(host, index);
-        }
+        self.pump(host, peer);
     }
 
     /// CREDIT_QUERY.

@@ -182,9 +182,7 @@ impl<S: Storage> Engine<S> {
         if cq_entries < 16 {
             return Err(Errno::EINVAL);
         }
-        if self.phase != Phase::Open {
-            return Err(Errno::ECANCELED);
-        }
+        self.check_open()?;
         if self.cq_entries.saturating_add(cq_entries) > self.limits.operations {
             return Err(Errno::ENFILE);
         }
@@ -197,21 +195,29 @@ impl<S: Storage> Engine<S> {
         Ok(index as u32)
     }
 
+    /// A context that is closing takes in nothing that its teardown would have to know of.
+    fn check_open(&self) -> Result<(), Errno> {
+        if self.phase == Phase::Open { Ok(()) } else { Err(Errno::ECANCELED) }
+    }
+
     /// Puts a listener in; the host listens on its own and reports `Incoming`.
     pub fn add_listener(&mut self) -> Result<Handle, Errno> {
+        self.check_open()?;
         let (index, _) = self.listeners.insert(Listener::NEW).ok_or(Errno::ENFILE)?;
         Ok(self.listeners.handle(index, HandleKind::Listener))
     }
 
     /// Puts in a buffer that a call made (pinned user memory, an imported dma-buf). The host's is `index` of the handle.
     pub fn add_buffer(&mut self, length_bytes: u64) -> Result<Handle, Errno> {
+        self.check_open()?;
         let (index, _) = self.buffers.insert(Buffer::live(length_bytes)).ok_or(Errno::ENFILE)?;
         Ok(self.buffers.handle(index, HandleKind::Buffer))
     }
 
     /// Puts in a descriptor slot that a call made (an eventfd).
     pub fn add_slot(&mut self) -> Result<Handle, Errno> {
-        let (index, _) = self.slots.insert(DescriptorSlot::NEW).ok_or(Errno::ENFILE)?;
+        self.check_open()?;
+        let (index, _) = self.slots.insert(DescriptorSlot::LIVE).ok_or(Errno::ENFILE)?;
         Ok(self.slots.handle(index, HandleKind::Slot))
     }
 
@@ -222,12 +228,16 @@ impl<S: Storage> Engine<S> {
 
     /// The host's index of a descriptor slot, for a call that takes what is in it.
     pub fn slot_index(&self, slot: Handle) -> Result<u32, Errno> {
-        self.slots.find(slot, HandleKind::Slot)
+        let index = self.slots.find(slot, HandleKind::Slot)?;
+        match self.slots.get(index) {
+            Some(slot) if slot.live => Ok(index),
+            _ => Err(Errno::ESTALE),
+        }
     }
 
     /// Forgets a descriptor slot, when a call has taken what was in it. -EBUSY while a WAIT uses it.
     pub fn remove_slot(&mut self, slot: Handle) -> Result<u32, Errno> {
-        let index = self.slots.find(slot, HandleKind::Slot)?;
+        let index = self.slot_index(slot)?;
         if self.slots.get(index).is_some_and(|slot| slot.uses > 0) {
             return Err(Errno::EBUSY);
         }
@@ -414,6 +424,17 @@ impl<S: Storage> Engine<S> {
             operation.cancelled = true;
         }
         operation.state = State::Ready;
+        if matches!(operation.class, Class::Detained | Class::Passive) {
+            // Nothing before it detains it any more: from now on it counts as what it is itself.
+            let (before, own) = (operation.class, crate::submit::class_when_started(&operation.sqe));
+            operation.class = own;
+            let (ring, reserved) = (operation.ring, operation.reserved);
+            if let Some(ring) = self.rings.get_mut(ring as usize) {
+                ring.unreserve(before, reserved);
+                ring.reserve(own, reserved);
+                ring.active += u32::from(before == Class::Passive && own != Class::Passive);
+            }
+        }
         self.ready.push_back(&mut self.operations, Through::State, next);
     }
 

@@ -100,7 +100,7 @@ impl<S: Storage> Engine<S> {
         if operation.state != State::Claiming || operation.object != peer {
             return self.breach(host, peer);
         }
-        let slot = operation.arrived;
+        let (slot, result) = (operation.arrived, crate::transfer::errno_of_peer(result));
         if let Some(state) = self.peers.get_mut(peer) {
             state.posted.remove(&mut self.operations, Through::State, index);
         }

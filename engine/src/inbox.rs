@@ -32,9 +32,11 @@ pub struct Inbox<A: Atomics, B: AsRef<[InboxSlot<A>]>> {
 }
 
 impl<A: Atomics, B: AsRef<[InboxSlot<A>]>> Inbox<A, B> {
-    /// `None` unless the number of slots is a power of two. `tail` and `head` are zeroed words.
+    /// `None` unless the number of slots is a power of two and not one: a single slot that holds a post would look free
+    /// for the next. `tail` and `head` are zeroed words.
     pub fn new(slots: B, tail: A::U32, head: A::U32) -> Option<Self> {
-        slots.as_ref().len().is_power_of_two().then_some(Inbox { slots, tail, head })
+        let count = slots.as_ref().len();
+        (count.is_power_of_two() && count > 1).then_some(Inbox { slots, tail, head })
     }
 
     /// Posts an event. `false`: the inbox is full, which the sizing rule excludes; the caller must treat it as fatal.

@@ -27,11 +27,15 @@ pub struct RingState {
     pub(crate) watch: u32,
 }
 
-/// Whether the SQEs at the head belong to a chain that is refused.
+/// Whether the SQEs at the head belong to a chain that is refused. They are refused one at a time, since no more room
+/// than that is sure to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refusing {
     No,
+    /// With -EINVAL, to the chain's end, however far that is.
     UntilChainEnds,
+    /// So many more with -ECANCELED: the first of their chain has had its errno.
+    Rest(u32),
 }
 
 /// Whether CQEs can be reserved.
@@ -90,6 +94,13 @@ impl RingState {
 
     fn held(&self, class: Class) -> u32 {
         self.reserved.get(class_index(class)).copied().unwrap_or(0)
+    }
+
+    /// As it will be when the client has reaped and this host's own work has ended: what peers detain stays.
+    pub(crate) fn patient(mut self) -> RingState {
+        self.unreserve(Class::Local, u32::MAX);
+        self.unreserve(Class::Control, u32::MAX);
+        self
     }
 
     /// All CQEs reserved.

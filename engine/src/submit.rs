@@ -3,7 +3,7 @@
 use crate::engine::{Engine, Flow, Starting};
 use crate::host::Host;
 use crate::operation::{Class, State};
-use crate::ring::{Refusing, Room};
+use crate::ring::{Refusing, RingState, Room};
 use crate::storage::Storage;
 use crate::table::NONE;
 use crate::teardown::Phase;
@@ -131,8 +131,61 @@ fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
     if opcode == Opcode::CreditGrant { sqe.arg32.max(1) } else { 1 }
 }
 
+/// What an operation of a chain counts against once its turn has come. The control share is only for what was taken on
+/// its account.
+pub(crate) fn class_when_started(sqe: &Sqe) -> Class {
+    match validate(sqe).map(class_of) {
+        Ok(Class::Control) | Err(_) => Class::Local,
+        Ok(class) => class,
+    }
+}
+
+/// What each SQE of a chain reserves. What stands behind a detained or passive one is detained like it: it must not
+/// hold room that operations of this host's own count on (clause RES-5), and a DRAIN waits for it no more than for the
+/// passive one.
+struct ChainClasses {
+    behind: Class,
+}
+
+impl ChainClasses {
+    const NEW: ChainClasses = ChainClasses { behind: Class::Local };
+
+    fn next(&mut self, sqe: &Sqe) -> (Class, u32) {
+        // An invalid SQE of a chain fails when its turn comes; it takes a place like any other.
+        let (own, count) = match validate(sqe) {
+            Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
+            Err(_) => (Class::Local, 1),
+        };
+        let class = match (self.behind, own) {
+            (Class::Passive, _) | (Class::Detained, Class::Passive) => Class::Passive,
+            (Class::Detained, _) => Class::Detained,
+            _ => own,
+        };
+        let graceful_revoke = sqe.opcode == Opcode::LeaseRevoke as u8 && sqe.arg64 != 0;
+        self.behind = match class {
+            // It ends with what it guards.
+            _ if sqe.opcode == Opcode::LinkTimeout as u8 => self.behind,
+            _ if graceful_revoke && self.behind == Class::Local => Class::Detained,
+            Class::Detained | Class::Passive => class,
+            Class::Local | Class::Control => self.behind,
+        };
+        (class, count)
+    }
+}
+
 fn is_linked(sqe: &Sqe) -> bool {
     sqe.flags & LINKS != 0
+}
+
+/// Whether a whole chain can be reserved.
+fn fits(mut tally: RingState, chain: &[Sqe], free: u32) -> bool {
+    let mut classes = ChainClasses::NEW;
+    chain.iter().all(|sqe| {
+        let (class, count) = classes.next(sqe);
+        let (room, class) = tally.room(class, count, free);
+        tally.reserve(class, count);
+        room == Room::Yes
+    })
 }
 
 impl<S: Storage> Engine<S> {
@@ -170,6 +223,11 @@ impl<S: Storage> Engine<S> {
             if !is_linked(sqe) {
                 self.set_refusing(ring, Refusing::No);
             }
+            return Ok(1);
+        }
+        if let Refusing::Rest(left) = state.refusing {
+            self.refuse(host, ring, sqe, Errno::ECANCELED)?;
+            self.set_refusing(ring, if left > 1 { Refusing::Rest(left - 1) } else { Refusing::No });
             return Ok(1);
         }
         if is_linked(sqe) {
@@ -244,6 +302,7 @@ impl<S: Storage> Engine<S> {
         };
         let free = host.cq_free(ring);
         let mut tally = state;
+        let mut classes = ChainClasses::NEW;
         for (position, sqe) in chain.iter().enumerate() {
             if sqe.flags & DRAIN != 0 && (position > 0 || state.active > 0) {
                 if position > 0 {
@@ -251,67 +310,49 @@ impl<S: Storage> Engine<S> {
                 }
                 return Err(Stop::Drain);
             }
-            // An invalid SQE of a chain fails when its turn comes; it takes a place like any other.
-            let (class, count) = match validate(sqe) {
-                Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
-                Err(_) => (Class::Local, 1),
-            };
+            let (class, count) = classes.next(sqe);
             let (room, class) = tally.room(class, count, free);
             match room {
                 Room::Yes => tally.reserve(class, count),
-                Room::Later => {
-                    // In an empty CQ it would fit, unless the chain itself is what fills it.
-                    if tally.reserved_total() > 0 && state.reserved_total() == 0 && free == state.cq_entries {
-                        return self.refuse_chain(host, ring, chain, Errno::EINVAL);
-                    }
-                    return Err(Stop::CqFull);
-                }
-                Room::ShareUsed => {
-                    let errno = if state.reserved_total() == 0 { Errno::EINVAL } else { Errno::ENOBUFS };
+                Room::Later if fits(state.patient(), chain, state.cq_entries) => return Err(Stop::CqFull),
+                Room::Never => return self.refuse_chain(host, ring, chain, Errno::EINVAL),
+                // Not before what peers detain has ended; or not even then.
+                Room::Later | Room::ShareUsed => {
+                    let alone = state.patient().reserved_total() == 0;
+                    let errno = if alone { Errno::EINVAL } else { Errno::ENOBUFS };
                     return self.refuse_chain(host, ring, chain, errno);
                 }
-                Room::Never => return self.refuse_chain(host, ring, chain, Errno::EINVAL),
             }
         }
         self.place_chain(host, ring, chain);
         Ok(length as u32)
     }
 
-    /// Completes a chain's first SQE with an error and cancels the others, when there is room for all of it.
+    /// Completes a chain's first SQE with an error; the others are cancelled, each when there is room for that.
     fn refuse_chain<H: Host>(&mut self, host: &mut H, ring: u32, chain: &[Sqe], errno: Errno) -> Result<u32, Stop> {
-        let Some(state) = self.rings.get(ring as usize) else {
-            return Err(Stop::Closed);
-        };
-        if state.room(Class::Local, chain.len() as u32, host.cq_free(ring)).0 == Room::Never {
-            // Longer than even refusals fit: one at a time.
-            self.set_refusing(ring, Refusing::UntilChainEnds);
-            return self.refuse(host, ring, chain.first().unwrap_or(&Sqe::default()), errno).map(|()| 1);
-        }
-        if state.room(Class::Local, chain.len() as u32, host.cq_free(ring)).0 != Room::Yes {
-            return Err(Stop::CqFull);
-        }
-        for (position, sqe) in chain.iter().enumerate() {
-            let errno = if position == 0 { errno } else { Errno::ECANCELED };
-            host.complete(ring, Cqe::new(sqe.user_data, errno.as_result()));
-        }
-        Ok(chain.len() as u32)
+        self.refuse(host, ring, chain.first().unwrap_or(&Sqe::default()), errno)?;
+        let left = chain.len() as u32 - 1;
+        self.set_refusing(ring, if left > 0 { Refusing::Rest(left) } else { Refusing::No });
+        Ok(1)
     }
 
     fn place_chain<H: Host>(&mut self, host: &mut H, ring: u32, chain: &[Sqe]) {
         let mut before = NONE;
         let mut first = NONE;
+        let mut guardable = false;
+        let mut classes = ChainClasses::NEW;
         for sqe in chain {
-            let (class, reserve) = match validate(sqe) {
-                Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
-                Err(_) => (Class::Local, 1),
-            };
+            let (class, reserve) = classes.next(sqe);
             let class = match self.rings.get(ring as usize) {
                 Some(state) => state.room(class, reserve, host.cq_free(ring)).1,
                 None => class,
             };
             let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
             let index = self.place(&mut starting, State::Linked);
-            let guards = sqe.opcode == Opcode::LinkTimeout as u8;
+            // Any other LINK_TIMEOUT has its place in the chain, where it fails.
+            let is_timeout = sqe.opcode == Opcode::LinkTimeout as u8;
+            let guards = is_timeout && guardable && validate(sqe).is_ok();
+            guardable = !is_timeout;
             match self.operations.get_mut(before) {
                 // A LINK_TIMEOUT stands beside the chain: what follows it follows what it guards.
                 Some(previous) if guards => previous.guard = index,
@@ -321,9 +362,6 @@ impl<S: Storage> Engine<S> {
             if guards {
                 if let Some(operation) = self.operations.get_mut(index) {
                     operation.guard = before;
-                }
-                if before == NONE {
-                    before = index;
                 }
             } else {
                 before = index;

@@ -6,6 +6,7 @@ use crate::engine::{Engine, Flow, Starting};
 use crate::host::{Host, LocalPart, Post};
 use crate::message::{Request, RequestKind};
 use crate::operation::{OpId, Operation, State, Through};
+use crate::peer::PeerState;
 use crate::storage::Storage;
 use crate::table::NONE;
 use dmaplane_ring::abi::{
@@ -24,6 +25,11 @@ fn needs_credit(sqe: &Sqe) -> bool {
         Some(Opcode::WriteList) => sqe.op_flags & op_flags::LIST_NOTIFY != 0,
         _ => false,
     }
+}
+
+/// A result of a peer's, which may say anything: 0 or a negative errno.
+pub(crate) fn errno_of_peer(result: i32) -> i32 {
+    if result < 0 { Errno::from_raw(result.wrapping_neg()).as_result() } else { 0 }
 }
 
 fn is_list(sqe: &Sqe) -> bool {
@@ -110,7 +116,7 @@ impl<S: Storage> Engine<S> {
 
     fn peer_of_import(&self, peer: u32) -> Result<u32, Errno> {
         match self.peers.get(peer) {
-            Some(state) if state.state == crate::peer::PeerState::Live => Ok(peer),
+            Some(state) if state.state == PeerState::Live => Ok(peer),
             _ => Err(Errno::ENOTCONN),
         }
     }
@@ -183,7 +189,8 @@ impl<S: Storage> Engine<S> {
                     operation.state = State::Posted { local_pending: false, answer: None };
                 }
             }
-            Err(errno) => self.end_posted(host, index, errno.as_result(), 0, true),
+            // Whoever called us looks for what the credit that is free again may start.
+            Err(errno) => self.retire_posted(host, index, errno.as_result(), 0, true),
         }
     }
 
@@ -247,6 +254,7 @@ impl<S: Storage> Engine<S> {
         if operation.object != peer {
             return self.breach(host, peer);
         }
+        let result = errno_of_peer(result);
         if !local_pending {
             return self.end_posted(host, index, result, bytes, false);
         }
@@ -279,6 +287,16 @@ impl<S: Storage> Engine<S> {
         let Some(operation) = self.operations.get(index).copied() else {
             return;
         };
+        self.retire_posted(host, index, result, bytes, unsent);
+        self.pump(host, operation.object);
+        self.try_drop_peer(host, operation.object);
+    }
+
+    /// The part of [`Engine::end_posted`] that starts nothing else, so that failures in a row do not nest.
+    fn retire_posted<H: Host>(&mut self, host: &mut H, index: u32, result: i32, bytes: u64, unsent: bool) {
+        let Some(operation) = self.operations.get(index).copied() else {
+            return;
+        };
         let peer = operation.object;
         if let Some(state) = self.peers.get_mut(peer) {
             state.posted.remove(&mut self.operations, Through::State, index);
@@ -292,24 +310,39 @@ impl<S: Storage> Engine<S> {
         let bytes = if is_list(&operation.sqe) { bytes } else { operation.sqe.length.min(bytes) };
         let result = if result < 0 { result } else { i32::try_from(bytes).unwrap_or(i32::MAX) };
         self.finish(host, index, result, bytes, 0);
-        self.pump_window(host, peer);
-        self.try_drop_peer(host, peer);
     }
 
-    /// Sends what waits for room in a peer's window, as far as there is some.
-    fn pump_window<H: Host>(&mut self, host: &mut H, peer: u32) {
+    /// Sends what waits for room in a peer's window, then what waits for credit, as far as there is some.
+    pub(crate) fn pump<H: Host>(&mut self, host: &mut H, peer: u32) {
         while let Some(state) = self.peers.get_mut(peer) {
-            if state.requests >= state.info.window || state.state != crate::peer::PeerState::Live {
+            if state.state != PeerState::Live {
                 return;
             }
-            let Some(next) = state.window_queue.pop_front(&mut self.operations, Through::State) else {
+            if state.requests < state.info.window
+                && let Some(next) = state.window_queue.pop_front(&mut self.operations, Through::State)
+            {
+                self.post(host, next);
+            } else if state.credits() > 0
+                && let Some(next) = state.credit_queue.pop_front(&mut self.operations, Through::State)
+            {
+                state.tx_used = state.tx_used.wrapping_add(1);
+                self.post_or_queue(host, next);
+            } else {
                 return;
-            };
-            self.post(host, next);
+            }
         }
     }
 
-    /// Takes an operation out of its peer's queues and ends it.
+    /// As [`Engine::pump`], for all peers: after a cancel, which may have given credits of any of them back.
+    pub(crate) fn pump_all<H: Host>(&mut self, host: &mut H) {
+        let mut from = 0;
+        while let Some(peer) = self.peers.next_used(from) {
+            self.pump(host, peer);
+            from = peer + 1;
+        }
+    }
+
+    /// Takes an operation out of its peer's queues and ends it. The caller pumps: a credit may be free again.
     pub(crate) fn leave_peer_queue<H: Host>(&mut self, host: &mut H, index: u32, result: i32) {
         let Some(operation) = self.operations.get(index).copied() else {
             return;
@@ -346,6 +379,7 @@ impl<S: Storage> Engine<S> {
                 index = next;
             }
         }
+        self.pump(host, peer);
     }
 
     /// Ends everything that waits for a peer that is gone.

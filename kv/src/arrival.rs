@@ -174,15 +174,7 @@ enum Seen {
 
 impl Active {
     pub(crate) fn new(expected: Expected, peer: Option<u64>) -> Active {
-        Active {
-            peer,
-            progress: Progress {
-                parts: 0,
-                bytes: 0,
-                expected,
-            },
-            seen: Seen::Nothing,
-        }
+        Active { peer, progress: Progress { parts: 0, bytes: 0, expected }, seen: Seen::Nothing }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -199,22 +191,14 @@ impl Active {
     ) -> Result<Progress, ArrivalError> {
         let expected = self.progress.expected;
         if let Some(bound) = self.peer.filter(|&bound| bound != peer) {
-            return Err(ArrivalError::Foreign {
-                id,
-                expected: bound,
-                found: peer,
-            });
+            return Err(ArrivalError::Foreign { id, expected: bound, found: peer });
         }
         if bytes == 0 {
             return Err(ArrivalError::Empty { id });
         }
         if let Some(part) = part {
             if part >= expected.parts {
-                return Err(ArrivalError::NoSuchPart {
-                    id,
-                    part,
-                    parts: expected.parts,
-                });
+                return Err(ArrivalError::NoSuchPart { id, part, parts: expected.parts });
             }
             match &self.seen {
                 Seen::Unnumbered => return Err(ArrivalError::Mixed { id }),
@@ -235,10 +219,7 @@ impl Active {
             return Err(ArrivalError::Overrun { id, expected });
         }
         if parts_after == 0 && bytes < bytes_left {
-            return Err(ArrivalError::Short {
-                id,
-                missing_bytes: bytes_left - bytes,
-            });
+            return Err(ArrivalError::Short { id, missing_bytes: bytes_left - bytes });
         }
 
         self.peer = Some(peer);

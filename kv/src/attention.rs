@@ -36,42 +36,24 @@ impl Attention {
     /// are [`CacheLayout`](crate::CacheLayout)'s business: beyond 32 bits this saturates.)
     pub const fn token_shape(self) -> [u32; 2] {
         match self {
-            Attention::GroupedQuery {
-                kv_heads,
-                head_size,
-            } => [kv_heads, head_size],
-            Attention::Latent {
-                latent_size,
-                rope_size,
-            } => [1, latent_size.saturating_add(rope_size)],
+            Attention::GroupedQuery { kv_heads, head_size } => [kv_heads, head_size],
+            Attention::Latent { latent_size, rope_size } => [1, latent_size.saturating_add(rope_size)],
         }
     }
 
     /// The tag in manifests and fingerprints, and the two sizes in the order of the fields.
     pub(crate) const fn parts(self) -> (u8, u32, u32) {
         match self {
-            Attention::GroupedQuery {
-                kv_heads,
-                head_size,
-            } => (1, kv_heads, head_size),
-            Attention::Latent {
-                latent_size,
-                rope_size,
-            } => (2, latent_size, rope_size),
+            Attention::GroupedQuery { kv_heads, head_size } => (1, kv_heads, head_size),
+            Attention::Latent { latent_size, rope_size } => (2, latent_size, rope_size),
         }
     }
 
     /// The reverse of [`Attention::parts`]; `None` for an unknown tag.
     pub(crate) const fn from_parts(tag: u8, first: u32, second: u32) -> Option<Attention> {
         match tag {
-            1 => Some(Attention::GroupedQuery {
-                kv_heads: first,
-                head_size: second,
-            }),
-            2 => Some(Attention::Latent {
-                latent_size: first,
-                rope_size: second,
-            }),
+            1 => Some(Attention::GroupedQuery { kv_heads: first, head_size: second }),
+            2 => Some(Attention::Latent { latent_size: first, rope_size: second }),
             _ => None,
         }
     }
@@ -83,16 +65,9 @@ mod tests {
 
     #[test]
     fn parts_come_back() {
-        for attention in [
-            Attention::GroupedQuery {
-                kv_heads: 1,
-                head_size: 2,
-            },
-            Attention::Latent {
-                latent_size: 3,
-                rope_size: 4,
-            },
-        ] {
+        for attention in
+            [Attention::GroupedQuery { kv_heads: 1, head_size: 2 }, Attention::Latent { latent_size: 3, rope_size: 4 }]
+        {
             let (tag, first, second) = attention.parts();
             assert_eq!(Attention::from_parts(tag, first, second), Some(attention));
         }

@@ -19,9 +19,7 @@ pub enum BlockError {
         block: u32,
     },
     /// A block that this pool does not have. Nothing was freed.
-    #[error(
-        "block {block} is not of this pool, which has {blocks}; return it to its own allocator"
-    )]
+    #[error("block {block} is not of this pool, which has {blocks}; return it to its own allocator")]
     Foreign {
         /// The block.
         block: u32,
@@ -72,10 +70,7 @@ impl BlockAllocator {
     /// An allocator of blocks `0..blocks`, given out in ascending order at first. A block that was
     /// freed last is given out first, while it is warm in caches.
     pub fn new(blocks: u32) -> BlockAllocator {
-        BlockAllocator {
-            free: (0..blocks).rev().collect(),
-            allocated: vec![false; blocks as usize],
-        }
+        BlockAllocator { free: (0..blocks).rev().collect(), allocated: vec![false; blocks as usize] }
     }
 
     /// An allocator that gives blocks out in an order shuffled by `seed`, as a pool's free list
@@ -85,9 +80,7 @@ impl BlockAllocator {
         let mut random = SplitMix64(seed);
         // Fisher and Yates, from the end.
         for index in (1..allocator.free.len()).rev() {
-            allocator
-                .free
-                .swap(index, random.below(index as u64 + 1) as usize);
+            allocator.free.swap(index, random.below(index as u64 + 1) as usize);
         }
         allocator
     }
@@ -95,10 +88,7 @@ impl BlockAllocator {
     /// Allocates `count` blocks, all or none.
     pub fn allocate(&mut self, count: u32) -> Result<Vec<u32>, BlockError> {
         let Some(kept) = self.free.len().checked_sub(count as usize) else {
-            return Err(BlockError::Exhausted {
-                wanted: count,
-                free: self.free_blocks(),
-            });
+            return Err(BlockError::Exhausted { wanted: count, free: self.free_blocks() });
         };
         let mut blocks = self.free.split_off(kept);
         blocks.reverse();
@@ -117,10 +107,7 @@ impl BlockAllocator {
                     continue;
                 }
                 Some(_) => BlockError::DoubleFree { block },
-                None => BlockError::Foreign {
-                    block,
-                    blocks: self.allocated.len() as u32,
-                },
+                None => BlockError::Foreign { block, blocks: self.allocated.len() as u32 },
             };
             for &undone in &blocks[..index] {
                 self.allocated[undone as usize] = true;
@@ -170,11 +157,7 @@ impl BlockTable {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(BlockError::Repeated { block: pair[0] });
         }
-        let mut table = BlockTable {
-            block_tokens,
-            blocks,
-            tokens: 0,
-        };
+        let mut table = BlockTable { block_tokens, blocks, tokens: 0 };
         table.append_tokens(tokens)?;
         Ok(table)
     }
@@ -238,14 +221,11 @@ impl BlockTable {
     /// Each block that holds tokens, and how many it holds: all full but the last.
     pub fn filled(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         let used = self.tokens.div_ceil(self.block_tokens) as usize;
-        self.blocks[..used]
-            .iter()
-            .enumerate()
-            .map(|(index, &block)| {
-                // Cannot overflow: the tokens before the last block are fewer than all tokens.
-                let before = index as u32 * self.block_tokens;
-                (block, self.block_tokens.min(self.tokens - before))
-            })
+        self.blocks[..used].iter().enumerate().map(|(index, &block)| {
+            // Cannot overflow: the tokens before the last block are fewer than all tokens.
+            let before = index as u32 * self.block_tokens;
+            (block, self.block_tokens.min(self.tokens - before))
+        })
     }
 }
 

@@ -82,10 +82,7 @@ pub fn of_sequence(sequence: PagedSequence<'_>, pool_bytes: &[u8]) -> Result<Dig
 /// The digest of each block that holds tokens, in token order: to find out which block is wrong
 /// where both sides have blocks of the same size. A block's digest is that of a sequence that
 /// consists of this block alone.
-pub fn of_blocks(
-    sequence: PagedSequence<'_>,
-    pool_bytes: &[u8],
-) -> Result<Vec<Digest64>, PoolError> {
+pub fn of_blocks(sequence: PagedSequence<'_>, pool_bytes: &[u8]) -> Result<Vec<Digest64>, PoolError> {
     let pool = sequence.pool();
     pool.check_size(pool_bytes.len())?;
     let layout = pool.layout();
@@ -134,10 +131,7 @@ mod tests {
 
     /// 2 layers of one plane, blocks of 4 tokens of 1 byte, 3 blocks.
     fn pool() -> PoolGeometry {
-        let attention = Attention::Latent {
-            latent_size: 1,
-            rope_size: 0,
-        };
+        let attention = Attention::Latent { latent_size: 1, rope_size: 0 };
         PoolGeometry::new(CacheLayout::new(2, attention, DType::I8, 4).unwrap(), 3).unwrap()
     }
 
@@ -150,18 +144,11 @@ mod tests {
             let fingerprint = pool.layout().compatible_fingerprint().0;
             [&fingerprint.to_le_bytes()[..], &tokens.to_le_bytes()].concat()
         };
-        let plain = [
-            &header(6)[..],
-            &[8, 9, 10, 11, 0, 1, 20, 21, 22, 23, 12, 13],
-        ]
-        .concat();
+        let plain = [&header(6)[..], &[8, 9, 10, 11, 0, 1, 20, 21, 22, 23, 12, 13]].concat();
         assert_eq!(of_sequence(sequence, &bytes), Ok(of_bytes(&plain)));
         let first = [&header(4)[..], &[8, 9, 10, 11, 20, 21, 22, 23]].concat();
         let second = [&header(2)[..], &[0, 1, 12, 13]].concat();
-        assert_eq!(
-            of_blocks(sequence, &bytes),
-            Ok(vec![of_bytes(&first), of_bytes(&second)])
-        );
+        assert_eq!(of_blocks(sequence, &bytes), Ok(vec![of_bytes(&first), of_bytes(&second)]));
     }
 
     #[test]
@@ -174,10 +161,7 @@ mod tests {
         assert_eq!(of_sequence(sequence, &bytes), Ok(before));
         bytes[6] = 0;
         assert_ne!(of_sequence(sequence, &bytes), Ok(before));
-        let error = PoolError::BufferTooSmall {
-            found_bytes: 23,
-            expected_bytes: 24,
-        };
+        let error = PoolError::BufferTooSmall { found_bytes: 23, expected_bytes: 24 };
         assert_eq!(of_sequence(sequence, &bytes[..23]), Err(error.clone()));
         assert_eq!(of_blocks(sequence, &bytes[..23]), Err(error));
     }
@@ -185,10 +169,7 @@ mod tests {
     #[test]
     fn checksum_codes_come_back() {
         for algorithm in [ChecksumAlgorithm::None, ChecksumAlgorithm::Xxh3] {
-            assert_eq!(
-                ChecksumAlgorithm::from_code(algorithm.code()),
-                Some(algorithm)
-            );
+            assert_eq!(ChecksumAlgorithm::from_code(algorithm.code()), Some(algorithm));
         }
         assert_eq!(ChecksumAlgorithm::from_code(2), None);
     }

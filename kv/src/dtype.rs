@@ -54,14 +54,7 @@ pub enum DType {
 
 impl DType {
     /// Every element type, in the order of [`DType::code`].
-    pub const ALL: [DType; 6] = [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::F8E4M3,
-        DType::F8E5M2,
-        DType::I8,
-    ];
+    pub const ALL: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3, DType::F8E5M2, DType::I8];
 
     /// Bytes of one element.
     pub const fn size_bytes(self) -> u32 {
@@ -87,10 +80,7 @@ impl DType {
 
     /// The type with this [`DType::code`].
     pub fn from_code(code: u8) -> Result<DType, DTypeError> {
-        DType::ALL
-            .into_iter()
-            .find(|dtype| dtype.code() == code)
-            .ok_or(DTypeError::UnknownCode { code })
+        DType::ALL.into_iter().find(|dtype| dtype.code() == code).ok_or(DTypeError::UnknownCode { code })
     }
 
     /// The lower-case name, as parsed by [`FromStr`].
@@ -119,9 +109,7 @@ impl FromStr for DType {
         DType::ALL
             .into_iter()
             .find(|dtype| dtype.name() == name)
-            .ok_or_else(|| DTypeError::UnknownName {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| DTypeError::UnknownName { name: name.to_owned() })
     }
 }
 
@@ -140,14 +128,8 @@ mod tests {
 
     #[test]
     fn unknown_codes_and_names_are_named_in_the_error() {
-        assert_eq!(
-            DType::from_code(0),
-            Err(DTypeError::UnknownCode { code: 0 })
-        );
-        assert_eq!(
-            DType::from_code(7),
-            Err(DTypeError::UnknownCode { code: 7 })
-        );
+        assert_eq!(DType::from_code(0), Err(DTypeError::UnknownCode { code: 0 }));
+        assert_eq!(DType::from_code(7), Err(DTypeError::UnknownCode { code: 7 }));
         let error = "int4".parse::<DType>().unwrap_err();
         assert!(error.to_string().contains("\"int4\""), "{error}");
     }

@@ -56,10 +56,7 @@ mod tests {
         // From the test suite that the authors publish with FNV.
         assert_eq!(Fnv1a::new().finish().0, 0xcbf2_9ce4_8422_2325);
         assert_eq!(Fnv1a::new().bytes(b"a").finish().0, 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(
-            Fnv1a::new().bytes(b"foobar").finish().0,
-            0x8594_4171_f739_67e8
-        );
+        assert_eq!(Fnv1a::new().bytes(b"foobar").finish().0, 0x8594_4171_f739_67e8);
     }
 
     #[test]

@@ -58,20 +58,12 @@ pub struct CacheLayout {
 
 impl CacheLayout {
     /// A layout of `layers` layers, whose blocks hold `block_tokens` tokens each.
-    pub fn new(
-        layers: u32,
-        attention: Attention,
-        dtype: DType,
-        block_tokens: u32,
-    ) -> Result<CacheLayout, LayoutError> {
+    pub fn new(layers: u32, attention: Attention, dtype: DType, block_tokens: u32) -> Result<CacheLayout, LayoutError> {
         if !(1..=LAYERS_MAX).contains(&layers) {
             return Err(LayoutError::Layers { layers });
         }
         match attention {
-            Attention::GroupedQuery {
-                kv_heads,
-                head_size,
-            } => {
+            Attention::GroupedQuery { kv_heads, head_size } => {
                 if !(1..=KV_HEADS_MAX).contains(&kv_heads) {
                     return Err(LayoutError::KvHeads { kv_heads });
                 }
@@ -79,10 +71,7 @@ impl CacheLayout {
                     return Err(LayoutError::HeadSize { head_size });
                 }
             }
-            Attention::Latent {
-                latent_size,
-                rope_size,
-            } => {
+            Attention::Latent { latent_size, rope_size } => {
                 if !(1..=VECTOR_MAX).contains(&latent_size) {
                     return Err(LayoutError::LatentSize { latent_size });
                 }
@@ -94,12 +83,7 @@ impl CacheLayout {
         if !(1..=BLOCK_TOKENS_MAX).contains(&block_tokens) {
             return Err(LayoutError::BlockTokens { block_tokens });
         }
-        Ok(CacheLayout {
-            layers,
-            attention,
-            dtype,
-            block_tokens,
-        })
+        Ok(CacheLayout { layers, attention, dtype, block_tokens })
     }
 
     /// Layers.
@@ -163,10 +147,7 @@ impl CacheLayout {
     pub fn sequence_bytes(&self, tokens: u32) -> Result<u64, LayoutError> {
         u64::from(self.blocks_for(tokens))
             .checked_mul(self.bytes_per_block())
-            .ok_or(LayoutError::SequenceTooLarge {
-                tokens,
-                bytes_per_token: self.bytes_per_token(),
-            })
+            .ok_or(LayoutError::SequenceTooLarge { tokens, bytes_per_token: self.bytes_per_token() })
     }
 
     /// The same cache cut into blocks of `block_tokens` tokens.
@@ -181,17 +162,11 @@ impl CacheLayout {
             return Err(LayoutError::NoShards);
         }
         let attention = match self.attention {
-            Attention::GroupedQuery {
-                kv_heads,
-                head_size,
-            } => {
+            Attention::GroupedQuery { kv_heads, head_size } => {
                 if kv_heads % shards != 0 {
                     return Err(LayoutError::Shards { kv_heads, shards });
                 }
-                Attention::GroupedQuery {
-                    kv_heads: kv_heads / shards,
-                    head_size,
-                }
+                Attention::GroupedQuery { kv_heads: kv_heads / shards, head_size }
             }
             latent => latent,
         };

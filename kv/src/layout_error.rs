@@ -43,9 +43,7 @@ pub enum LayoutError {
         block_tokens: u32,
     },
     /// A sequence whose size does not fit 64 bits.
-    #[error(
-        "{tokens} tokens of {bytes_per_token} bytes do not fit 64 bits; use a shorter sequence"
-    )]
+    #[error("{tokens} tokens of {bytes_per_token} bytes do not fit 64 bits; use a shorter sequence")]
     SequenceTooLarge {
         /// Tokens of the sequence.
         tokens: u32,
@@ -53,9 +51,7 @@ pub enum LayoutError {
         bytes_per_token: u64,
     },
     /// KV heads cannot be dealt out evenly to tensor-parallel shards.
-    #[error(
-        "{kv_heads} KV heads cannot be dealt out to {shards} shards; use a divisor of {kv_heads}"
-    )]
+    #[error("{kv_heads} KV heads cannot be dealt out to {shards} shards; use a divisor of {kv_heads}")]
     Shards {
         /// KV heads of the whole model.
         kv_heads: u32,

@@ -102,6 +102,7 @@ pub mod segment;
 pub mod sequence;
 mod slot_error;
 mod tensor_form;
+pub mod transfer;
 pub mod transfer_id;
 pub mod transfer_slot;
 pub mod view;

@@ -6,8 +6,7 @@ use crate::digest::{self, ChecksumAlgorithm, Digest64};
 use crate::dtype::DType;
 use crate::layout::CacheLayout;
 use crate::manifest::{
-    DIGEST_BYTES, HEADER_BYTES, LeaseToken, MAGIC, MANIFEST_BYTES_MAX, ManifestError,
-    TransferManifest, VERSION,
+    DIGEST_BYTES, HEADER_BYTES, LeaseToken, MAGIC, MANIFEST_BYTES_MAX, ManifestError, TransferManifest, VERSION,
 };
 use crate::transfer_id::TransferId;
 use crate::wire::Reader;
@@ -75,8 +74,7 @@ fn decode_fields(bytes: &[u8]) -> Option<Result<TransferManifest, ManifestError>
     let reserved_first = reader.u16()?;
     let total = reader.u32()?;
     let layers = reader.u32()?;
-    let (tag, dtype, checksum, reserved_second) =
-        (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+    let (tag, dtype, checksum, reserved_second) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
     let (first, second) = (reader.u32()?, reader.u32()?);
     let (block_tokens, pool_blocks) = (reader.u32()?, reader.u32()?);
     let (tokens, fragment_tokens, parts) = (reader.u32()?, reader.u32()?, reader.u32()?);
@@ -84,37 +82,23 @@ fn decode_fields(bytes: &[u8]) -> Option<Result<TransferManifest, ManifestError>
     let (blocks, lease_token_bytes, user_bytes) = (reader.u32()?, reader.u16()?, reader.u16()?);
     let reserved_third = reader.u32()?;
 
-    let envelope = Envelope {
-        magic,
-        version,
-        total,
-        blocks,
-        lease_token_bytes,
-        user_bytes,
-    };
+    let envelope = Envelope { magic, version, total, blocks, lease_token_bytes, user_bytes };
     if let Err(error) = envelope.check(bytes) {
         return Some(Err(error));
     }
-    for (offset, found) in [
-        (6, reserved_first.into()),
-        (19, reserved_second.into()),
-        (60, reserved_third),
-    ] {
+    for (offset, found) in [(6, reserved_first.into()), (19, reserved_second.into()), (60, reserved_third)] {
         if found != 0 {
             return Some(Err(ManifestError::Reserved { offset, found }));
         }
     }
     let words = reader.take(4 * blocks as usize)?.chunks_exact(4);
-    let blocks: Vec<u32> = words
-        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-        .collect();
+    let blocks: Vec<u32> = words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
     let lease_token = LeaseToken(reader.take(usize::from(lease_token_bytes))?.to_vec());
     let user = reader.take(usize::from(user_bytes))?.to_vec();
 
     let checked = || {
         let dtype = DType::from_code(dtype)?;
-        let attention =
-            Attention::from_parts(tag, first, second).ok_or(ManifestError::Attention { tag })?;
+        let attention = Attention::from_parts(tag, first, second).ok_or(ManifestError::Attention { tag })?;
         let checksum = ChecksumAlgorithm::from_code(checksum);
         let manifest = TransferManifest {
             layout: CacheLayout::new(layers, attention, dtype, block_tokens)?,
@@ -149,24 +133,13 @@ impl Envelope {
             return Err(ManifestError::Magic { found: self.magic });
         }
         if self.version != VERSION {
-            return Err(ManifestError::Version {
-                found: self.version,
-            });
+            return Err(ManifestError::Version { found: self.version });
         }
-        let lists = 4 * u64::from(self.blocks)
-            + u64::from(self.lease_token_bytes)
-            + u64::from(self.user_bytes);
-        let (stated_bytes, parts_bytes) = (
-            u64::from(self.total),
-            (HEADER_BYTES + DIGEST_BYTES) as u64 + lists,
-        );
+        let lists = 4 * u64::from(self.blocks) + u64::from(self.lease_token_bytes) + u64::from(self.user_bytes);
+        let (stated_bytes, parts_bytes) = (u64::from(self.total), (HEADER_BYTES + DIGEST_BYTES) as u64 + lists);
         let found_bytes = bytes.len();
         if stated_bytes != parts_bytes || stated_bytes != found_bytes as u64 {
-            return Err(ManifestError::Length {
-                stated_bytes,
-                parts_bytes,
-                found_bytes,
-            });
+            return Err(ManifestError::Length { stated_bytes, parts_bytes, found_bytes });
         }
         let (before, digest) = bytes.split_at(found_bytes - DIGEST_BYTES);
         let stated = Reader::new(digest).u64().map(Digest64);

@@ -6,8 +6,7 @@ use crate::digest::Digest64;
 use crate::dtype::DTypeError;
 use crate::layout::LayoutError;
 use crate::manifest::{
-    BLOCKS_MAX, HEADER_BYTES, LEASE_TOKEN_BYTES_MAX, MAGIC, MANIFEST_BYTES_MAX, USER_BYTES_MAX,
-    VERSION,
+    BLOCKS_MAX, HEADER_BYTES, LEASE_TOKEN_BYTES_MAX, MAGIC, MANIFEST_BYTES_MAX, USER_BYTES_MAX, VERSION,
 };
 use crate::pool_error::PoolError;
 use crate::sequence::SequenceError;
@@ -32,9 +31,7 @@ pub enum ManifestError {
         found_bytes: usize,
     },
     /// Something else than a manifest.
-    #[error(
-        "the bytes begin with {found:02x?} and a manifest with {MAGIC:02x?}; this is something else"
-    )]
+    #[error("the bytes begin with {found:02x?} and a manifest with {MAGIC:02x?}; this is something else")]
     Magic {
         /// First four bytes.
         found: [u8; 4],

@@ -25,10 +25,7 @@ pub struct ModelShape {
 pub const LLAMA_3_8B: ModelShape = ModelShape {
     name: "Llama-3-8B",
     layers: 32,
-    attention: Attention::GroupedQuery {
-        kv_heads: 8,
-        head_size: 128,
-    },
+    attention: Attention::GroupedQuery { kv_heads: 8, head_size: 128 },
     dtype: DType::BF16,
 };
 
@@ -38,10 +35,7 @@ pub const LLAMA_3_8B: ModelShape = ModelShape {
 pub const LLAMA_3_70B: ModelShape = ModelShape {
     name: "Llama-3-70B",
     layers: 80,
-    attention: Attention::GroupedQuery {
-        kv_heads: 8,
-        head_size: 128,
-    },
+    attention: Attention::GroupedQuery { kv_heads: 8, head_size: 128 },
     dtype: DType::BF16,
 };
 
@@ -52,10 +46,7 @@ pub const LLAMA_3_70B: ModelShape = ModelShape {
 pub const DEEPSEEK_V3: ModelShape = ModelShape {
     name: "DeepSeek-V3",
     layers: 61,
-    attention: Attention::Latent {
-        latent_size: 512,
-        rope_size: 64,
-    },
+    attention: Attention::Latent { latent_size: 512, rope_size: 64 },
     dtype: DType::BF16,
 };
 
@@ -109,11 +100,7 @@ mod tests {
     #[test]
     fn names_are_unique() {
         for (index, model) in ALL.iter().enumerate() {
-            assert!(
-                ALL[index + 1..]
-                    .iter()
-                    .all(|other| other.name != model.name)
-            );
+            assert!(ALL[index + 1..].iter().all(|other| other.name != model.name));
         }
     }
 }

@@ -82,15 +82,9 @@ pub struct FragmentPlan {
 impl FragmentPlan {
     /// A plan for tokens `0..tokens` in the largest fragments that both block sizes allow. Both
     /// tables need room for the tokens; how many they say they hold does not matter.
-    pub fn new(
-        local: PagedSequence<'_>,
-        remote: PagedSequence<'_>,
-        tokens: u32,
-    ) -> Result<FragmentPlan, PlanError> {
-        let fragment_tokens = greatest_common_divisor(
-            local.pool().layout().block_tokens(),
-            remote.pool().layout().block_tokens(),
-        );
+    pub fn new(local: PagedSequence<'_>, remote: PagedSequence<'_>, tokens: u32) -> Result<FragmentPlan, PlanError> {
+        let fragment_tokens =
+            greatest_common_divisor(local.pool().layout().block_tokens(), remote.pool().layout().block_tokens());
         FragmentPlan::with_fragment_tokens(local, remote, tokens, fragment_tokens)
     }
 
@@ -109,11 +103,7 @@ impl FragmentPlan {
         let check = |side, sequence: PagedSequence<'_>| {
             let capacity_tokens = sequence.table().capacity_tokens();
             if u64::from(tokens) > capacity_tokens {
-                return Err(PlanError::TooFewBlocks {
-                    side,
-                    tokens,
-                    capacity_tokens,
-                });
+                return Err(PlanError::TooFewBlocks { side, tokens, capacity_tokens });
             }
             let segments = sequence.pool().segments(fragment_tokens);
             segments.map_err(|source| PlanError::Fragments { side, source })
@@ -129,13 +119,7 @@ impl FragmentPlan {
         let planes = u64::from(local_segments.layers) * u64::from(local_segments.planes);
         // At most the local pool's segments, which fit 32 bits.
         let ordinals = 0..planes * columns.len() as u64;
-        Ok(FragmentPlan {
-            columns,
-            local: local_segments,
-            remote: remote_segments,
-            tokens,
-            ordinals,
-        })
+        Ok(FragmentPlan { columns, local: local_segments, remote: remote_segments, tokens, ordinals })
     }
 
     /// Fragments of this plan.
@@ -167,10 +151,7 @@ impl FragmentPlan {
     /// The pairs in (layer, plane, token) order.
     pub fn pairs(&self) -> impl Iterator<Item = FragmentPair> + '_ {
         let columns = self.columns.len() as u64;
-        let (first_plane, end_plane) = (
-            self.ordinals.start / columns,
-            self.ordinals.end.div_ceil(columns),
-        );
+        let (first_plane, end_plane) = (self.ordinals.start / columns, self.ordinals.end.div_ceil(columns));
         (first_plane..end_plane).flat_map(move |plane| {
             let before = plane * columns;
             let first = self.ordinals.start.saturating_sub(before) as usize;
@@ -178,12 +159,10 @@ impl FragmentPlan {
             // Segment numbers fit 32 bits, and planes are fewer than segments.
             let local_base = plane as u32 * self.local.segments_per_plane();
             let remote_base = plane as u32 * self.remote.segments_per_plane();
-            self.columns[first..end]
-                .iter()
-                .map(move |column| FragmentPair {
-                    local_segment: local_base + column.local_segment,
-                    remote_segment: remote_base + column.remote_segment,
-                })
+            self.columns[first..end].iter().map(move |column| FragmentPair {
+                local_segment: local_base + column.local_segment,
+                remote_segment: remote_base + column.remote_segment,
+            })
         })
     }
 
@@ -191,26 +170,16 @@ impl FragmentPlan {
     pub fn layers(&self, layers: Range<u32>) -> Result<FragmentPlan, PlanError> {
         let Range { start, end } = layers;
         if start >= end || end > self.local.layers {
-            return Err(PlanError::LayerRange {
-                start,
-                end,
-                layers: self.local.layers,
-            });
+            return Err(PlanError::LayerRange { start, end, layers: self.local.layers });
         }
         let per_layer = u64::from(self.local.planes) * self.columns.len() as u64;
         let first = self.ordinals.start.max(u64::from(start) * per_layer);
         let last = self.ordinals.end.min(u64::from(end) * per_layer);
-        Ok(FragmentPlan {
-            ordinals: first..last.max(first),
-            ..self.clone()
-        })
+        Ok(FragmentPlan { ordinals: first..last.max(first), ..self.clone() })
     }
 
     /// This plan in parts of at most `max_fragments` fragments, each fit for an index array.
-    pub fn chunks(
-        &self,
-        max_fragments: u32,
-    ) -> Result<impl ExactSizeIterator<Item = FragmentPlan> + '_, PlanError> {
+    pub fn chunks(&self, max_fragments: u32) -> Result<impl ExactSizeIterator<Item = FragmentPlan> + '_, PlanError> {
         if !(1..=INDEX_ARRAY_PAIRS_MAX).contains(&max_fragments) {
             return Err(PlanError::ChunkSize { max_fragments });
         }
@@ -219,10 +188,7 @@ impl FragmentPlan {
         let count = self.fragments().div_ceil(step) as usize;
         Ok((0..count).map(move |index| {
             let start = self.ordinals.start + index as u64 * step;
-            FragmentPlan {
-                ordinals: start..self.ordinals.end.min(start + step),
-                ..self.clone()
-            }
+            FragmentPlan { ordinals: start..self.ordinals.end.min(start + step), ..self.clone() }
         }))
     }
 
@@ -232,18 +198,11 @@ impl FragmentPlan {
         if fragments > u64::from(INDEX_ARRAY_PAIRS_MAX) {
             return Err(PlanError::TooManyFragments { fragments });
         }
-        let (needed_bytes, found_bytes) =
-            (fragments as usize * FragmentPair::SIZE_BYTES, array.len());
+        let (needed_bytes, found_bytes) = (fragments as usize * FragmentPair::SIZE_BYTES, array.len());
         if found_bytes < needed_bytes {
-            return Err(PlanError::ArrayBuffer {
-                needed_bytes,
-                found_bytes,
-            });
+            return Err(PlanError::ArrayBuffer { needed_bytes, found_bytes });
         }
-        for (bytes, pair) in array
-            .chunks_exact_mut(FragmentPair::SIZE_BYTES)
-            .zip(self.pairs())
-        {
+        for (bytes, pair) in array.chunks_exact_mut(FragmentPair::SIZE_BYTES).zip(self.pairs()) {
             bytes.copy_from_slice(&pair.to_le_bytes());
         }
         Ok(needed_bytes)
@@ -274,27 +233,15 @@ fn segment_in_plane(segments: &SegmentMap, sequence: PagedSequence<'_>, column: 
 
 fn check_compatible(local: &CacheLayout, remote: &CacheLayout) -> Result<(), PlanError> {
     if local.layers() != remote.layers() {
-        return Err(PlanError::Layers {
-            local: local.layers(),
-            remote: remote.layers(),
-        });
+        return Err(PlanError::Layers { local: local.layers(), remote: remote.layers() });
     }
     if local.attention() != remote.attention() {
-        return Err(PlanError::Attention {
-            local: local.attention(),
-            remote: remote.attention(),
-        });
+        return Err(PlanError::Attention { local: local.attention(), remote: remote.attention() });
     }
     if local.dtype() != remote.dtype() {
-        return Err(PlanError::DType {
-            local: local.dtype(),
-            remote: remote.dtype(),
-        });
+        return Err(PlanError::DType { local: local.dtype(), remote: remote.dtype() });
     }
-    debug_assert_eq!(
-        local.compatible_fingerprint(),
-        remote.compatible_fingerprint()
-    );
+    debug_assert_eq!(local.compatible_fingerprint(), remote.compatible_fingerprint());
     Ok(())
 }
 

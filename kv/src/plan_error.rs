@@ -38,9 +38,7 @@ pub enum PlanError {
         remote: u32,
     },
     /// The two caches hold different vectors: other heads, other sizes or another attention.
-    #[error(
-        "local caches {local:?}, remote {remote:?}; both must run the same model and shard count"
-    )]
+    #[error("local caches {local:?}, remote {remote:?}; both must run the same model and shard count")]
     Attention {
         /// Attention of the local layout.
         local: Attention,
@@ -80,9 +78,7 @@ pub enum PlanError {
         source: PoolError,
     },
     /// Layers that the layout does not have, or none.
-    #[error(
-        "layers {start}..{end} are empty or beyond the layout's {layers}; name at least one of them"
-    )]
+    #[error("layers {start}..{end} are empty or beyond the layout's {layers}; name at least one of them")]
     LayerRange {
         /// First layer asked for.
         start: u32,

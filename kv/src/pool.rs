@@ -65,15 +65,8 @@ impl PoolGeometry {
             .and_then(|bytes| bytes.checked_next_multiple_of(alignment_bytes))
             .filter(|stride| stride.checked_mul(planes).is_some());
         match stride {
-            Some(plane_stride_bytes) => Ok(PoolGeometry {
-                layout,
-                blocks,
-                plane_stride_bytes,
-            }),
-            None => Err(PoolError::TooLarge {
-                blocks,
-                bytes_per_block: layout.bytes_per_block(),
-            }),
+            Some(plane_stride_bytes) => Ok(PoolGeometry { layout, blocks, plane_stride_bytes }),
+            None => Err(PoolError::TooLarge { blocks, bytes_per_block: layout.bytes_per_block() }),
         }
     }
 
@@ -94,19 +87,10 @@ impl PoolGeometry {
 
     /// Where a token's vectors begin, in bytes from the start of the pool. `token` counts within
     /// the block.
-    pub fn offset_bytes(
-        &self,
-        layer: u32,
-        plane: u32,
-        block: u32,
-        token: u32,
-    ) -> Result<u64, PoolError> {
+    pub fn offset_bytes(&self, layer: u32, plane: u32, block: u32, token: u32) -> Result<u64, PoolError> {
         let block_tokens = self.layout.block_tokens();
         if token >= block_tokens {
-            return Err(PoolError::Token {
-                token,
-                block_tokens,
-            });
+            return Err(PoolError::Token { token, block_tokens });
         }
         let within = u64::from(token) * self.layout.bytes_per_token_plane();
         Ok(self.block_range(layer, plane, block)?.start + within)
@@ -136,15 +120,10 @@ impl PoolGeometry {
     pub fn segments(&self, fragment_tokens: u32) -> Result<SegmentMap, PoolError> {
         let block_tokens = self.layout.block_tokens();
         if fragment_tokens == 0 || !block_tokens.is_multiple_of(fragment_tokens) {
-            return Err(PoolError::FragmentTokens {
-                fragment_tokens,
-                block_tokens,
-            });
+            return Err(PoolError::FragmentTokens { fragment_tokens, block_tokens });
         }
         let fragments_per_block = block_tokens / fragment_tokens;
-        let segments = u128::from(self.plane_count())
-            * u128::from(self.blocks)
-            * u128::from(fragments_per_block);
+        let segments = u128::from(self.plane_count()) * u128::from(self.blocks) * u128::from(fragments_per_block);
         if segments > u128::from(u32::MAX) {
             return Err(PoolError::TooManySegments { segments });
         }
@@ -173,10 +152,7 @@ impl PoolGeometry {
         let fragments_per_block = segments.fragments_per_block();
         segments
             .segment_index(layer, plane, block, fragment)
-            .ok_or(PoolError::Fragment {
-                fragment,
-                fragments_per_block,
-            })
+            .ok_or(PoolError::Fragment { fragment, fragments_per_block })
     }
 
     /// The fewest runs that make a list in which segment i is fragment i of
@@ -185,21 +161,14 @@ impl PoolGeometry {
         let segments = self.segments(fragment_tokens)?;
         let per_plane = segments.segments_per_plane();
         let length_bytes = segments.fragment_bytes();
-        let run = |offset_bytes, stride_bytes, count| Run {
-            offset_bytes,
-            stride_bytes,
-            length_bytes,
-            count,
-        };
+        let run = |offset_bytes, stride_bytes, count| Run { offset_bytes, stride_bytes, length_bytes, count };
         let gap_free = self.plane_stride_bytes == length_bytes * u64::from(per_plane);
         Ok(if gap_free {
             vec![run(0, length_bytes, segments.count())]
         } else if per_plane == 1 {
             vec![run(0, self.plane_stride_bytes, segments.count())]
         } else {
-            (0..self.plane_count())
-                .map(|plane| run(plane * self.plane_stride_bytes, length_bytes, per_plane))
-                .collect()
+            (0..self.plane_count()).map(|plane| run(plane * self.plane_stride_bytes, length_bytes, per_plane)).collect()
         })
     }
 
@@ -208,10 +177,7 @@ impl PoolGeometry {
     pub fn check_size(&self, found_bytes: usize) -> Result<(), PoolError> {
         let (found_bytes, expected_bytes) = (found_bytes as u64, self.size_bytes());
         if found_bytes < expected_bytes {
-            return Err(PoolError::BufferTooSmall {
-                found_bytes,
-                expected_bytes,
-            });
+            return Err(PoolError::BufferTooSmall { found_bytes, expected_bytes });
         }
         Ok(())
     }

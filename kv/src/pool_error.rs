@@ -16,9 +16,7 @@ pub enum PoolError {
         bytes_per_block: u64,
     },
     /// An alignment that is not a power of two.
-    #[error(
-        "plane alignment {alignment_bytes} is not a power of two; use 1 for none, 4096 for pages"
-    )]
+    #[error("plane alignment {alignment_bytes} is not a power of two; use 1 for none, 4096 for pages")]
     Alignment {
         /// Bytes as given.
         alignment_bytes: u64,
@@ -75,10 +73,7 @@ pub enum PoolError {
         fragments_per_block: u32,
     },
     /// More segments than 32-bit indices can name.
-    #[error(
-        "the pool has {segments} segments, indices name at most {}; use larger fragments",
-        u32::MAX
-    )]
+    #[error("the pool has {segments} segments, indices name at most {}; use larger fragments", u32::MAX)]
     TooManySegments {
         /// Segments of the pool.
         segments: u128,

@@ -32,9 +32,7 @@ impl Run {
         if index >= self.count {
             return None;
         }
-        let start = self
-            .offset_bytes
-            .checked_add(u64::from(index).checked_mul(self.stride_bytes)?)?;
+        let start = self.offset_bytes.checked_add(u64::from(index).checked_mul(self.stride_bytes)?)?;
         Some(start..start.checked_add(self.length_bytes)?)
     }
 }
@@ -79,10 +77,8 @@ impl SegmentMap {
     /// The segment of fragment `fragment` of block `block` in one plane of one layer; `None` if
     /// any of them is out of range.
     pub fn segment_index(&self, layer: u32, plane: u32, block: u32, fragment: u32) -> Option<u32> {
-        let inside = layer < self.layers
-            && plane < self.planes
-            && block < self.blocks
-            && fragment < self.fragments_per_block;
+        let inside =
+            layer < self.layers && plane < self.planes && block < self.blocks && fragment < self.fragments_per_block;
         inside.then(|| {
             let in_plane = block * self.fragments_per_block + fragment;
             (layer * self.planes + plane) * self.segments_per_plane() + in_plane
@@ -150,12 +146,7 @@ mod tests {
 
     #[test]
     fn a_piece_beyond_the_run_or_beyond_64_bits_is_none() {
-        let run = Run {
-            offset_bytes: u64::MAX - 4,
-            stride_bytes: 8,
-            length_bytes: 4,
-            count: 2,
-        };
+        let run = Run { offset_bytes: u64::MAX - 4, stride_bytes: 8, length_bytes: 4, count: 2 };
         assert_eq!(run.piece(0), Some(u64::MAX - 4..u64::MAX));
         assert_eq!(run.piece(1), None);
         assert_eq!(run.piece(2), None);

@@ -10,9 +10,7 @@ use crate::pool::{PoolError, PoolGeometry};
 #[non_exhaustive]
 pub enum SequenceError {
     /// The table counts in other blocks than the pool.
-    #[error(
-        "the table has blocks of {table_tokens} tokens, the pool of {pool_tokens}; use the pool's"
-    )]
+    #[error("the table has blocks of {table_tokens} tokens, the pool of {pool_tokens}; use the pool's")]
     BlockTokens {
         /// Tokens of a block in the table.
         table_tokens: u32,
@@ -20,9 +18,7 @@ pub enum SequenceError {
         pool_tokens: u32,
     },
     /// The table names a block that the pool does not have.
-    #[error(
-        "the table names block {block}, the pool has {blocks}; pass the pool it was allocated from"
-    )]
+    #[error("the table names block {block}, the pool has {blocks}; pass the pool it was allocated from")]
     Block {
         /// The block.
         block: u32,
@@ -40,16 +36,10 @@ pub struct PagedSequence<'a> {
 
 impl<'a> PagedSequence<'a> {
     /// Pairs a pool with a table whose blocks are all of that pool.
-    pub fn new(
-        pool: &'a PoolGeometry,
-        table: &'a BlockTable,
-    ) -> Result<PagedSequence<'a>, SequenceError> {
+    pub fn new(pool: &'a PoolGeometry, table: &'a BlockTable) -> Result<PagedSequence<'a>, SequenceError> {
         let (table_tokens, pool_tokens) = (table.block_tokens(), pool.layout().block_tokens());
         if table_tokens != pool_tokens {
-            return Err(SequenceError::BlockTokens {
-                table_tokens,
-                pool_tokens,
-            });
+            return Err(SequenceError::BlockTokens { table_tokens, pool_tokens });
         }
         let blocks = pool.blocks();
         match table.blocks().iter().find(|&&block| block >= blocks) {
@@ -89,10 +79,7 @@ impl<'a> PagedSequence<'a> {
     ///
     /// A source whose blocks may still hold another request's vectors zeroes them before the
     /// transfer; see [`plan`](crate::plan).
-    pub fn padding_ranges(
-        &self,
-        fragment_tokens: u32,
-    ) -> Result<impl Iterator<Item = Range<u64>> + 'a, PoolError> {
+    pub fn padding_ranges(&self, fragment_tokens: u32) -> Result<impl Iterator<Item = Range<u64>> + 'a, PoolError> {
         self.pool.segments(fragment_tokens)?;
         let pool = self.pool;
         let layout = *pool.layout();
@@ -128,10 +115,7 @@ mod tests {
 
     /// 1 layer, 2 planes, blocks of 4 tokens of 2 bytes.
     fn pool() -> PoolGeometry {
-        let attention = Attention::GroupedQuery {
-            kv_heads: 1,
-            head_size: 2,
-        };
+        let attention = Attention::GroupedQuery { kv_heads: 1, head_size: 2 };
         PoolGeometry::new(CacheLayout::new(1, attention, DType::I8, 4).unwrap(), 3).unwrap()
     }
 
@@ -139,19 +123,10 @@ mod tests {
     fn a_table_must_be_of_its_pool() {
         let pool = pool();
         let table = BlockTable::new(8, vec![0], 1).unwrap();
-        let error = SequenceError::BlockTokens {
-            table_tokens: 8,
-            pool_tokens: 4,
-        };
+        let error = SequenceError::BlockTokens { table_tokens: 8, pool_tokens: 4 };
         assert_eq!(PagedSequence::new(&pool, &table), Err(error));
         let table = BlockTable::new(4, vec![0, 3], 1).unwrap();
-        assert_eq!(
-            PagedSequence::new(&pool, &table),
-            Err(SequenceError::Block {
-                block: 3,
-                blocks: 3
-            })
-        );
+        assert_eq!(PagedSequence::new(&pool, &table), Err(SequenceError::Block { block: 3, blocks: 3 }));
     }
 
     #[test]
@@ -169,10 +144,7 @@ mod tests {
         let padding = |tokens, fragment_tokens| {
             let table = BlockTable::new(4, vec![2, 0], tokens).unwrap();
             let sequence = PagedSequence::new(&pool, &table).unwrap();
-            sequence
-                .padding_ranges(fragment_tokens)
-                .unwrap()
-                .collect::<Vec<_>>()
+            sequence.padding_ranges(fragment_tokens).unwrap().collect::<Vec<_>>()
         };
         assert_eq!(padding(5, 4), [2..8, 26..32]);
         assert_eq!(padding(5, 2), [2..4, 26..28]);

@@ -87,28 +87,17 @@ pub(crate) struct Form {
 
 impl Form {
     /// The contiguous form of a slice of `found_bytes` bytes.
-    pub(crate) fn contiguous(
-        dtype: DType,
-        shape: [usize; 3],
-        found_bytes: usize,
-    ) -> Result<Form, ViewError> {
+    pub(crate) fn contiguous(dtype: DType, shape: [usize; 3], found_bytes: usize) -> Result<Form, ViewError> {
         let element = dtype.size_bytes() as usize;
         let [tokens, heads, elements] = shape;
         let vector = elements.checked_mul(element);
         let token = vector.and_then(|vector| vector.checked_mul(heads));
         let needed_bytes = token.and_then(|token| token.checked_mul(tokens));
         match (vector, token) {
-            (Some(vector), Some(token)) if needed_bytes == Some(found_bytes) => Ok(Form {
-                dtype,
-                shape,
-                strides_bytes: [token, vector, element],
-            }),
-            _ => Err(ViewError::Length {
-                shape,
-                dtype,
-                needed_bytes,
-                found_bytes,
-            }),
+            (Some(vector), Some(token)) if needed_bytes == Some(found_bytes) => {
+                Ok(Form { dtype, shape, strides_bytes: [token, vector, element] })
+            }
+            _ => Err(ViewError::Length { shape, dtype, needed_bytes, found_bytes }),
         }
     }
 
@@ -124,11 +113,7 @@ impl Form {
         let range = pool.block_range(layer, plane, block)?;
         let layout = pool.layout();
         let [heads, elements] = layout.attention().token_shape();
-        let shape = [
-            layout.block_tokens() as usize,
-            heads as usize,
-            elements as usize,
-        ];
+        let shape = [layout.block_tokens() as usize, heads as usize, elements as usize];
         let form = Form::contiguous(layout.dtype(), shape, (range.end - range.start) as usize)?;
         Ok((form, range.start as usize..range.end as usize))
     }
@@ -138,26 +123,17 @@ impl Form {
         if self.shape.contains(&0) {
             return 0;
         }
-        let last: usize = (0..3)
-            .map(|axis| (self.shape[axis] - 1) * self.strides_bytes[axis])
-            .sum();
+        let last: usize = (0..3).map(|axis| (self.shape[axis] - 1) * self.strides_bytes[axis]).sum();
         last + self.dtype.size_bytes() as usize
     }
 
     pub(crate) fn tokens(self, tokens: Range<usize>) -> Result<(Form, Range<usize>), ViewError> {
         let Range { start, end } = tokens;
         if start > end || end > self.shape[0] {
-            return Err(ViewError::Tokens {
-                start,
-                end,
-                tokens: self.shape[0],
-            });
+            return Err(ViewError::Tokens { start, end, tokens: self.shape[0] });
         }
         let [_, heads, elements] = self.shape;
-        let form = Form {
-            shape: [end - start, heads, elements],
-            ..self
-        };
+        let form = Form { shape: [end - start, heads, elements], ..self };
         Ok((form, form.span_from(start * self.strides_bytes[0])))
     }
 
@@ -166,10 +142,7 @@ impl Form {
         if head >= heads {
             return Err(ViewError::Head { head, heads });
         }
-        let form = Form {
-            shape: [tokens, 1, elements],
-            ..self
-        };
+        let form = Form { shape: [tokens, 1, elements], ..self };
         Ok((form, form.span_from(head * self.strides_bytes[1])))
     }
 
@@ -185,15 +158,8 @@ impl Form {
         let mut dense = self.dtype.size_bytes() as usize;
         for axis in (0..3).rev() {
             if self.shape[axis] > 1 && self.strides_bytes[axis] != dense {
-                let Form {
-                    shape,
-                    strides_bytes,
-                    ..
-                } = *self;
-                return Err(ViewError::NotContiguous {
-                    shape,
-                    strides_bytes,
-                });
+                let Form { shape, strides_bytes, .. } = *self;
+                return Err(ViewError::NotContiguous { shape, strides_bytes });
             }
             dense *= self.shape[axis];
         }
@@ -201,26 +167,15 @@ impl Form {
     }
 
     /// Checks that the memory can be seen as elements of `T`, which stand for `asked`.
-    pub(crate) fn check<T>(
-        &self,
-        bytes: &[u8],
-        accepted: &[DType],
-        asked: &'static str,
-    ) -> Result<(), ViewError> {
+    pub(crate) fn check<T>(&self, bytes: &[u8], accepted: &[DType], asked: &'static str) -> Result<(), ViewError> {
         if !accepted.contains(&self.dtype) {
-            return Err(ViewError::DType {
-                found: self.dtype,
-                asked,
-            });
+            return Err(ViewError::DType { found: self.dtype, asked });
         }
         self.check_contiguous()?;
         let alignment = align_of::<T>();
         match bytes.as_ptr().addr() % alignment {
             0 => Ok(()),
-            misaligned_by => Err(ViewError::Misaligned {
-                misaligned_by,
-                alignment,
-            }),
+            misaligned_by => Err(ViewError::Misaligned { misaligned_by, alignment }),
         }
     }
 }

@@ -31,10 +31,7 @@ impl TransferId {
     /// What the immediate data says. Every value says something; whether it names a live transfer
     /// is for [`TransferSlots`](crate::TransferSlots) to know.
     pub const fn unpack(immediate: u32) -> TransferId {
-        TransferId {
-            slot: (immediate >> 16) as u16,
-            generation: immediate as u16,
-        }
+        TransferId { slot: (immediate >> 16) as u16, generation: immediate as u16 }
     }
 }
 
@@ -53,13 +50,6 @@ mod tests {
         for immediate in [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, 0x1234_5678] {
             assert_eq!(TransferId::unpack(immediate).pack(), immediate);
         }
-        assert_eq!(
-            TransferId {
-                slot: 3,
-                generation: 9
-            }
-            .to_string(),
-            "transfer 3.9"
-        );
+        assert_eq!(TransferId { slot: 3, generation: 9 }.to_string(), "transfer 3.9");
     }
 }

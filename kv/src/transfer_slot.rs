@@ -87,10 +87,7 @@ impl TransferSlots {
         if !(1..=SLOTS_MAX).contains(&slots) {
             return Err(SlotError::Slots { slots });
         }
-        let slot = Slot {
-            generation: 1,
-            state: State::Free,
-        };
+        let slot = Slot { generation: 1, state: State::Free };
         Ok(TransferSlots {
             slots: vec![slot; slots as usize],
             free: (0..=u16::MAX).take(slots as usize).collect(),
@@ -100,11 +97,7 @@ impl TransferSlots {
     }
 
     /// Takes a slot for a transfer with `peer`, or with whichever peer is first heard of.
-    pub fn begin(
-        &mut self,
-        expected: Expected,
-        peer: Option<u64>,
-    ) -> Result<TransferId, SlotError> {
+    pub fn begin(&mut self, expected: Expected, peer: Option<u64>) -> Result<TransferId, SlotError> {
         let Expected { parts, bytes } = expected;
         if !(1..=PARTS_MAX).contains(&parts) {
             return Err(SlotError::Parts { parts });
@@ -113,55 +106,36 @@ impl TransferSlots {
             return Err(SlotError::Bytes { parts, bytes });
         }
         let Some(index) = self.free.pop_front() else {
-            return Err(SlotError::Exhausted {
-                slots: self.slots.len() as u32,
-                retired: self.retired,
-            });
+            return Err(SlotError::Exhausted { slots: self.slots.len() as u32, retired: self.retired });
         };
         let slot = &mut self.slots[usize::from(index)];
         debug_assert!(matches!(slot.state, State::Free));
         slot.state = State::Active(Active::new(expected, peer));
-        Ok(TransferId {
-            slot: index,
-            generation: slot.generation,
-        })
+        Ok(TransferId { slot: index, generation: slot.generation })
     }
 
     /// Counts an arrival of `bytes` bytes that says nothing but its immediate data, as on RDMA. A
     /// part that is sent twice before all are there cannot be told from a missing one: fabrics that
     /// retry above their own reliability must number their parts.
-    pub fn arrive(
-        &mut self,
-        peer: u64,
-        immediate: u32,
-        bytes: u64,
-    ) -> Result<Progress, ArrivalError> {
+    pub fn arrive(&mut self, peer: u64, immediate: u32, bytes: u64) -> Result<Progress, ArrivalError> {
         self.count_arrival(peer, immediate, None, bytes)
     }
 
     /// Counts the arrival of part `part`, counted from 0, of `bytes` bytes. For notifications that
     /// can carry a number: a part that arrives twice is refused.
-    pub fn arrive_part(
-        &mut self,
-        peer: u64,
-        immediate: u32,
-        part: u32,
-        bytes: u64,
-    ) -> Result<Progress, ArrivalError> {
+    pub fn arrive_part(&mut self, peer: u64, immediate: u32, part: u32, bytes: u64) -> Result<Progress, ArrivalError> {
         self.count_arrival(peer, immediate, Some(part), bytes)
     }
 
     /// How much of a running transfer has arrived.
     pub fn progress(&self, id: TransferId) -> Result<Progress, SlotError> {
         match self.slots.get(usize::from(id.slot)) {
-            Some(Slot {
-                generation,
-                state: State::Active(active),
-            }) if *generation == id.generation => Ok(active.progress()),
-            Some(Slot {
-                generation,
-                state: State::Ended,
-            }) if *generation == id.generation => Err(SlotError::AlreadyEnded { id }),
+            Some(Slot { generation, state: State::Active(active) }) if *generation == id.generation => {
+                Ok(active.progress())
+            }
+            Some(Slot { generation, state: State::Ended }) if *generation == id.generation => {
+                Err(SlotError::AlreadyEnded { id })
+            }
             _ => Err(SlotError::NotCurrent { id }),
         }
     }

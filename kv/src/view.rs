@@ -38,15 +38,8 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     /// All of `bytes` as a contiguous tensor.
-    pub fn new(
-        bytes: &'a [u8],
-        dtype: DType,
-        shape: [usize; 3],
-    ) -> Result<TensorView<'a>, ViewError> {
-        Ok(TensorView {
-            bytes,
-            form: Form::contiguous(dtype, shape, bytes.len())?,
-        })
+    pub fn new(bytes: &'a [u8], dtype: DType, shape: [usize; 3]) -> Result<TensorView<'a>, ViewError> {
+        Ok(TensorView { bytes, form: Form::contiguous(dtype, shape, bytes.len())? })
     }
 
     /// One plane of a block: `[block_tokens, heads, elements]`. `pool_bytes` is the whole pool.
@@ -58,10 +51,7 @@ impl<'a> TensorView<'a> {
         block: u32,
     ) -> Result<TensorView<'a>, ViewError> {
         let (form, range) = Form::of_block(pool, pool_bytes.len(), layer, plane, block)?;
-        Ok(TensorView {
-            bytes: &pool_bytes[range],
-            form,
-        })
+        Ok(TensorView { bytes: &pool_bytes[range], form })
     }
 
     /// `[tokens, heads, elements]`.
@@ -82,19 +72,13 @@ impl<'a> TensorView<'a> {
     /// Some of the tokens.
     pub fn tokens(&self, tokens: Range<usize>) -> Result<TensorView<'a>, ViewError> {
         let (form, range) = self.form.tokens(tokens)?;
-        Ok(TensorView {
-            bytes: &self.bytes[range],
-            form,
-        })
+        Ok(TensorView { bytes: &self.bytes[range], form })
     }
 
     /// One head of every token: `[tokens, 1, elements]`, contiguous only for one token or one head.
     pub fn head(&self, head: usize) -> Result<TensorView<'a>, ViewError> {
         let (form, range) = self.form.head(head)?;
-        Ok(TensorView {
-            bytes: &self.bytes[range],
-            form,
-        })
+        Ok(TensorView { bytes: &self.bytes[range], form })
     }
 
     /// The bytes of a contiguous view.
@@ -154,11 +138,7 @@ pub struct TensorViewMut<'a> {
 
 impl<'a> TensorViewMut<'a> {
     /// All of `bytes` as a contiguous tensor.
-    pub fn new(
-        bytes: &'a mut [u8],
-        dtype: DType,
-        shape: [usize; 3],
-    ) -> Result<TensorViewMut<'a>, ViewError> {
+    pub fn new(bytes: &'a mut [u8], dtype: DType, shape: [usize; 3]) -> Result<TensorViewMut<'a>, ViewError> {
         let form = Form::contiguous(dtype, shape, bytes.len())?;
         Ok(TensorViewMut { bytes, form })
     }
@@ -172,44 +152,29 @@ impl<'a> TensorViewMut<'a> {
         block: u32,
     ) -> Result<TensorViewMut<'a>, ViewError> {
         let (form, range) = Form::of_block(pool, pool_bytes.len(), layer, plane, block)?;
-        Ok(TensorViewMut {
-            bytes: &mut pool_bytes[range],
-            form,
-        })
+        Ok(TensorViewMut { bytes: &mut pool_bytes[range], form })
     }
 
     /// The same vectors, read only: for shape, strides and reading.
     pub fn as_view(&self) -> TensorView<'_> {
-        TensorView {
-            bytes: self.bytes,
-            form: self.form,
-        }
+        TensorView { bytes: self.bytes, form: self.form }
     }
 
     /// The same vectors for a shorter time, since the methods below consume the view.
     pub fn reborrow(&mut self) -> TensorViewMut<'_> {
-        TensorViewMut {
-            bytes: self.bytes,
-            form: self.form,
-        }
+        TensorViewMut { bytes: self.bytes, form: self.form }
     }
 
     /// Some of the tokens.
     pub fn tokens(self, tokens: Range<usize>) -> Result<TensorViewMut<'a>, ViewError> {
         let (form, range) = self.form.tokens(tokens)?;
-        Ok(TensorViewMut {
-            bytes: &mut self.bytes[range],
-            form,
-        })
+        Ok(TensorViewMut { bytes: &mut self.bytes[range], form })
     }
 
     /// One head of every token: `[tokens, 1, elements]`, contiguous only for one token or one head.
     pub fn head(self, head: usize) -> Result<TensorViewMut<'a>, ViewError> {
         let (form, range) = self.form.head(head)?;
-        Ok(TensorViewMut {
-            bytes: &mut self.bytes[range],
-            form,
-        })
+        Ok(TensorViewMut { bytes: &mut self.bytes[range], form })
     }
 
     /// The bytes of a contiguous view.
@@ -243,11 +208,7 @@ impl<'a> TensorViewMut<'a> {
         self.cast(&[DType::I8], "i8")
     }
 
-    fn cast<T: Pod>(
-        self,
-        accepted: &[DType],
-        asked: &'static str,
-    ) -> Result<&'a mut [T], ViewError> {
+    fn cast<T: Pod>(self, accepted: &[DType], asked: &'static str) -> Result<&'a mut [T], ViewError> {
         self.form.check::<T>(self.bytes, accepted, asked)?;
         Ok(bytemuck::cast_slice_mut(self.bytes))
     }

@@ -14,10 +14,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        (0_u32..8).prop_map(Step::Allocate),
-        vec(0_u32..18, 0..4).prop_map(Step::Free),
-    ];
+    let step = prop_oneof![(0_u32..8).prop_map(Step::Allocate), vec(0_u32..18, 0..4).prop_map(Step::Free),];
     vec(step, 0..100)
 }
 

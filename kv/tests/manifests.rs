@@ -2,44 +2,26 @@
 
 use dmaplane_kv::manifest::{HEADER_BYTES, LeaseToken};
 use dmaplane_kv::{
-    Attention, BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, DType, TransferId,
-    TransferManifest, digest,
+    Attention, BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, DType, TransferId, TransferManifest, digest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn manifests() -> impl Strategy<Value = TransferManifest> {
     let attention = prop_oneof![
-        (1_u32..99, 1_u32..300).prop_map(|(kv_heads, head_size)| Attention::GroupedQuery {
-            kv_heads,
-            head_size
-        }),
-        (1_u32..999, 0_u32..99).prop_map(|(latent_size, rope_size)| Attention::Latent {
-            latent_size,
-            rope_size
-        }),
+        (1_u32..99, 1_u32..300).prop_map(|(kv_heads, head_size)| Attention::GroupedQuery { kv_heads, head_size }),
+        (1_u32..999, 0_u32..99).prop_map(|(latent_size, rope_size)| Attention::Latent { latent_size, rope_size }),
     ];
-    let layout = (
-        1_u32..200,
-        attention,
-        prop::sample::select(DType::ALL.to_vec()),
-    );
+    let layout = (1_u32..200, attention, prop::sample::select(DType::ALL.to_vec()));
     let blocks = (1_u32..5, 1_u32..9, 1_u32..600, any::<u64>());
-    let rest = (
-        1_u32..1 << 20,
-        any::<u32>(),
-        vec(any::<u8>(), 0..=512),
-        vec(any::<u8>(), 0..=256),
-    );
+    let rest = (1_u32..1 << 20, any::<u32>(), vec(any::<u8>(), 0..=512), vec(any::<u8>(), 0..=256));
     (layout, blocks, rest).prop_map(|((layers, attention, dtype), blocks, rest)| {
         let (fragments_per_block, fragment_tokens, tokens, seed) = blocks;
         let (parts, immediate, lease_token, user) = rest;
         let block_tokens = fragments_per_block * fragment_tokens;
         let layout = CacheLayout::new(layers, attention, dtype, block_tokens).unwrap();
         let pool_blocks = layout.blocks_for(tokens) * 2;
-        let table = BlockAllocator::scattered(pool_blocks, seed)
-            .allocate(pool_blocks - 1)
-            .unwrap();
+        let table = BlockAllocator::scattered(pool_blocks, seed).allocate(pool_blocks - 1).unwrap();
         TransferManifest {
             layout,
             pool_blocks,
@@ -47,11 +29,7 @@ fn manifests() -> impl Strategy<Value = TransferManifest> {
             fragment_tokens,
             parts,
             transfer: TransferId::unpack(immediate),
-            checksum: if seed % 2 == 0 {
-                ChecksumAlgorithm::None
-            } else {
-                ChecksumAlgorithm::Xxh3
-            },
+            checksum: if seed % 2 == 0 { ChecksumAlgorithm::None } else { ChecksumAlgorithm::Xxh3 },
             lease_token: LeaseToken(lease_token),
             user,
         }

@@ -3,8 +3,8 @@
 
 use dmaplane_kv::segment::segment_range;
 use dmaplane_kv::{
-    Attention, BlockAllocator, BlockTable, CacheLayout, DType, FragmentPair, FragmentPlan,
-    PagedSequence, PoolGeometry, TensorView, digest,
+    Attention, BlockAllocator, BlockTable, CacheLayout, DType, FragmentPair, FragmentPlan, PagedSequence, PoolGeometry,
+    TensorView, digest,
 };
 use proptest::prelude::*;
 
@@ -17,19 +17,11 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(
-        layout: CacheLayout,
-        tokens: u32,
-        spare_blocks: u32,
-        alignment: u64,
-        seed: u64,
-    ) -> Cache {
+    fn new(layout: CacheLayout, tokens: u32, spare_blocks: u32, alignment: u64, seed: u64) -> Cache {
         let needed = layout.blocks_for(tokens);
         let blocks = needed + spare_blocks;
         let pool = PoolGeometry::with_plane_alignment(layout, blocks, alignment).unwrap();
-        let blocks = BlockAllocator::scattered(blocks, seed)
-            .allocate(needed)
-            .unwrap();
+        let blocks = BlockAllocator::scattered(blocks, seed).allocate(needed).unwrap();
         let table = BlockTable::new(layout.block_tokens(), blocks, tokens).unwrap();
         // Every byte of the pool gets a value of its own seed: nothing is right by accident.
         let mut state = seed | 1;
@@ -86,24 +78,14 @@ fn execute(
 
 fn attention() -> impl Strategy<Value = Attention> {
     prop_oneof![
-        (1_u32..4, 1_u32..5).prop_map(|(kv_heads, head_size)| Attention::GroupedQuery {
-            kv_heads,
-            head_size
-        }),
-        (1_u32..6, 0_u32..3).prop_map(|(latent_size, rope_size)| Attention::Latent {
-            latent_size,
-            rope_size
-        }),
+        (1_u32..4, 1_u32..5).prop_map(|(kv_heads, head_size)| Attention::GroupedQuery { kv_heads, head_size }),
+        (1_u32..6, 0_u32..3).prop_map(|(latent_size, rope_size)| Attention::Latent { latent_size, rope_size }),
     ]
 }
 
 /// Prefill's cache and decode's, of the same model and the same number of tokens.
 fn caches() -> impl Strategy<Value = (Cache, Cache)> {
-    let model = (
-        1_u32..5,
-        attention(),
-        prop::sample::select(DType::ALL.to_vec()),
-    );
+    let model = (1_u32..5, attention(), prop::sample::select(DType::ALL.to_vec()));
     let side = || (1_u32..20, 0_u32..6, 0_u32..8, any::<u64>());
     (model, 1_u32..70, side(), side()).prop_map(|((layers, attention, dtype), tokens, one, two)| {
         let cache = |(block_tokens, spare_blocks, alignment, seed): (u32, u32, u32, u64)| {

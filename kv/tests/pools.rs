@@ -7,10 +7,7 @@ use proptest::prelude::*;
 fn pools() -> impl Strategy<Value = PoolGeometry> {
     (1_u32..4, 1_u32..4, 1_u32..5, 1_u32..13, 1_u32..6, 0_u32..9).prop_map(
         |(layers, kv_heads, head_size, block_tokens, blocks, alignment)| {
-            let attention = Attention::GroupedQuery {
-                kv_heads,
-                head_size,
-            };
+            let attention = Attention::GroupedQuery { kv_heads, head_size };
             let layout = CacheLayout::new(layers, attention, DType::F16, block_tokens).unwrap();
             PoolGeometry::with_plane_alignment(layout, blocks, 1 << alignment).unwrap()
         },

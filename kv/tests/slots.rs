@@ -7,23 +7,11 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Begin {
-        parts: u32,
-    },
-    Arrive {
-        transfer: usize,
-        part: u32,
-        peer: u64,
-    },
-    Commit {
-        transfer: usize,
-    },
-    Abort {
-        transfer: usize,
-    },
-    Release {
-        transfer: usize,
-    },
+    Begin { parts: u32 },
+    Arrive { transfer: usize, part: u32, peer: u64 },
+    Commit { transfer: usize },
+    Abort { transfer: usize },
+    Release { transfer: usize },
 }
 
 /// A transfer as the oracle knows it.

@@ -63,16 +63,8 @@ fn run(command: Command) -> Result<bool> {
             lanes::print_list();
             Ok(true)
         }
-        Command::Test {
-            lanes,
-            fuzz_seconds,
-            loom_preemptions,
-            ..
-        } => {
-            let options = Options {
-                fuzz_seconds,
-                loom_preemptions,
-            };
+        Command::Test { lanes, fuzz_seconds, loom_preemptions, .. } => {
+            let options = Options { fuzz_seconds, loom_preemptions };
             test_command::run(workspace, &lanes, options)
         }
         Command::EngineObject { variants } => {

@@ -13,30 +13,20 @@ pub fn stream(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<Exi
     let description = describe(&command);
     println!("$ {description}");
     let (reader, writer) = io::pipe().context("making a pipe")?;
-    command
-        .stdout(writer.try_clone().context("cloning a pipe")?)
-        .stderr(writer);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("starting {description}"))?;
+    command.stdout(writer.try_clone().context("cloning a pipe")?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("starting {description}"))?;
     drop(command);
 
     let mut reader = BufReader::new(reader);
     let mut bytes = Vec::new();
-    while reader
-        .read_until(b'\n', &mut bytes)
-        .context("reading output")?
-        > 0
-    {
+    while reader.read_until(b'\n', &mut bytes).context("reading output")? > 0 {
         let line = String::from_utf8_lossy(&bytes);
         print!("{line}");
         io::stdout().flush().context("writing output")?;
         on_line(line.trim_end());
         bytes.clear();
     }
-    child
-        .wait()
-        .with_context(|| format!("waiting for {description}"))
+    child.wait().with_context(|| format!("waiting for {description}"))
 }
 
 /// Runs a program, streams its output, and says whether it succeeded.
@@ -47,13 +37,7 @@ pub fn succeeds(command: Command) -> Result<bool> {
 /// Runs a program to its end and gives its standard output; its standard error is in the error.
 pub fn capture(mut command: Command) -> Result<String> {
     let description = describe(&command);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .with_context(|| format!("starting {description}"))?;
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("starting {description}"))?;
     if !status.success() {
         let stderr = String::from_utf8_lossy(&stderr);
         bail!("{description}: {status}\n{}", stderr.trim_end());
@@ -78,20 +62,12 @@ fn describe(command: &Command) -> String {
         }
     }
     words.push(quote(&command.get_program().to_string_lossy()));
-    words.extend(
-        command
-            .get_args()
-            .map(|argument| quote(&argument.to_string_lossy())),
-    );
+    words.extend(command.get_args().map(|argument| quote(&argument.to_string_lossy())));
     words.join(" ")
 }
 
 fn quote(word: &str) -> String {
-    if word.contains([' ', '*', '$', '(']) {
-        format!("'{word}'")
-    } else {
-        word.to_owned()
-    }
+    if word.contains([' ', '*', '$', '(']) { format!("'{word}'") } else { word.to_owned() }
 }
 
 #[cfg(test)]
@@ -119,13 +95,7 @@ mod tests {
     #[test]
     fn a_description_names_the_variables_that_matter() {
         let mut command = Command::new("cargo");
-        command
-            .args(["test", "--test", "*"])
-            .env("RUSTFLAGS", "--cfg loom")
-            .env("PATH", "x");
-        assert_eq!(
-            describe(&command),
-            "RUSTFLAGS='--cfg loom' cargo test --test '*'"
-        );
+        command.args(["test", "--test", "*"]).env("RUSTFLAGS", "--cfg loom").env("PATH", "x");
+        assert_eq!(describe(&command), "RUSTFLAGS='--cfg loom' cargo test --test '*'");
     }
 }

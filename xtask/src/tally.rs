@@ -16,30 +16,14 @@ pub struct Tally {
 
 impl Tally {
     /// One check that could not run.
-    pub const SKIPPED: Self = Self {
-        passed: 0,
-        failed: 0,
-        skipped: 1,
-    };
+    pub const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
     /// One check that failed.
-    pub const FAILED: Self = Self {
-        passed: 0,
-        failed: 1,
-        skipped: 0,
-    };
+    pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 
     /// One check with the given result.
     #[must_use]
     pub const fn one(passed: bool) -> Self {
-        if passed {
-            Self {
-                passed: 1,
-                failed: 0,
-                skipped: 0,
-            }
-        } else {
-            Self::FAILED
-        }
+        if passed { Self { passed: 1, failed: 0, skipped: 0 } } else { Self::FAILED }
     }
 
     /// Whether any check ran at all.
@@ -83,11 +67,7 @@ mod tests {
 
     #[test]
     fn the_closing_line_names_skipped_checks_only_where_there_are_some() {
-        let mut tally = Tally {
-            passed: 3,
-            failed: 0,
-            skipped: 0,
-        };
+        let mut tally = Tally { passed: 3, failed: 0, skipped: 0 };
         assert_eq!(tally.to_string(), "3 passed, 0 failed");
         tally += Tally::SKIPPED;
         tally += Tally::one(false);
@@ -96,24 +76,8 @@ mod tests {
 
     #[test]
     fn a_lane_with_a_failure_fails_and_one_without_any_check_is_skipped() {
-        assert_eq!(
-            Tally {
-                passed: 9,
-                failed: 1,
-                skipped: 1
-            }
-            .verdict(),
-            "FAIL"
-        );
-        assert_eq!(
-            Tally {
-                passed: 9,
-                failed: 0,
-                skipped: 1
-            }
-            .verdict(),
-            "pass"
-        );
+        assert_eq!(Tally { passed: 9, failed: 1, skipped: 1 }.verdict(), "FAIL");
+        assert_eq!(Tally { passed: 9, failed: 0, skipped: 1 }.verdict(), "pass");
         assert_eq!(Tally::SKIPPED.verdict(), "skip");
     }
 }

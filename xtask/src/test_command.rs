@@ -27,11 +27,7 @@ pub fn run(workspace: Workspace, names: &[String], options: Options) -> Result<b
     let setup = setup::run(&workspace, Some(&lane_names)).context("setup");
     if let Err(error) = &setup {
         println!("error: {error:#}");
-        finished.push(Finished {
-            name: "setup",
-            tally: Tally::FAILED,
-            duration: started.elapsed(),
-        });
+        finished.push(Finished { name: "setup", tally: Tally::FAILED, duration: started.elapsed() });
     } else {
         let context = LaneContext { workspace, options };
         finished.extend(lanes.into_iter().map(|lane| run_lane(lane, &context)));
@@ -53,24 +49,13 @@ fn run_lane(lane: &Lane, context: &LaneContext) -> Finished {
         println!("error: {error:#}");
         Tally::FAILED
     });
-    Finished {
-        name: lane.name,
-        tally,
-        duration: started.elapsed(),
-    }
+    Finished { name: lane.name, tally, duration: started.elapsed() }
 }
 
 fn table(lanes: &[Finished]) -> String {
-    let mut table = format!(
-        "{:<14} {:<7} {:>7} {:>7} {:>8} {:>8}\n",
-        "lane", "result", "passed", "failed", "skipped", "seconds"
-    );
-    for Finished {
-        name,
-        tally,
-        duration,
-    } in lanes
-    {
+    let mut table =
+        format!("{:<14} {:<7} {:>7} {:>7} {:>8} {:>8}\n", "lane", "result", "passed", "failed", "skipped", "seconds");
+    for Finished { name, tally, duration } in lanes {
         table.push_str(&format!(
             "{name:<14} {:<7} {:>7} {:>7} {:>8} {:>8.1}\n",
             tally.verdict(),
@@ -90,22 +75,11 @@ mod tests {
     #[test]
     fn the_table_has_a_row_for_each_lane() {
         let lanes = [
-            Finished {
-                name: "fmt",
-                tally: Tally::one(true),
-                duration: Duration::from_millis(1250),
-            },
-            Finished {
-                name: "unit",
-                tally: Tally::FAILED,
-                duration: Duration::from_secs(70),
-            },
+            Finished { name: "fmt", tally: Tally::one(true), duration: Duration::from_millis(1250) },
+            Finished { name: "unit", tally: Tally::FAILED, duration: Duration::from_secs(70) },
         ];
         let table = table(&lanes);
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1], ["fmt", "pass", "1", "0", "0", "1.2"]);
         assert_eq!(rows[2], ["unit", "FAIL", "0", "1", "0", "70.0"]);
     }

@@ -78,34 +78,18 @@ mod tests {
     #[test]
     fn nextest_summaries() {
         let cases = [
-            (
-                "     Summary [   0.005s] 3 tests run: 3 passed, 0 skipped",
-                (3, 0, 0),
-            ),
-            (
-                "     Summary [   0.005s] 1 test run: 1 passed, 0 skipped",
-                (1, 0, 0),
-            ),
+            ("     Summary [   0.005s] 3 tests run: 3 passed, 0 skipped", (3, 0, 0)),
+            ("     Summary [   0.005s] 1 test run: 1 passed, 0 skipped", (1, 0, 0)),
             (
                 "     Summary [  61.2s] 9/12 tests run: 5 passed (1 slow, 1 flaky), 2 failed, 1 timed out, \
                  1 exec failed, 2 skipped",
                 (5, 4, 2),
             ),
-            (
-                "     Summary [   1.000s] 4 tests run: 4 passed (1 leaky), 6 skipped",
-                (4, 0, 6),
-            ),
-            (
-                "     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped",
-                (0, 0, 0),
-            ),
+            ("     Summary [   1.000s] 4 tests run: 4 passed (1 leaky), 6 skipped", (4, 0, 6)),
+            ("     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped", (0, 0, 0)),
         ];
         for (line, (passed, failed, skipped)) in cases {
-            let expected = Tally {
-                passed,
-                failed,
-                skipped,
-            };
+            let expected = Tally { passed, failed, skipped };
             assert_eq!(Runner::Nextest.summary(line), Some(expected), "{line}");
         }
     }
@@ -114,11 +98,7 @@ mod tests {
     fn libtest_summaries() {
         let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; \
                     finished in 0.00s";
-        let expected = Tally {
-            passed: 3,
-            failed: 2,
-            skipped: 1,
-        };
+        let expected = Tally { passed: 3, failed: 2, skipped: 1 };
         assert_eq!(Runner::Libtest.summary(line), Some(expected));
     }
 
@@ -128,12 +108,7 @@ mod tests {
         let libtest = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(Runner::Libtest.summary(nextest), None);
         assert_eq!(Runner::Nextest.summary(libtest), None);
-        for line in [
-            "",
-            "running 3 tests",
-            "test a ... ok",
-            "        PASS [ 0.01s] ring a",
-        ] {
+        for line in ["", "running 3 tests", "test a ... ok", "        PASS [ 0.01s] ring a"] {
             assert_eq!(Runner::Libtest.summary(line), None);
             assert_eq!(Runner::Nextest.summary(line), None);
         }

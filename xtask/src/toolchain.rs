@@ -38,9 +38,7 @@ pub fn installed_targets(workspace: &Workspace) -> Result<Vec<String>> {
     command.args(["--print", "sysroot"]);
     let sysroot = capture(command)?;
     let folder = Path::new(sysroot.trim()).join("lib/rustlib");
-    let entries = folder
-        .read_dir()
-        .with_context(|| format!("reading {}", folder.display()))?;
+    let entries = folder.read_dir().with_context(|| format!("reading {}", folder.display()))?;
     let mut targets: Vec<String> = entries
         .filter_map(Result::ok)
         .filter(|entry| entry.path().join("lib").is_dir())

@@ -40,10 +40,7 @@ impl Workspace {
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command
-            .current_dir(&self.root)
-            .stdin(Stdio::null())
-            .env("PATH", self.search_path());
+        command.current_dir(&self.root).stdin(Stdio::null()).env("PATH", self.search_path());
         command
     }
 
@@ -51,9 +48,7 @@ impl Workspace {
     #[must_use]
     pub fn cargo(&self) -> Command {
         let mut command = self.command("cargo");
-        command
-            .env("CARGO_TERM_COLOR", "never")
-            .env("CARGO_NET_OFFLINE", "true");
+        command.env("CARGO_TERM_COLOR", "never").env("CARGO_NET_OFFLINE", "true");
         command
     }
 

@@ -20,17 +20,10 @@ pub(super) fn attend(
     keys: Vec<f32>,
     values: Vec<f32>,
 ) -> Result<Tensor, ModelError> {
-    let &ModelShape {
-        query_heads,
-        kv_heads,
-        head_size,
-        ..
-    } = shape;
+    let &ModelShape { query_heads, kv_heads, head_size, .. } = shape;
     let group = query_heads / kv_heads;
     let tokens = start_position + queries.dim(0)?;
-    let by_head = |numbers| {
-        Tensor::from_vec(numbers, (tokens, kv_heads, head_size), &Device::Cpu)?.transpose(0, 1)
-    };
+    let by_head = |numbers| Tensor::from_vec(numbers, (tokens, kv_heads, head_size), &Device::Cpu)?.transpose(0, 1);
     let (keys, values) = (by_head(keys)?, by_head(values)?);
 
     let mut attended = Vec::new();
@@ -97,8 +90,7 @@ impl InplaceOp1 for CausalSoftmax {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(scores), Some((0, end))) = (storage, layout.contiguous_offsets())
-        else {
+        let (CpuStorage::F32(scores), Some((0, end))) = (storage, layout.contiguous_offsets()) else {
             bail!("causal-softmax works on whole f32 tensors");
         };
         self.apply(&mut scores[..end]);
@@ -114,12 +106,7 @@ mod tests {
     fn weights_sum_to_1_and_hide_what_comes_later() {
         // Two heads, three queries behind two earlier tokens.
         let mut scores: Vec<f32> = (0..30).map(|i| (i * 7 % 11) as f32).collect();
-        CausalSoftmax {
-            queries: 3,
-            tokens: 5,
-            scale: 0.5,
-        }
-        .apply(&mut scores);
+        CausalSoftmax { queries: 3, tokens: 5, scale: 0.5 }.apply(&mut scores);
         for (index, row) in scores.chunks(5).enumerate() {
             let (seen, unseen) = row.split_at(3 + index % 3);
             assert!((seen.iter().sum::<f32>() - 1.0).abs() < 1e-6);
@@ -131,28 +118,17 @@ mod tests {
     #[test]
     fn huge_scores_do_not_overflow() {
         let mut scores = [3e38, -3e38, 3e38];
-        CausalSoftmax {
-            queries: 1,
-            tokens: 3,
-            scale: 1.0,
-        }
-        .apply(&mut scores);
+        CausalSoftmax { queries: 1, tokens: 3, scale: 1.0 }.apply(&mut scores);
         assert_eq!(scores, [0.5, 0.0, 0.5]);
     }
 
     #[test]
     fn a_query_that_fits_one_key_gets_that_key_s_value_from_its_own_head() {
-        let shape = ModelShape {
-            query_heads: 4,
-            kv_heads: 2,
-            head_size: 2,
-            ..ModelShape::small()
-        };
+        let shape = ModelShape { query_heads: 4, kv_heads: 2, head_size: 2, ..ModelShape::small() };
         // Of three tokens, key head 0 points at the first and key head 1 at the last.
         let keys = vec![9., 0., -9., 0., -9., 0., -9., 0., -9., 0., 9., 0.];
         let values = vec![1., 2., 0., 0., 0., 0., 0., 0., 0., 0., 3., 4.];
-        let queries =
-            Tensor::from_vec(vec![9f32, 0., 9., 0., 9., 0., 9., 0.], (1, 8), &Device::Cpu);
+        let queries = Tensor::from_vec(vec![9f32, 0., 9., 0., 9., 0., 9., 0.], (1, 8), &Device::Cpu);
         let attended = attend(&shape, 2, &queries.unwrap(), keys, values).unwrap();
         let expected = [[1f32, 2., 1., 2., 3., 4., 3., 4.]];
         assert_eq!(attended.to_vec2::<f32>().unwrap(), expected);

@@ -17,26 +17,14 @@ pub trait KvCache {
     ///
     /// # Errors
     /// [`ModelError::Cache`] with the store's own reason.
-    fn write(
-        &mut self,
-        layer: usize,
-        position: usize,
-        key: &[f32],
-        value: &[f32],
-    ) -> Result<(), ModelError>;
+    fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) -> Result<(), ModelError>;
 
     /// Replaces the contents of `keys` and `values` with those of positions 0 to `tokens - 1`,
     /// each `[tokens, kv_heads, head_size]`.
     ///
     /// # Errors
     /// [`ModelError::Cache`] with the store's own reason.
-    fn read(
-        &self,
-        layer: usize,
-        tokens: usize,
-        keys: &mut Vec<f32>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), ModelError>;
+    fn read(&self, layer: usize, tokens: usize, keys: &mut Vec<f32>, values: &mut Vec<f32>) -> Result<(), ModelError>;
 }
 
 /// Flat memory, for tests: the oracle that a paged cache is compared with.
@@ -55,46 +43,24 @@ impl MemoryCache {
     /// An empty cache for a model of this shape.
     pub(crate) fn new(shape: &super::ModelShape) -> Self {
         let empty = vec![Vec::new(); shape.layers];
-        Self {
-            kv_width: shape.kv_width(),
-            keys: empty.clone(),
-            values: empty,
-        }
+        Self { kv_width: shape.kv_width(), keys: empty.clone(), values: empty }
     }
 
     fn error(layer: usize, reason: String) -> ModelError {
-        ModelError::Cache {
-            layer,
-            source: reason.into(),
-        }
+        ModelError::Cache { layer, source: reason.into() }
     }
 }
 
 #[cfg(test)]
 impl KvCache for MemoryCache {
-    fn write(
-        &mut self,
-        layer: usize,
-        position: usize,
-        key: &[f32],
-        value: &[f32],
-    ) -> Result<(), ModelError> {
+    fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) -> Result<(), ModelError> {
         let at = position * self.kv_width;
-        for (stored, new) in [
-            (&mut self.keys[layer], key),
-            (&mut self.values[layer], value),
-        ] {
+        for (stored, new) in [(&mut self.keys[layer], key), (&mut self.values[layer], value)] {
             if new.len() != self.kv_width {
-                return Err(Self::error(
-                    layer,
-                    format!("{} numbers for a token", new.len()),
-                ));
+                return Err(Self::error(layer, format!("{} numbers for a token", new.len())));
             }
             if at > stored.len() {
-                return Err(Self::error(
-                    layer,
-                    format!("a hole before position {position}"),
-                ));
+                return Err(Self::error(layer, format!("a hole before position {position}")));
             }
             stored.resize(stored.len().max(at + self.kv_width), 0.0);
             stored[at..at + self.kv_width].copy_from_slice(new);
@@ -102,13 +68,7 @@ impl KvCache for MemoryCache {
         Ok(())
     }
 
-    fn read(
-        &self,
-        layer: usize,
-        tokens: usize,
-        keys: &mut Vec<f32>,
-        values: &mut Vec<f32>,
-    ) -> Result<(), ModelError> {
+    fn read(&self, layer: usize, tokens: usize, keys: &mut Vec<f32>, values: &mut Vec<f32>) -> Result<(), ModelError> {
         for (given, stored) in [(keys, &self.keys[layer]), (values, &self.values[layer])] {
             let wanted = stored
                 .get(..tokens * self.kv_width)
@@ -127,11 +87,7 @@ mod tests {
 
     #[test]
     fn what_was_written_last_is_read() {
-        let shape = ModelShape {
-            kv_heads: 1,
-            head_size: 2,
-            ..ModelShape::small()
-        };
+        let shape = ModelShape { kv_heads: 1, head_size: 2, ..ModelShape::small() };
         let mut cache = MemoryCache::new(&shape);
         cache.write(1, 0, &[1.0, 2.0], &[3.0, 4.0]).unwrap();
         cache.write(1, 1, &[5.0, 6.0], &[7.0, 8.0]).unwrap();

@@ -17,14 +17,9 @@ fn config_path(weights_path: &Path) -> PathBuf {
 /// Loads a model whose `config.json` lies beside its weights.
 pub(super) fn load(path: &Path) -> Result<(ModelShape, Weights), ModelError> {
     let (shape, is_tied) = config::load(&config_path(path))?;
-    let bytes = fs::read(path).map_err(|source| ModelError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let file = SliceSafetensors::new(&bytes).map_err(|source| ModelError::Format {
-        path: path.into(),
-        source: Box::new(source),
-    })?;
+    let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+    let file = SliceSafetensors::new(&bytes)
+        .map_err(|source| ModelError::Format { path: path.into(), source: Box::new(source) })?;
     let mut unused: HashSet<String> = file.tensors().into_iter().map(|(name, _)| name).collect();
 
     // A config that does not say leaves it to the file; one that says no requires the head.
@@ -42,36 +37,21 @@ pub(super) fn load(path: &Path) -> Result<(ModelShape, Weights), ModelError> {
         unused.remove(&Role::Head.name(0));
     }
     // Old files carry the rotary embedding's wavelengths, which follow from the config.
-    let strangers = unused
-        .into_iter()
-        .filter(|name| !name.ends_with(".rotary_emb.inv_freq"));
+    let strangers = unused.into_iter().filter(|name| !name.ends_with(".rotary_emb.inv_freq"));
     match strangers.min() {
         Some(name) => Err(ModelError::TensorUnexpected { name }),
         None => Ok((shape, weights)),
     }
 }
 
-fn load_tensor(
-    file: &SliceSafetensors,
-    name: String,
-    expected: Vec<usize>,
-) -> Result<Tensor, ModelError> {
+fn load_tensor(file: &SliceSafetensors, name: String, expected: Vec<usize>) -> Result<Tensor, ModelError> {
     let view = file.get(&name)?;
     if view.shape() != expected {
-        return Err(ModelError::TensorDimensions {
-            name,
-            found: view.shape().into(),
-            expected,
-        });
+        return Err(ModelError::TensorDimensions { name, found: view.shape().into(), expected });
     }
     match DType::try_from(view.dtype()) {
-        Ok(DType::F32 | DType::BF16 | DType::F16) => {
-            Ok(view.load(&Device::Cpu)?.to_dtype(DType::F32)?)
-        }
-        _ => Err(ModelError::TensorType {
-            name,
-            found: format!("{:?}", view.dtype()),
-        }),
+        Ok(DType::F32 | DType::BF16 | DType::F16) => Ok(view.load(&Device::Cpu)?.to_dtype(DType::F32)?),
+        _ => Err(ModelError::TensorType { name, found: format!("{:?}", view.dtype()) }),
     }
 }
 
@@ -79,10 +59,8 @@ fn load_tensor(
 pub(super) fn save(path: &Path, shape: &ModelShape, weights: &Weights) -> Result<(), ModelError> {
     config::save(&config_path(path), shape, weights.head.is_none())?;
     let tensors: HashMap<String, Tensor> = weights.by_name().into_iter().collect();
-    candle_core::safetensors::save(&tensors, path).map_err(|source| ModelError::Write {
-        path: path.into(),
-        source: source.into(),
-    })
+    candle_core::safetensors::save(&tensors, path)
+        .map_err(|source| ModelError::Write { path: path.into(), source: source.into() })
 }
 
 #[cfg(test)]
@@ -102,10 +80,7 @@ mod tests {
     };
 
     /// Saves a seeded model after `change`, loads it, and hands the result to `check`.
-    fn reload(
-        change: impl FnOnce(&mut HashMap<String, Tensor>),
-        is_tied: bool,
-    ) -> Result<Weights, ModelError> {
+    fn reload(change: impl FnOnce(&mut HashMap<String, Tensor>), is_tied: bool) -> Result<Weights, ModelError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let weights = seeded::weights(&SHAPE, 1).unwrap();
@@ -152,12 +127,7 @@ mod tests {
             )
             .unwrap();
             let original = seeded::weights(&SHAPE, 1).unwrap();
-            let rounded = original
-                .embedding
-                .to_dtype(dtype)
-                .unwrap()
-                .to_dtype(DType::F32)
-                .unwrap();
+            let rounded = original.embedding.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
             assert_eq!(weights.embedding.dtype(), DType::F32);
             assert_eq!(numbers(&weights.embedding), numbers(&rounded));
         }
@@ -193,10 +163,7 @@ mod tests {
             tensors.remove(name).unwrap();
         };
         let message = |error: Result<Weights, ModelError>| error.err().unwrap().to_string();
-        assert_eq!(
-            message(reload(removed, false)),
-            format!("tensor {name} is missing")
-        );
+        assert_eq!(message(reload(removed, false)), format!("tensor {name} is missing"));
         assert_eq!(
             message(reload(flipped, false)),
             format!("tensor {name} has dimensions [12, 20], expected [20, 12]"),

@@ -55,14 +55,9 @@ fn norm_epsilon() -> f64 {
 
 /// Reads a shape, and whether the head is tied to the embedding (`None`: the file does not say).
 pub(super) fn load(path: &Path) -> Result<(ModelShape, Option<bool>), ModelError> {
-    let text = fs::read_to_string(path).map_err(|source| ModelError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let config: Config = serde_json::from_str(&text).map_err(|source| ModelError::Config {
-        path: path.into(),
-        source,
-    })?;
+    let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+    let config: Config =
+        serde_json::from_str(&text).map_err(|source| ModelError::Config { path: path.into(), source })?;
 
     let unsupported = |key, value: &dyn ToString, supported| ModelError::Unsupported {
         path: path.into(),
@@ -76,36 +71,25 @@ pub(super) fn load(path: &Path) -> Result<(ModelShape, Option<bool>), ModelError
     if config.hidden_act != silu() {
         return Err(unsupported("hidden_act", &config.hidden_act, "silu"));
     }
-    for (key, is_set) in [
-        ("attention_bias", config.attention_bias),
-        ("mlp_bias", config.mlp_bias),
-    ] {
+    for (key, is_set) in [("attention_bias", config.attention_bias), ("mlp_bias", config.mlp_bias)] {
         if is_set {
             return Err(unsupported(key, &true, "false"));
         }
     }
     // A stretched embedding that is ignored would give text that is wrong only now and then.
-    for (key, rope) in [
-        ("rope_scaling", &config.rope_scaling),
-        ("rope_parameters", &config.rope_parameters),
-    ] {
+    for (key, rope) in [("rope_scaling", &config.rope_scaling), ("rope_parameters", &config.rope_parameters)] {
         let Some(rope) = rope else { continue };
         let kind = rope.get("rope_type").or_else(|| rope.get("type"));
         if kind.is_some_and(|kind| kind != "default") {
             return Err(unsupported(key, rope, "the type default"));
         }
     }
-    let theta_of_parameters = config
-        .rope_parameters
-        .as_ref()
-        .and_then(|rope| rope.get("rope_theta")?.as_f64());
+    let theta_of_parameters = config.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta")?.as_f64());
 
     let shape = ModelShape {
         layers: config.num_hidden_layers,
         query_heads: config.num_attention_heads,
-        kv_heads: config
-            .num_key_value_heads
-            .unwrap_or(config.num_attention_heads),
+        kv_heads: config.num_key_value_heads.unwrap_or(config.num_attention_heads),
         head_size: match config.head_dim {
             Some(head_size) => head_size,
             // 0 heads are for validate to refuse.
@@ -114,10 +98,7 @@ pub(super) fn load(path: &Path) -> Result<(ModelShape, Option<bool>), ModelError
         hidden_size: config.hidden_size,
         intermediate_size: config.intermediate_size,
         vocabulary_size: config.vocab_size,
-        rope_theta: config
-            .rope_theta
-            .or(theta_of_parameters)
-            .unwrap_or(10_000.0),
+        rope_theta: config.rope_theta.or(theta_of_parameters).unwrap_or(10_000.0),
         norm_epsilon: config.rms_norm_eps,
     };
     shape.validate()?;
@@ -144,10 +125,7 @@ pub(super) fn save(path: &Path, shape: &ModelShape, is_tied: bool) -> Result<(),
         rms_norm_eps: shape.norm_epsilon,
         tie_word_embeddings: Some(is_tied),
     };
-    let failed = |source| ModelError::Write {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ModelError::Write { path: path.into(), source };
     let text = serde_json::to_string_pretty(&config).map_err(|error| failed(error.into()))?;
     fs::write(path, text).map_err(|error| failed(error.into()))
 }
@@ -170,10 +148,7 @@ mod tests {
     fn a_saved_shape_is_loaded_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        for (shape, is_tied) in [
-            (ModelShape::small(), true),
-            (ModelShape::wide_cache(), false),
-        ] {
+        for (shape, is_tied) in [(ModelShape::small(), true), (ModelShape::wide_cache(), false)] {
             save(&path, &shape, is_tied).unwrap();
             assert_eq!(load(&path).unwrap(), (shape, Some(is_tied)));
         }
@@ -191,10 +166,7 @@ mod tests {
     fn the_rotary_base_is_found_in_either_place() {
         for (extra, theta) in [
             (r#""rope_theta": 5e5, "rope_scaling": null"#, 5e5),
-            (
-                r#""rope_parameters": {"rope_theta": 7e5, "rope_type": "default"}"#,
-                7e5,
-            ),
+            (r#""rope_parameters": {"rope_theta": 7e5, "rope_type": "default"}"#, 7e5),
         ] {
             let (shape, _) = load_text(&format!("{{{SMALLEST}, {extra}}}")).unwrap();
             assert_eq!(shape.rope_theta, theta);
@@ -204,16 +176,10 @@ mod tests {
     #[test]
     fn what_is_not_computed_is_refused_by_name() {
         for (extra, named) in [
-            (
-                r#""model_type": "gemma""#,
-                "model_type = gemma is not supported, only llama",
-            ),
+            (r#""model_type": "gemma""#, "model_type = gemma is not supported, only llama"),
             (r#""hidden_act": "gelu""#, "hidden_act = gelu"),
             (r#""attention_bias": true"#, "attention_bias = true"),
-            (
-                r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0}"#,
-                "rope_scaling = {",
-            ),
+            (r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0}"#, "rope_scaling = {"),
             (r#""num_key_value_heads": 3"#, "kv_heads is 3"),
         ] {
             let error = load_text(&format!("{{{SMALLEST}, {extra}}}")).unwrap_err();
@@ -221,9 +187,6 @@ mod tests {
         }
         let error = load_text(r#"{"num_hidden_layers": 2}"#).unwrap_err();
         let reason = std::error::Error::source(&error).unwrap().to_string();
-        assert!(
-            reason.contains("missing field `num_attention_heads`"),
-            "{reason}"
-        );
+        assert!(reason.contains("missing field `num_attention_heads`"), "{reason}");
     }
 }

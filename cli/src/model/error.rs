@@ -69,9 +69,7 @@ pub enum ModelError {
     },
 
     /// A logit is infinite or not a number, so that no token can be chosen.
-    #[error(
-        "logit {index} is {value}: the weights or the KV cache hold numbers that are no sane f32"
-    )]
+    #[error("logit {index} is {value}: the weights or the KV cache hold numbers that are no sane f32")]
     Logit {
         /// The token whose logit it is.
         index: usize,

@@ -20,9 +20,7 @@ pub(super) fn logits(model: &Transformer, tokens: &[u32]) -> Vec<f64> {
     for layer in 0..shape.layers {
         let weight = |part: &str| &weights[&format!("model.layers.{layer}.{part}.weight")];
         let normed = norm_all(shape, &hidden, weight("input_layernorm"));
-        let project = |part: &str| -> Vec<Vec<f64>> {
-            normed.iter().map(|x| product(weight(part), x)).collect()
-        };
+        let project = |part: &str| -> Vec<Vec<f64>> { normed.iter().map(|x| product(weight(part), x)).collect() };
         let (mut queries, mut keys) = (project("self_attn.q_proj"), project("self_attn.k_proj"));
         let values = project("self_attn.v_proj");
         for position in 0..tokens.len() {
@@ -31,28 +29,17 @@ pub(super) fn logits(model: &Transformer, tokens: &[u32]) -> Vec<f64> {
         }
         for (position, query) in queries.iter().enumerate() {
             let mixed = attend(shape, query, &keys[..=position], &values[..=position]);
-            add(
-                &mut hidden[position],
-                &product(weight("self_attn.o_proj"), &mixed),
-            );
+            add(&mut hidden[position], &product(weight("self_attn.o_proj"), &mixed));
         }
         let normed = norm_all(shape, &hidden, weight("post_attention_layernorm"));
         for (hidden, normed) in hidden.iter_mut().zip(&normed) {
             let gate = product(weight("mlp.gate_proj"), normed);
             let up = product(weight("mlp.up_proj"), normed);
-            let inner: Vec<f64> = gate
-                .iter()
-                .zip(up)
-                .map(|(g, up)| g / (1.0 + (-g).exp()) * up)
-                .collect();
+            let inner: Vec<f64> = gate.iter().zip(up).map(|(g, up)| g / (1.0 + (-g).exp()) * up).collect();
             add(hidden, &product(weight("mlp.down_proj"), &inner));
         }
     }
-    let last = norm_all(
-        shape,
-        &hidden[tokens.len() - 1..],
-        &weights["model.norm.weight"],
-    );
+    let last = norm_all(shape, &hidden[tokens.len() - 1..], &weights["model.norm.weight"]);
     product(weights.get("lm_head.weight").unwrap_or(embedding), &last[0])
 }
 
@@ -80,11 +67,7 @@ fn norm_all(shape: &ModelShape, tokens: &[Vec<f64>], weight: &[f64]) -> Vec<Vec<
     let norm = |token: &Vec<f64>| {
         let mean_square = token.iter().map(|x| x * x).sum::<f64>() / token.len() as f64;
         let root = (mean_square + shape.norm_epsilon).sqrt();
-        token
-            .iter()
-            .zip(weight)
-            .map(|(x, weight)| x / root * weight)
-            .collect()
+        token.iter().zip(weight).map(|(x, weight)| x / root * weight).collect()
     };
     tokens.iter().map(norm).collect()
 }
@@ -97,11 +80,7 @@ fn rotate(shape: &ModelShape, position: usize, heads: &mut [f64]) {
         for index in 0..shape.head_size {
             let power = 2.0 * (index % half) as f64 / shape.head_size as f64;
             let angle = position as f64 / shape.rope_theta.powf(power);
-            let other = if index < half {
-                -old[index + half]
-            } else {
-                old[index - half]
-            };
+            let other = if index < half { -old[index + half] } else { old[index - half] };
             head[index] = old[index] * angle.cos() + other * angle.sin();
         }
     }

@@ -28,11 +28,7 @@ impl Rotary {
                 sines.push(angle.sin() as f32);
             }
         }
-        Self {
-            pair_count,
-            cosines,
-            sines,
-        }
+        Self { pair_count, cosines, sines }
     }
 
     /// Turns queries or keys, `[tokens, heads, head_size]`, in place; the first token's position is
@@ -64,10 +60,7 @@ impl Rotary {
 mod tests {
     use super::*;
 
-    const SHAPE: ModelShape = ModelShape {
-        head_size: 4,
-        ..ModelShape::small()
-    };
+    const SHAPE: ModelShape = ModelShape { head_size: 4, ..ModelShape::small() };
 
     #[test]
     fn position_0_turns_nothing() {
@@ -91,9 +84,7 @@ mod tests {
     fn a_chunk_is_turned_like_its_tokens_one_by_one_and_heads_alike() {
         let heads = 2;
         let width = heads * SHAPE.head_size;
-        let original: Vec<f32> = (0..3 * width)
-            .map(|i| (i % SHAPE.head_size) as f32)
-            .collect();
+        let original: Vec<f32> = (0..3 * width).map(|i| (i % SHAPE.head_size) as f32).collect();
         let mut chunk = original.clone();
         Rotary::new(&SHAPE, 8).apply(5, heads, &mut chunk);
         for (index, token) in original.chunks(width).enumerate() {

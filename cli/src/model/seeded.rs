@@ -63,9 +63,7 @@ pub(super) fn weights(shape: &ModelShape, seed: u64) -> Result<Weights, ModelErr
 /// `count` numbers of about a normal distribution around 0. Each name has a sequence of its own, so
 /// that a weight does not depend on the order in which weights are made.
 fn normal(seed: u64, name: &str, deviation: f32, count: usize) -> Vec<f32> {
-    let mut generator = SplitMix64 {
-        state: seed ^ fnv1a(name),
-    };
+    let mut generator = SplitMix64 { state: seed ^ fnv1a(name) };
     // A sum of four uniform numbers is bell-shaped enough, and it takes one step of the generator
     // and no function of libm, whose last bit may differ between systems.
     const MEAN: f32 = 4.0 * 65_535.0 / 2.0;
@@ -74,10 +72,7 @@ fn normal(seed: u64, name: &str, deviation: f32, count: usize) -> Vec<f32> {
     (0..count)
         .map(|_| {
             let bits = generator.next();
-            let sum: u64 = [0, 16, 32, 48]
-                .iter()
-                .map(|shift| bits >> shift & 0xFFFF)
-                .sum();
+            let sum: u64 = [0, 16, 32, 48].iter().map(|shift| bits >> shift & 0xFFFF).sum();
             (sum as f32 - MEAN) * scale
         })
         .collect()
@@ -100,9 +95,8 @@ impl SplitMix64 {
 
 /// The 64-bit FNV-1a hash.
 fn fnv1a(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
+    name.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 #[cfg(test)]

@@ -83,10 +83,7 @@ impl ModelShape {
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("vocabulary_size", self.vocabulary_size),
-            (
-                "query_heads x head_size",
-                self.query_heads.saturating_mul(self.head_size),
-            ),
+            ("query_heads x head_size", self.query_heads.saturating_mul(self.head_size)),
         ] {
             if value == 0 || value > DIMENSION_MAX {
                 return Err(wrong(name, value, format!("1 to {DIMENSION_MAX}")));
@@ -100,29 +97,17 @@ impl ModelShape {
             return Err(wrong("head_size", self.head_size, "even".into()));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Err(wrong(
-                "rope_theta",
-                self.rope_theta,
-                "finite and above 0".into(),
-            ));
+            return Err(wrong("rope_theta", self.rope_theta, "finite and above 0".into()));
         }
         if !(self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0) {
-            return Err(wrong(
-                "norm_epsilon",
-                self.norm_epsilon,
-                "finite and above 0".into(),
-            ));
+            return Err(wrong("norm_epsilon", self.norm_epsilon, "finite and above 0".into()));
         }
         Ok(())
     }
 }
 
 fn wrong(name: &'static str, value: impl ToString, rule: String) -> ModelError {
-    ModelError::Shape {
-        name,
-        value: value.to_string(),
-        rule,
-    }
+    ModelError::Shape { name, value: value.to_string(), rule }
 }
 
 #[cfg(test)]
@@ -131,10 +116,7 @@ mod tests {
 
     #[test]
     fn the_built_in_shapes_are_valid_and_have_the_promised_caches() {
-        for (shape, cache_bytes_per_token) in [
-            (ModelShape::small(), 4 << 10),
-            (ModelShape::wide_cache(), 256 << 10),
-        ] {
+        for (shape, cache_bytes_per_token) in [(ModelShape::small(), 4 << 10), (ModelShape::wide_cache(), 256 << 10)] {
             shape.validate().unwrap();
             let sides = 2;
             let cache_bytes = shape.layers * sides * shape.kv_width() * size_of::<f32>();
@@ -146,44 +128,22 @@ mod tests {
     fn an_error_names_the_wrong_value_and_the_rule() {
         let small = ModelShape::small();
         for (shape, message) in [
+            (ModelShape { layers: 0, ..small }, "model shape: layers is 0, but must be 1 to 16777216"),
             (
-                ModelShape { layers: 0, ..small },
-                "model shape: layers is 0, but must be 1 to 16777216",
-            ),
-            (
-                ModelShape {
-                    kv_heads: 3,
-                    ..small
-                },
+                ModelShape { kv_heads: 3, ..small },
                 "model shape: kv_heads is 3, but must be a divisor of query_heads (8)",
             ),
+            (ModelShape { head_size: 31, ..small }, "model shape: head_size is 31, but must be even"),
             (
-                ModelShape {
-                    head_size: 31,
-                    ..small
-                },
-                "model shape: head_size is 31, but must be even",
-            ),
-            (
-                ModelShape {
-                    query_heads: 1 << 20,
-                    kv_heads: 1,
-                    ..small
-                },
+                ModelShape { query_heads: 1 << 20, kv_heads: 1, ..small },
                 "model shape: query_heads x head_size is 33554432, but must be 1 to 16777216",
             ),
             (
-                ModelShape {
-                    rope_theta: f64::NAN,
-                    ..small
-                },
+                ModelShape { rope_theta: f64::NAN, ..small },
                 "model shape: rope_theta is NaN, but must be finite and above 0",
             ),
             (
-                ModelShape {
-                    norm_epsilon: -1.0,
-                    ..small
-                },
+                ModelShape { norm_epsilon: -1.0, ..small },
                 "model shape: norm_epsilon is -1, but must be finite and above 0",
             ),
         ] {

@@ -9,10 +9,7 @@ pub fn encode(text: &str) -> Vec<u32> {
 /// The text of some tokens. What is no UTF-8, or no byte at all, becomes U+FFFD.
 pub fn decode(tokens: &[u32]) -> String {
     // 0xFF occurs nowhere in UTF-8, so that it always decodes to U+FFFD.
-    let bytes: Vec<u8> = tokens
-        .iter()
-        .map(|&token| u8::try_from(token).unwrap_or(0xFF))
-        .collect();
+    let bytes: Vec<u8> = tokens.iter().map(|&token| u8::try_from(token).unwrap_or(0xFF)).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -28,10 +28,7 @@ impl Transformer {
     /// [`ModelError::Shape`] if the shape is not valid.
     pub fn seeded(shape: ModelShape, seed: u64) -> Result<Self, ModelError> {
         shape.validate()?;
-        Ok(Self {
-            shape,
-            weights: seeded::weights(&shape, seed)?,
-        })
+        Ok(Self { shape, weights: seeded::weights(&shape, seed)? })
     }
 
     /// Loads a Llama model in Hugging Face's format: one safetensors file in f32, bf16 or f16
@@ -92,17 +89,10 @@ impl Transformer {
 
         let last = hidden.narrow(0, tokens.len() - 1, 1)?;
         let last = self.norm(&last, &self.weights.final_norm)?;
-        let head = self
-            .weights
-            .head
-            .as_ref()
-            .unwrap_or(&self.weights.embedding);
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         let logits = project(&last, head)?.squeeze(0)?.to_vec1()?;
         match logits.iter().position(|logit: &f32| !logit.is_finite()) {
-            Some(index) => Err(ModelError::Logit {
-                index,
-                value: logits[index],
-            }),
+            Some(index) => Err(ModelError::Logit { index, value: logits[index] }),
             None => Ok(logits),
         }
     }
@@ -126,15 +116,8 @@ impl Transformer {
             });
         }
         let vocabulary_size = self.shape.vocabulary_size;
-        match tokens
-            .iter()
-            .position(|&token| token as usize >= vocabulary_size)
-        {
-            Some(index) => Err(ModelError::Token {
-                index,
-                token: tokens[index],
-                vocabulary_size,
-            }),
+        match tokens.iter().position(|&token| token as usize >= vocabulary_size) {
+            Some(index) => Err(ModelError::Token { index, token: tokens[index], vocabulary_size }),
             None => Ok(()),
         }
     }
@@ -161,9 +144,7 @@ impl Transformer {
         let mut queries = numbers(&layer.query)?;
         let keys = numbers(&layer.key)?;
         let values = numbers(&layer.value)?;
-        let by_token = keys
-            .chunks_exact(shape.kv_width())
-            .zip(values.chunks_exact(shape.kv_width()));
+        let by_token = keys.chunks_exact(shape.kv_width()).zip(values.chunks_exact(shape.kv_width()));
         for (position, (key, value)) in (start_position..).zip(by_token) {
             cache.write(index, position, key, value)?;
         }
@@ -174,18 +155,12 @@ impl Transformer {
         let expected = tokens * shape.kv_width();
         for (side, found) in [("key", all_keys.len()), ("value", all_values.len())] {
             if found != expected {
-                return Err(ModelError::CacheLength {
-                    layer: index,
-                    side,
-                    found,
-                    expected,
-                });
+                return Err(ModelError::CacheLength { layer: index, side, found, expected });
             }
         }
         rotary.apply(start_position, shape.query_heads, &mut queries);
         rotary.apply(0, shape.kv_heads, &mut all_keys);
-        let queries =
-            Tensor::from_vec(queries, (hidden.dim(0)?, shape.query_width()), &Device::Cpu)?;
+        let queries = Tensor::from_vec(queries, (hidden.dim(0)?, shape.query_width()), &Device::Cpu)?;
         let attended = attend(shape, start_position, &queries, all_keys, all_values)?;
         Ok(project(&attended, &layer.attention_output)?)
     }

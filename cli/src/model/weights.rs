@@ -109,25 +109,15 @@ impl Weights {
             embedding: source(Role::Embedding, 0)?,
             layers,
             final_norm: source(Role::FinalNorm, 0)?,
-            head: if is_tied {
-                None
-            } else {
-                Some(source(Role::Head, 0)?)
-            },
+            head: if is_tied { None } else { Some(source(Role::Head, 0)?) },
         })
     }
 
     /// Every weight with its name.
     pub(super) fn by_name(&self) -> Vec<(String, Tensor)> {
-        let mut named = vec![
-            (Role::Embedding.name(0), self.embedding.clone()),
-            (Role::FinalNorm.name(0), self.final_norm.clone()),
-        ];
-        named.extend(
-            self.head
-                .iter()
-                .map(|head| (Role::Head.name(0), head.clone())),
-        );
+        let mut named =
+            vec![(Role::Embedding.name(0), self.embedding.clone()), (Role::FinalNorm.name(0), self.final_norm.clone())];
+        named.extend(self.head.iter().map(|head| (Role::Head.name(0), head.clone())));
         for (index, layer) in self.layers.iter().enumerate() {
             for (role, tensor) in [
                 (Role::AttentionNorm, &layer.attention_norm),

@@ -1,13 +1,7 @@
 use super::*;
 
-const ID: TransferId = TransferId {
-    slot: 3,
-    generation: 1,
-};
-const EXPECTED: Expected = Expected {
-    parts: 3,
-    bytes: 100,
-};
+const ID: TransferId = TransferId { slot: 3, generation: 1 };
+const EXPECTED: Expected = Expected { parts: 3, bytes: 100 };
 
 fn active() -> Active {
     Active::new(EXPECTED, None)
@@ -17,36 +11,21 @@ fn active() -> Active {
 fn parts_count_in_any_order() {
     let mut active = active();
     for (part, bytes) in [(2, 10), (0, 60)] {
-        assert!(
-            !active
-                .count(1, ID, Some(part), bytes)
-                .unwrap()
-                .is_complete()
-        );
+        assert!(!active.count(1, ID, Some(part), bytes).unwrap().is_complete());
     }
     assert!(active.count(1, ID, Some(1), 30).unwrap().is_complete());
 }
 
 #[test]
 fn a_numbered_part_that_arrives_twice_is_refused() {
-    let mut active = Active::new(
-        Expected {
-            parts: 200,
-            bytes: 200,
-        },
-        None,
-    );
+    let mut active = Active::new(Expected { parts: 200, bytes: 200 }, None);
     for part in [0, 63, 64, 199] {
         active.count(1, ID, Some(part), 1).unwrap();
         let duplicate = Err(ArrivalError::Duplicate { id: ID, part });
         assert_eq!(active.count(1, ID, Some(part), 1), duplicate);
     }
     assert_eq!(active.progress().parts, 4);
-    let error = ArrivalError::NoSuchPart {
-        id: ID,
-        part: 200,
-        parts: 200,
-    };
+    let error = ArrivalError::NoSuchPart { id: ID, part: 200, parts: 200 };
     assert_eq!(active.count(1, ID, Some(200), 1), Err(error));
 }
 
@@ -56,10 +35,7 @@ fn an_unnumbered_part_after_the_last_is_refused() {
     for bytes in [40, 40, 20] {
         active.count(1, ID, None, bytes).unwrap();
     }
-    let overrun = Err(ArrivalError::Overrun {
-        id: ID,
-        expected: EXPECTED,
-    });
+    let overrun = Err(ArrivalError::Overrun { id: ID, expected: EXPECTED });
     assert_eq!(active.count(1, ID, None, 1), overrun);
     assert!(active.progress().is_complete());
 }
@@ -67,24 +43,15 @@ fn an_unnumbered_part_after_the_last_is_refused() {
 #[test]
 fn bytes_must_add_up() {
     let mut active = active();
-    let overrun = Err(ArrivalError::Overrun {
-        id: ID,
-        expected: EXPECTED,
-    });
+    let overrun = Err(ArrivalError::Overrun { id: ID, expected: EXPECTED });
     assert_eq!(active.count(1, ID, None, 101), overrun);
     assert_eq!(active.count(1, ID, None, u64::MAX), overrun);
     // 99 of 100 bytes would leave two parts one byte.
     assert_eq!(active.count(1, ID, None, 99), overrun);
-    assert_eq!(
-        active.count(1, ID, None, 0),
-        Err(ArrivalError::Empty { id: ID })
-    );
+    assert_eq!(active.count(1, ID, None, 0), Err(ArrivalError::Empty { id: ID }));
     active.count(1, ID, None, 50).unwrap();
     active.count(1, ID, None, 10).unwrap();
-    let short = Err(ArrivalError::Short {
-        id: ID,
-        missing_bytes: 1,
-    });
+    let short = Err(ArrivalError::Short { id: ID, missing_bytes: 1 });
     assert_eq!(active.count(1, ID, None, 39), short);
     assert_eq!(active.progress().parts, 2);
     assert!(active.count(1, ID, None, 40).unwrap().is_complete());
@@ -93,11 +60,7 @@ fn bytes_must_add_up() {
 #[test]
 fn a_transfer_stays_with_its_first_peer() {
     let mut bound = Active::new(EXPECTED, Some(1));
-    let foreign = Err(ArrivalError::Foreign {
-        id: ID,
-        expected: 1,
-        found: 2,
-    });
+    let foreign = Err(ArrivalError::Foreign { id: ID, expected: 1, found: 2 });
     assert_eq!(bound.count(2, ID, None, 10), foreign);
     let mut unbound = active();
     // A refused arrival does not bind.

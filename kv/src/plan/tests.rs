@@ -4,10 +4,7 @@ use crate::dtype::DType;
 use crate::layout::Attention;
 use crate::pool::{PoolError, PoolGeometry};
 
-const HEADS: Attention = Attention::GroupedQuery {
-    kv_heads: 1,
-    head_size: 2,
-};
+const HEADS: Attention = Attention::GroupedQuery { kv_heads: 1, head_size: 2 };
 
 fn pool(layers: u32, attention: Attention, dtype: DType, block_tokens: u32) -> PoolGeometry {
     let layout = CacheLayout::new(layers, attention, dtype, block_tokens).unwrap();
@@ -38,9 +35,7 @@ fn small(tokens: u32) -> FragmentPlan {
 }
 
 fn numbers(plan: &FragmentPlan) -> Vec<(u32, u32)> {
-    plan.pairs()
-        .map(|pair| (pair.local_segment, pair.remote_segment))
-        .collect()
+    plan.pairs().map(|pair| (pair.local_segment, pair.remote_segment)).collect()
 }
 
 #[test]
@@ -55,10 +50,7 @@ fn pairs_follow_the_tokens_through_both_tables() {
     assert_eq!(numbers(&plan), expected);
     assert_eq!((plan.fragments(), plan.fragment_tokens()), (20, 2));
     assert_eq!((plan.fragment_bytes(), plan.bytes_total()), (4, 80));
-    let back: Vec<_> = expected
-        .iter()
-        .map(|&(local, remote)| (remote, local))
-        .collect();
+    let back: Vec<_> = expected.iter().map(|&(local, remote)| (remote, local)).collect();
     assert_eq!(numbers(&plan.reversed()), back);
 }
 
@@ -74,11 +66,7 @@ fn layers_and_chunks_partition_the_plan() {
     assert_eq!(numbers(&first.layers(1..2).unwrap()), []);
     for max_fragments in [1, 3, 5, 7, 20, 21] {
         let chunks: Vec<_> = plan.chunks(max_fragments).unwrap().collect();
-        assert!(
-            chunks
-                .iter()
-                .all(|chunk| chunk.fragments() <= u64::from(max_fragments))
-        );
+        assert!(chunks.iter().all(|chunk| chunk.fragments() <= u64::from(max_fragments)));
         let joined: Vec<_> = chunks.iter().flat_map(numbers).collect();
         assert_eq!(joined, all);
     }
@@ -91,10 +79,7 @@ fn index_arrays_are_pairs_of_words_local_first() {
     assert_eq!(plan.write_index_array(&mut array), Ok(32));
     assert_eq!(array[..12], [15, 0, 0, 0, 4, 0, 0, 0, 39, 0, 0, 0]);
     assert_eq!(array[32..], [0xee; 8]);
-    let error = PlanError::ArrayBuffer {
-        needed_bytes: 32,
-        found_bytes: 31,
-    };
+    let error = PlanError::ArrayBuffer { needed_bytes: 32, found_bytes: 31 };
     assert_eq!(plan.write_index_array(&mut array[..31]), Err(error));
 }
 
@@ -124,39 +109,16 @@ fn each_mismatch_has_its_error() {
         plan_between((&local, &[0, 1]), (remote, blocks), tokens).map(|_| ())
     };
     let more_layers = pool(3, HEADS, DType::I8, 4);
-    assert_eq!(
-        plan(&more_layers, &[0], 1),
-        Err(PlanError::Layers {
-            local: 2,
-            remote: 3
-        })
-    );
-    let latent = Attention::Latent {
-        latent_size: 2,
-        rope_size: 0,
-    };
-    let error = PlanError::Attention {
-        local: HEADS,
-        remote: latent,
-    };
+    assert_eq!(plan(&more_layers, &[0], 1), Err(PlanError::Layers { local: 2, remote: 3 }));
+    let latent = Attention::Latent { latent_size: 2, rope_size: 0 };
+    let error = PlanError::Attention { local: HEADS, remote: latent };
     assert_eq!(plan(&pool(2, latent, DType::I8, 4), &[0], 1), Err(error));
-    let error = PlanError::DType {
-        local: DType::I8,
-        remote: DType::F8E4M3,
-    };
+    let error = PlanError::DType { local: DType::I8, remote: DType::F8E4M3 };
     assert_eq!(plan(&pool(2, HEADS, DType::F8E4M3, 4), &[0], 1), Err(error));
     assert_eq!(plan(&local, &[0], 0), Err(PlanError::NoTokens));
-    let error = PlanError::TooFewBlocks {
-        side: Side::Remote,
-        tokens: 5,
-        capacity_tokens: 4,
-    };
+    let error = PlanError::TooFewBlocks { side: Side::Remote, tokens: 5, capacity_tokens: 4 };
     assert_eq!(plan(&local, &[0], 5), Err(error));
-    let error = PlanError::TooFewBlocks {
-        side: Side::Local,
-        tokens: 9,
-        capacity_tokens: 8,
-    };
+    let error = PlanError::TooFewBlocks { side: Side::Local, tokens: 9, capacity_tokens: 8 };
     assert_eq!(plan(&local, &[0, 1, 2], 9), Err(error));
 }
 
@@ -174,39 +136,17 @@ fn a_given_fragment_size_must_divide_both_block_sizes() {
         )
     };
     assert_eq!(plan(2).unwrap().fragments(), 8);
-    let source = PoolError::FragmentTokens {
-        fragment_tokens: 8,
-        block_tokens: 4,
-    };
-    assert_eq!(
-        plan(8),
-        Err(PlanError::Fragments {
-            side: Side::Remote,
-            source
-        })
-    );
-    let source = PoolError::FragmentTokens {
-        fragment_tokens: 3,
-        block_tokens: 8,
-    };
-    assert_eq!(
-        plan(3),
-        Err(PlanError::Fragments {
-            side: Side::Local,
-            source
-        })
-    );
+    let source = PoolError::FragmentTokens { fragment_tokens: 8, block_tokens: 4 };
+    assert_eq!(plan(8), Err(PlanError::Fragments { side: Side::Remote, source }));
+    let source = PoolError::FragmentTokens { fragment_tokens: 3, block_tokens: 8 };
+    assert_eq!(plan(3), Err(PlanError::Fragments { side: Side::Local, source }));
 }
 
 #[test]
 fn a_layer_range_must_name_layers() {
     let plan = small(1);
     for (start, end) in [(0, 0), (1, 1), (0, 3), (2, 1)] {
-        let error = PlanError::LayerRange {
-            start,
-            end,
-            layers: 2,
-        };
+        let error = PlanError::LayerRange { start, end, layers: 2 };
         assert_eq!(plan.layers(Range { start, end }), Err(error));
     }
 }

@@ -3,45 +3,22 @@ use super::*;
 const PEER: u64 = 7;
 
 fn one_part(slots: &mut TransferSlots) -> TransferId {
-    slots
-        .begin(
-            Expected {
-                parts: 1,
-                bytes: 10,
-            },
-            Some(PEER),
-        )
-        .unwrap()
+    slots.begin(Expected { parts: 1, bytes: 10 }, Some(PEER)).unwrap()
 }
 
 #[test]
 fn impossible_tables_and_transfers_are_refused() {
     for slots in [0, SLOTS_MAX + 1] {
-        assert_eq!(
-            TransferSlots::new(slots).err(),
-            Some(SlotError::Slots { slots })
-        );
+        assert_eq!(TransferSlots::new(slots).err(), Some(SlotError::Slots { slots }));
     }
     let mut slots = TransferSlots::new(SLOTS_MAX).unwrap();
     assert_eq!(slots.free_slots(), SLOTS_MAX);
     for parts in [0, PARTS_MAX + 1] {
         let error = SlotError::Parts { parts };
-        assert_eq!(
-            slots.begin(
-                Expected {
-                    parts,
-                    bytes: u64::MAX
-                },
-                None
-            ),
-            Err(error)
-        );
+        assert_eq!(slots.begin(Expected { parts, bytes: u64::MAX }, None), Err(error));
     }
     let error = SlotError::Bytes { parts: 3, bytes: 2 };
-    assert_eq!(
-        slots.begin(Expected { parts: 3, bytes: 2 }, None),
-        Err(error)
-    );
+    assert_eq!(slots.begin(Expected { parts: 3, bytes: 2 }, None), Err(error));
     assert_eq!(slots.free_slots(), SLOTS_MAX);
 }
 
@@ -49,21 +26,9 @@ fn impossible_tables_and_transfers_are_refused() {
 fn a_slot_is_not_reused_before_the_end_is_acknowledged() {
     let mut slots = TransferSlots::new(1).unwrap();
     let id = one_part(&mut slots);
-    assert_eq!(
-        id,
-        TransferId {
-            slot: 0,
-            generation: 1
-        }
-    );
-    let expected = Expected {
-        parts: 1,
-        bytes: 10,
-    };
-    let exhausted = Err(SlotError::Exhausted {
-        slots: 1,
-        retired: 0,
-    });
+    assert_eq!(id, TransferId { slot: 0, generation: 1 });
+    let expected = Expected { parts: 1, bytes: 10 };
+    let exhausted = Err(SlotError::Exhausted { slots: 1, retired: 0 });
     assert_eq!(slots.begin(expected, None), exhausted);
     assert_eq!(slots.release(id), Err(SlotError::StillActive { id }));
     slots.abort(id).unwrap();
@@ -72,13 +37,7 @@ fn a_slot_is_not_reused_before_the_end_is_acknowledged() {
     assert_eq!(slots.commit(id), Err(SlotError::AlreadyEnded { id }));
     assert_eq!(slots.release(id), Ok(Released::Reusable));
     assert_eq!(slots.release(id), Err(SlotError::NotCurrent { id }));
-    assert_eq!(
-        slots.begin(expected, None),
-        Ok(TransferId {
-            slot: 0,
-            generation: 2
-        })
-    );
+    assert_eq!(slots.begin(expected, None), Ok(TransferId { slot: 0, generation: 2 }));
     assert_eq!(slots.progress(id), Err(SlotError::NotCurrent { id }));
 }
 
@@ -91,22 +50,12 @@ fn late_arrivals_never_count_for_the_next_transfer() {
     let ended = Err(ArrivalError::Ended { id: old });
     assert_eq!(slots.arrive(PEER, old.pack(), 10), ended);
     slots.release(old).unwrap();
-    let stale = Err(ArrivalError::Stale {
-        id: old,
-        current: 2,
-    });
+    let stale = Err(ArrivalError::Stale { id: old, current: 2 });
     assert_eq!(slots.arrive(PEER, old.pack(), 10), stale);
     let new = one_part(&mut slots);
     assert_eq!(slots.arrive(PEER, old.pack(), 10), stale);
     assert_eq!(slots.progress(new).unwrap().parts, 0);
-    assert_eq!(
-        slots.refused(),
-        Refused {
-            stale: 2,
-            ended: 1,
-            ..Refused::default()
-        }
-    );
+    assert_eq!(slots.refused(), Refused { stale: 2, ended: 1, ..Refused::default() });
 }
 
 #[test]
@@ -132,30 +81,14 @@ fn a_slot_whose_generation_would_wrap_is_retired() {
         slots.arrive(PEER, id.pack(), 10).unwrap();
         slots.commit(id).unwrap();
         let last = generation == u16::MAX;
-        let released = if last {
-            Released::Retired
-        } else {
-            Released::Reusable
-        };
+        let released = if last { Released::Retired } else { Released::Reusable };
         assert_eq!(slots.release(id), Ok(released));
     }
-    let expected = Expected {
-        parts: 1,
-        bytes: 10,
-    };
-    let error = SlotError::Exhausted {
-        slots: 1,
-        retired: 1,
-    };
+    let expected = Expected { parts: 1, bytes: 10 };
+    let error = SlotError::Exhausted { slots: 1, retired: 1 };
     assert_eq!(slots.begin(expected, None), Err(error));
-    let id = TransferId {
-        slot: 0,
-        generation: u16::MAX,
-    };
-    let stale = Err(ArrivalError::Stale {
-        id,
-        current: u16::MAX,
-    });
+    let id = TransferId { slot: 0, generation: u16::MAX };
+    let stale = Err(ArrivalError::Stale { id, current: u16::MAX });
     assert_eq!(slots.arrive(PEER, id.pack(), 10), stale);
     assert_eq!(slots.release(id), Err(SlotError::NotCurrent { id }));
     assert_eq!((slots.retired_slots(), slots.free_slots()), (1, 0));
@@ -169,11 +102,5 @@ fn slots_rest_as_long_as_possible() {
     slots.release(id).unwrap();
     assert_eq!(one_part(&mut slots).slot, 1);
     assert_eq!(one_part(&mut slots).slot, 2);
-    assert_eq!(
-        one_part(&mut slots),
-        TransferId {
-            slot: 0,
-            generation: 2
-        }
-    );
+    assert_eq!(one_part(&mut slots), TransferId { slot: 0, generation: 2 });
 }

@@ -147,8 +147,8 @@ impl<M: RingMemory> Submissions<M> {
 
     /// Lowers the flags; a closed ring stays closed.
     pub fn awake(&mut self) {
-        // Release: pairs with the acquire in `Submitter::closed`, for `lasting` may hold CLOSED.
-        self.queue.memory().word(RingWord::EngineFlags).store_release(self.lasting.bits());
+        // Relaxed: where CLOSED lasts, the fence in `close` orders the CQEs before it.
+        self.queue.memory().word(RingWord::EngineFlags).store_relaxed(self.lasting.bits());
     }
 
     /// Tells the client that nothing more is taken. What a client published without seeing this afterwards is there

@@ -10,8 +10,7 @@ use crate::atomic::{Atomics, Word};
 /// Raises our flag before sleeping. The caller must look for work once more after this and before it sleeps.
 #[inline]
 pub fn raise<M: RingMemory>(memory: &M, ours: RingWord, with: RingFlags) {
-    // Release: pairs with the acquire in `Submitter::closed`, for `with` may hold CLOSED.
-    memory.word(ours).store_release(RingFlags::NEED_WAKEUP.with(with).bits());
+    memory.word(ours).store_relaxed(RingFlags::NEED_WAKEUP.with(with).bits());
     // Partner: the fence in `peer_sleeps`. Either it sees the flag, or we see what it published.
     <M::Atomics as Atomics>::fence_full();
 }
@@ -25,7 +24,7 @@ pub fn lower<M: RingMemory>(memory: &M, ours: RingWord) {
 /// Whether the other side must be woken for what we have just published.
 #[inline]
 pub fn peer_sleeps<M: RingMemory>(memory: &M, theirs: RingWord) -> bool {
-    // Partner: the fence in `raise`.
+    // Partners: the fences in `raise` and in `Submissions::close`.
     <M::Atomics as Atomics>::fence_full();
     memory.word(theirs).load_relaxed() & RingFlags::NEED_WAKEUP.bits() != 0
 }

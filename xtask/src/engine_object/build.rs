@@ -35,58 +35,32 @@ pub struct Output {
 
 /// Compiles the crates in order and links them. What the last crate exports under a plain name (the
 /// functions that C calls) is kept, with all that it reaches; anything else is dropped.
-pub fn build(
-    workspace: &Workspace,
-    crates: &[KernelCrate],
-    variant: &Variant,
-    output: &Output,
-) -> Result<()> {
-    fs::create_dir_all(&output.folder)
-        .with_context(|| format!("making {}", output.folder.display()))?;
+pub fn build(workspace: &Workspace, crates: &[KernelCrate], variant: &Variant, output: &Output) -> Result<()> {
+    fs::create_dir_all(&output.folder).with_context(|| format!("making {}", output.folder.display()))?;
     for kernel_crate in crates {
         compile(workspace, kernel_crate, variant, &output.folder)
             .with_context(|| format!("compiling {} ({})", kernel_crate.name, variant.name))?;
     }
     let object_of = |name: &str| output.folder.join(format!("{name}.o"));
     let objects: Vec<PathBuf> = crates.iter().map(|each| object_of(each.name)).collect();
-    let last = objects
-        .last()
-        .context("an object is made of at least one crate")?;
+    let last = objects.last().context("an object is made of at least one crate")?;
     let entries = entry_points(workspace, last)?;
-    ensure!(
-        !entries.is_empty(),
-        "{} exports no function to C",
-        last.display()
-    );
+    ensure!(!entries.is_empty(), "{} exports no function to C", last.display());
     link(workspace, &objects, &entries, &output.object)?;
     drop_unreferenced_symbols(workspace, &output.object)
 }
 
-fn compile(
-    workspace: &Workspace,
-    kernel_crate: &KernelCrate,
-    variant: &Variant,
-    folder: &Path,
-) -> Result<()> {
+fn compile(workspace: &Workspace, kernel_crate: &KernelCrate, variant: &Variant, folder: &Path) -> Result<()> {
     let mut command = workspace.command("rustc");
     // The flags are unstable ones; the kernel's own Rust build uses the same switch.
-    command
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_PKG_VERSION", env!("CARGO_PKG_VERSION"));
+    command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_PKG_VERSION", env!("CARGO_PKG_VERSION"));
     command.args(["--edition", EDITION, "--crate-name", kernel_crate.name]);
     command.args(COMMON_FLAGS).args(variant.flags());
     for name in kernel_crate.uses {
         let metadata = folder.join(format!("lib{name}.rmeta"));
-        command
-            .arg("--extern")
-            .arg(format!("{name}={}", metadata.display()));
+        command.arg("--extern").arg(format!("{name}={}", metadata.display()));
     }
-    command
-        .arg("-L")
-        .arg(folder)
-        .arg("--out-dir")
-        .arg(folder)
-        .arg(kernel_crate.source);
+    command.arg("-L").arg(folder).arg("--out-dir").arg(folder).arg(kernel_crate.source);
     capture(command).map(|_| ())
 }
 
@@ -112,10 +86,7 @@ fn link(workspace: &Workspace, objects: &[PathBuf], entries: &[String], to: &Pat
 /// missing functions.
 fn drop_unreferenced_symbols(workspace: &Workspace, object: &Path) -> Result<()> {
     let relocations = disassembly::read_relocations(workspace, object)?;
-    let referenced: BTreeSet<&str> = relocations
-        .iter()
-        .map(|relocation| relocation.symbol.as_str())
-        .collect();
+    let referenced: BTreeSet<&str> = relocations.iter().map(|relocation| relocation.symbol.as_str()).collect();
     let symbols = symbols::read(workspace, object)?;
     let unreferenced: Vec<&str> = symbols
         .iter()
@@ -126,13 +97,7 @@ fn drop_unreferenced_symbols(workspace: &Workspace, object: &Path) -> Result<()>
         return Ok(());
     }
     let mut command = workspace.command("objcopy");
-    command
-        .args(
-            unreferenced
-                .iter()
-                .map(|name| format!("--strip-symbol={name}")),
-        )
-        .arg(object);
+    command.args(unreferenced.iter().map(|name| format!("--strip-symbol={name}"))).arg(object);
     capture(command).map(|_| ())
 }
 

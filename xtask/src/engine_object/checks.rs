@@ -5,9 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::disassembly::{
-    Function, Instruction, Relocation, Section, read_functions, read_relocations, read_sections,
-};
+use super::disassembly::{Function, Instruction, Relocation, Section, read_functions, read_relocations, read_sections};
 use super::symbols::{self, Symbol};
 use super::variants::Variant;
 use crate::workspace::Workspace;
@@ -22,15 +20,8 @@ const RETURN_THUNK: &str = "__x86_return_thunk";
 const GLUE_PREFIX: &str = "dmaplane_glue_";
 
 /// Relocations that the module loader of x86-64 kernels knows.
-const LOADER_RELOCATIONS: [&str; 7] = [
-    "R_X86_64_NONE",
-    "R_X86_64_64",
-    "R_X86_64_32",
-    "R_X86_64_32S",
-    "R_X86_64_PC32",
-    "R_X86_64_PLT32",
-    "R_X86_64_PC64",
-];
+const LOADER_RELOCATIONS: [&str; 7] =
+    ["R_X86_64_NONE", "R_X86_64_64", "R_X86_64_32", "R_X86_64_32S", "R_X86_64_PC32", "R_X86_64_PLT32", "R_X86_64_PC64"];
 
 /// What an object holds.
 pub struct Object {
@@ -71,24 +62,15 @@ impl Object {
         let mut checks = vec![
             check("undefined symbols", self.foreign_symbols(variant)),
             check("panic paths", self.panic_paths()),
-            check(
-                "vector registers",
-                self.instructions(Instruction::uses_vector_register),
-            ),
-            check(
-                "indirect branches",
-                self.instructions(Instruction::is_indirect_branch),
-            ),
+            check("vector registers", self.instructions(Instruction::uses_vector_register)),
+            check("indirect branches", self.instructions(Instruction::is_indirect_branch)),
             check("relocations", self.foreign_relocations()),
         ];
         if variant.branch_tracking {
             checks.push(check("branch target marks", self.unmarked_entry_points()));
         }
         if variant.return_thunk {
-            checks.push(check(
-                "bare returns",
-                self.instructions(Instruction::is_return),
-            ));
+            checks.push(check("bare returns", self.instructions(Instruction::is_return)));
         }
         if variant.padding {
             checks.push(check("padding", self.missing_padding()));
@@ -99,11 +81,7 @@ impl Object {
     /// The bytes of a section, zero where there is none.
     #[must_use]
     pub fn section_bytes(&self, name: &str) -> u64 {
-        self.sections
-            .iter()
-            .filter(|section| section.name == name)
-            .map(|it| it.bytes)
-            .sum()
+        self.sections.iter().filter(|section| section.name == name).map(|it| it.bytes).sum()
     }
 
     /// The names of what the object leaves to others to define.
@@ -133,20 +111,13 @@ impl Object {
             // The second form in case the demangler does not know a new form of mangling.
             symbol.demangled.contains("core::panicking") || symbol.name.contains("4core9panicking")
         };
-        self.symbols
-            .iter()
-            .filter(panics)
-            .map(|symbol| self.with_users(symbol))
-            .collect()
+        self.symbols.iter().filter(panics).map(|symbol| self.with_users(symbol)).collect()
     }
 
     fn instructions(&self, forbidden: impl Fn(&Instruction) -> bool) -> Vec<String> {
         let mut violations = Vec::new();
         for function in &self.functions {
-            let found = function
-                .instructions
-                .iter()
-                .filter(|instruction| forbidden(instruction));
+            let found = function.instructions.iter().filter(|instruction| forbidden(instruction));
             let place = self.demangle(&function.name);
             violations.extend(found.map(|instruction| format!("{place}: {}", instruction.text)));
         }
@@ -158,12 +129,7 @@ impl Object {
         let found = self.relocations.iter().filter(foreign);
         found
             .map(|relocation| {
-                let Relocation {
-                    section,
-                    kind,
-                    symbol,
-                    offset,
-                } = relocation;
+                let Relocation { section, kind, symbol, offset } = relocation;
                 let users = self.users_of(symbol);
                 format!("{kind} of {symbol} at {section}+{offset:#x} (in {users})")
             })
@@ -172,42 +138,24 @@ impl Object {
 
     fn unmarked_entry_points(&self) -> Vec<String> {
         let entries: BTreeSet<&str> = self.entry_points().map(|it| it.name.as_str()).collect();
-        let marked = |function: &Function| {
-            function
-                .instructions
-                .first()
-                .is_some_and(Instruction::is_branch_target_mark)
-        };
-        let unmarked = self
-            .functions
-            .iter()
-            .filter(|function| entries.contains(function.name.as_str()) && !marked(function));
-        unmarked
-            .map(|function| format!("{} does not begin with endbr64", function.name))
-            .collect()
+        let marked =
+            |function: &Function| function.instructions.first().is_some_and(Instruction::is_branch_target_mark);
+        let unmarked =
+            self.functions.iter().filter(|function| entries.contains(function.name.as_str()) && !marked(function));
+        unmarked.map(|function| format!("{} does not begin with endbr64", function.name)).collect()
     }
 
     fn missing_padding(&self) -> Vec<String> {
         const ENTRY_BYTES: u64 = 8;
         let padded = self.section_bytes("__patchable_function_entries") / ENTRY_BYTES;
-        let names: BTreeSet<&str> = self
-            .symbols
-            .iter()
-            .filter(|symbol| symbol.is_function())
-            .map(|symbol| symbol.name.as_str())
-            .collect();
+        let names: BTreeSet<&str> =
+            self.symbols.iter().filter(|symbol| symbol.is_function()).map(|symbol| symbol.name.as_str()).collect();
         // Of several names for one address objdump shows one, so functions are counted by headers.
-        let functions = self
-            .functions
-            .iter()
-            .filter(|it| names.contains(it.name.as_str()))
-            .count();
+        let functions = self.functions.iter().filter(|it| names.contains(it.name.as_str())).count();
         if padded >= functions as u64 {
             return Vec::new();
         }
-        vec![format!(
-            "{functions} functions, but only {padded} are recorded as padded"
-        )]
+        vec![format!("{functions} functions, but only {padded} are recorded as padded")]
     }
 
     fn with_users(&self, symbol: &Symbol) -> String {
@@ -218,9 +166,7 @@ impl Object {
     fn users_of(&self, symbol: &str) -> String {
         let refers = |function: &&Function| function.references.iter().any(|it| it == symbol);
         let functions = self.functions.iter().filter(refers);
-        let mut users: Vec<String> = functions
-            .map(|function| self.demangle(&function.name))
-            .collect();
+        let mut users: Vec<String> = functions.map(|function| self.demangle(&function.name)).collect();
         if users.is_empty() {
             let sections = self.relocations.iter().filter(|it| it.symbol == symbol);
             let names: BTreeSet<&str> = sections.map(|it| it.section.as_str()).collect();
@@ -255,9 +201,7 @@ fn crate_of(symbol: &Symbol) -> String {
         return "exported".to_owned();
     }
     let path = symbol.demangled.trim_start_matches(['<', '&', '(', '[']);
-    let end = path
-        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .unwrap_or(path.len());
+    let end = path.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(path.len());
     path[..end].to_owned()
 }
 
@@ -266,11 +210,7 @@ mod tests {
     use super::*;
 
     fn symbol(name: &str, demangled: &str, kind: char) -> Symbol {
-        Symbol {
-            name: name.to_owned(),
-            demangled: demangled.to_owned(),
-            kind,
-        }
+        Symbol { name: name.to_owned(), demangled: demangled.to_owned(), kind }
     }
 
     #[test]
@@ -283,23 +223,13 @@ mod tests {
             ("memcpy", "memcpy", 'U'),
         ];
         let object = Object {
-            symbols: symbols
-                .map(|(name, path, kind)| symbol(name, path, kind))
-                .into(),
+            symbols: symbols.map(|(name, path, kind)| symbol(name, path, kind)).into(),
             functions: Vec::new(),
             relocations: Vec::new(),
             sections: Vec::new(),
         };
         let counts = object.functions_by_crate();
-        let counts: Vec<(&str, usize)> =
-            counts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
-        assert_eq!(
-            counts,
-            [
-                ("dmaplane_engine", 2),
-                ("dmaplane_ring", 1),
-                ("exported", 1)
-            ]
-        );
+        let counts: Vec<(&str, usize)> = counts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(counts, [("dmaplane_engine", 2), ("dmaplane_ring", 1), ("exported", 1)]);
     }
 }

@@ -26,25 +26,19 @@ pub struct Instruction {
 }
 
 /// Words that may stand before the operation.
-const PREFIXES: [&str; 8] = [
-    "bnd", "notrack", "lock", "rep", "repz", "repnz", "cs", "data16",
-];
+const PREFIXES: [&str; 8] = ["bnd", "notrack", "lock", "rep", "repz", "repnz", "cs", "data16"];
 
 impl Instruction {
     fn operation(&self) -> &str {
         let mut words = self.text.split(' ');
-        words
-            .find(|word| !PREFIXES.contains(word))
-            .unwrap_or_default()
+        words.find(|word| !PREFIXES.contains(word)).unwrap_or_default()
     }
 
     /// A call or jump to where a register or memory says.
     #[must_use]
     pub fn is_indirect_branch(&self) -> bool {
         let operation = self.operation();
-        let branches = ["call", "jmp", "lcall", "ljmp"]
-            .iter()
-            .any(|it| operation.starts_with(it));
+        let branches = ["call", "jmp", "lcall", "ljmp"].iter().any(|it| operation.starts_with(it));
         branches && self.text.split(' ').any(|word| word.starts_with('*'))
     }
 
@@ -58,16 +52,10 @@ impl Instruction {
     #[must_use]
     pub fn uses_vector_register(&self) -> bool {
         let registers = self.text.split('%').skip(1);
-        registers
-            .map(|rest| {
-                rest.split(|c: char| !c.is_ascii_alphanumeric())
-                    .next()
-                    .unwrap_or_default()
-            })
-            .any(|name| {
-                let family = name.trim_end_matches(|c: char| c.is_ascii_digit());
-                matches!(family, "xmm" | "ymm" | "zmm" | "mm" | "st")
-            })
+        registers.map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()).any(|name| {
+            let family = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            matches!(family, "xmm" | "ymm" | "zmm" | "mm" | "st")
+        })
     }
 
     /// The mark of a function that may be called indirectly.
@@ -101,11 +89,7 @@ pub struct Section {
 
 /// Disassembles all code of an object.
 pub fn read_functions(workspace: &Workspace, object: &Path) -> Result<Vec<Function>> {
-    Ok(parse_functions(&objdump(
-        workspace,
-        object,
-        &["-dr", "--no-show-raw-insn"],
-    )?))
+    Ok(parse_functions(&objdump(workspace, object, &["-dr", "--no-show-raw-insn"])?))
 }
 
 /// Lists the relocations of all sections.
@@ -128,10 +112,7 @@ fn parse_functions(text: &str) -> Vec<Function> {
     let mut functions: Vec<Function> = Vec::new();
     for line in text.lines() {
         if let Some(name) = parse_function_header(line) {
-            functions.push(Function {
-                name: name.to_owned(),
-                ..Function::default()
-            });
+            functions.push(Function { name: name.to_owned(), ..Function::default() });
         } else if let Some(function) = functions.last_mut() {
             if let Some((_, symbol)) = parse_inline_relocation(line) {
                 function.references.push(symbol.to_owned());
@@ -161,8 +142,7 @@ fn parse_instruction(line: &str) -> Option<String> {
 fn parse_inline_relocation(line: &str) -> Option<(&str, &str)> {
     let (_, relocation) = line.trim_start().split_once(": ")?;
     let (kind, target) = relocation.split_once('\t')?;
-    kind.starts_with("R_")
-        .then(|| (kind, without_addend(target)))
+    kind.starts_with("R_").then(|| (kind, without_addend(target)))
 }
 
 fn parse_relocations(text: &str) -> Vec<Relocation> {
@@ -219,9 +199,7 @@ mod tests {
 \t\t\t95: R_X86_64_PLT32\tmemcpy-0x4\n  99:\tmov    $0x0,%rdx\n\t\t\t9c: R_X86_64_32S\t.rodata+0x8\n";
 
     fn instruction(text: &str) -> Instruction {
-        Instruction {
-            text: text.to_owned(),
-        }
+        Instruction { text: text.to_owned() }
     }
 
     #[test]
@@ -261,51 +239,27 @@ mod tests {
     fn sections_have_sizes() {
         let text = "Sections:\nIdx Name  Size      VMA  LMA  File off  Algn  Flags\n\
              \u{20} 0 .text 00000231  0000000000000000  0000000000000000  00000040  2**4  CODE\n";
-        assert_eq!(
-            parse_sections(text),
-            [Section {
-                name: ".text".to_owned(),
-                bytes: 0x231
-            }]
-        );
+        assert_eq!(parse_sections(text), [Section { name: ".text".to_owned(), bytes: 0x231 }]);
     }
 
     #[test]
     fn indirect_branches() {
-        for text in [
-            "call *%rax",
-            "jmp *0x0(%rip) # 24 <f+0x14>",
-            "notrack jmp *%rdi",
-            "lcall *(%rax)",
-        ] {
+        for text in ["call *%rax", "jmp *0x0(%rip) # 24 <f+0x14>", "notrack jmp *%rdi", "lcall *(%rax)"] {
             assert!(instruction(text).is_indirect_branch(), "{text}");
         }
-        for text in [
-            "call 99 <f+0x89>",
-            "jmp 8f <f+0x7f>",
-            "imul %rax,%rbx",
-            "mov (%rax),%rbx",
-        ] {
+        for text in ["call 99 <f+0x89>", "jmp 8f <f+0x7f>", "imul %rax,%rbx", "mov (%rax),%rbx"] {
             assert!(!instruction(text).is_indirect_branch(), "{text}");
         }
     }
 
     #[test]
     fn vector_registers() {
-        for text in [
-            "pxor %xmm0,%xmm0",
-            "vmovdqu (%rdi),%ymm15",
-            "vpxor %zmm31,%zmm1,%zmm2",
-            "movq %mm7,(%rax)",
-            "fxch %st(1)",
-        ] {
+        for text in
+            ["pxor %xmm0,%xmm0", "vmovdqu (%rdi),%ymm15", "vpxor %zmm31,%zmm1,%zmm2", "movq %mm7,(%rax)", "fxch %st(1)"]
+        {
             assert!(instruction(text).uses_vector_register(), "{text}");
         }
-        for text in [
-            "mov %rsp,%rbp",
-            "add 0x4(%rdi,%rcx,4),%ebx",
-            "call 5 <xmm_thing>",
-        ] {
+        for text in ["mov %rsp,%rbp", "add 0x4(%rdi,%rcx,4),%ebx", "call 5 <xmm_thing>"] {
             assert!(!instruction(text).uses_vector_register(), "{text}");
         }
     }

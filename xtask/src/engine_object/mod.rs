@@ -21,16 +21,8 @@ use variants::{VARIANTS, Variant};
 
 /// What the driver links, in the order of their dependencies.
 const CRATES: &[KernelCrate] = &[
-    KernelCrate {
-        name: "dmaplane_ring",
-        source: "ring/src/lib.rs",
-        uses: &[],
-    },
-    KernelCrate {
-        name: "dmaplane_engine",
-        source: "engine/src/lib.rs",
-        uses: &["dmaplane_ring"],
-    },
+    KernelCrate { name: "dmaplane_ring", source: "ring/src/lib.rs", uses: &[] },
+    KernelCrate { name: "dmaplane_engine", source: "engine/src/lib.rs", uses: &["dmaplane_ring"] },
     KernelCrate {
         name: "dmaplane_engine_object",
         source: "driver/object/src/lib.rs",
@@ -45,13 +37,10 @@ pub fn run(workspace: &Workspace, names: &[String]) -> Result<bool> {
     let wanted = |variant: &&Variant| names.is_empty() || names.iter().any(|it| it == variant.name);
     let mut passed = true;
     for variant in VARIANTS.iter().filter(wanted) {
-        let output = Output {
-            folder: folder.join(variant.name),
-            object: folder.join(variant.file_name),
-        };
+        let output = Output { folder: folder.join(variant.name), object: folder.join(variant.file_name) };
         build::build(workspace, CRATES, variant, &output)?;
-        let object = Object::read(workspace, &output.object)
-            .with_context(|| format!("reading {}", output.object.display()))?;
+        let object =
+            Object::read(workspace, &output.object).with_context(|| format!("reading {}", output.object.display()))?;
         let mut checks = object.check(variant);
         checks.push(engine_is_there(&object));
         print_report(workspace, variant, &output.object, &object, &checks);
@@ -67,27 +56,14 @@ fn engine_is_there(object: &Object) -> Check {
     } else {
         vec!["driver/object reaches no function of the engine: the checks say nothing of it".into()]
     };
-    Check {
-        name: "engine code",
-        violations,
-    }
+    Check { name: "engine code", violations }
 }
 
-fn print_report(
-    workspace: &Workspace,
-    variant: &Variant,
-    path: &Path,
-    object: &Object,
-    checks: &[Check],
-) {
+fn print_report(workspace: &Workspace, variant: &Variant, path: &Path, object: &Object, checks: &[Check]) {
     let path = path.strip_prefix(&workspace.root).unwrap_or(path);
     println!("{}: {}", variant.name, path.display());
     for Check { name, violations } in checks {
-        let verdict = if violations.is_empty() {
-            "ok"
-        } else {
-            "FAILED"
-        };
+        let verdict = if violations.is_empty() { "ok" } else { "FAILED" };
         println!("  {verdict:<6} {name}");
         for violation in violations {
             println!("         {violation}");
@@ -95,14 +71,11 @@ fn print_report(
     }
     println!("  {:<6} red zone (by flag: -C no-redzone=yes)", "ok");
 
-    let sizes = [".text", ".rodata", ".data", ".bss"]
-        .map(|section| format!("{section} {}", object.section_bytes(section)));
+    let sizes =
+        [".text", ".rodata", ".data", ".bss"].map(|section| format!("{section} {}", object.section_bytes(section)));
     println!("  bytes: {}", sizes.join(", "));
     let functions = object.functions_by_crate();
-    let functions: Vec<String> = functions
-        .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
+    let functions: Vec<String> = functions.iter().map(|(name, count)| format!("{name} {count}")).collect();
     println!("  functions: {}", functions.join(", "));
     let undefined: Vec<&str> = object.undefined_names().collect();
     println!("  leaves to others: {}", undefined.join(", "));

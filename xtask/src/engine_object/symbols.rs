@@ -55,17 +55,10 @@ pub fn read(workspace: &Workspace, object: &Path) -> Result<Vec<Symbol>> {
 fn parse(names: &str, demangled: &str) -> Result<Vec<Symbol>> {
     let names: Vec<(&str, char)> = names.lines().filter_map(parse_posix_line).collect();
     let demangled: Vec<&str> = demangled.lines().filter(|line| !line.is_empty()).collect();
-    ensure!(
-        names.len() == demangled.len(),
-        "nm lists as many symbols twice"
-    );
+    ensure!(names.len() == demangled.len(), "nm lists as many symbols twice");
     let pairs = names.into_iter().zip(demangled);
     Ok(pairs
-        .map(|((name, kind), demangled)| Symbol {
-            name: name.to_owned(),
-            demangled: demangled.to_owned(),
-            kind,
-        })
+        .map(|((name, kind), demangled)| Symbol { name: name.to_owned(), demangled: demangled.to_owned(), kind })
         .collect())
 }
 

@@ -86,10 +86,7 @@ impl Variant {
             (self.return_thunk, "-Zfunction-return=thunk-extern"),
             (self.padding, "-Zpatchable-function-entry=16,16"),
         ];
-        choices
-            .into_iter()
-            .filter_map(|(wanted, flag)| wanted.then_some(flag))
-            .collect()
+        choices.into_iter().filter_map(|(wanted, flag)| wanted.then_some(flag)).collect()
     }
 }
 

@@ -13,10 +13,7 @@ const TARGETS: [&str; 2] = ["aarch64-unknown-none", "aarch64-unknown-linux-gnu"]
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let workspace = &context.workspace;
     let installed = installed_targets(workspace)?;
-    let Some(target) = TARGETS
-        .iter()
-        .find(|target| installed.iter().any(|i| i == *target))
-    else {
+    let Some(target) = TARGETS.iter().find(|target| installed.iter().any(|i| i == *target)) else {
         println!(
             "SKIPPED aarch64: target not installed (rustup target list --installed shows {})",
             installed.join(", ")
@@ -24,13 +21,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
         return Ok(Tally::SKIPPED);
     };
     let mut command = workspace.cargo();
-    command.args([
-        "check",
-        "--package",
-        "dmaplane-ring",
-        "--package",
-        "dmaplane-engine",
-    ]);
+    command.args(["check", "--package", "dmaplane-ring", "--package", "dmaplane-engine"]);
     command.args(["--lib", "--no-default-features", "--target", target]);
     Ok(Tally::one(succeeds(command)?))
 }

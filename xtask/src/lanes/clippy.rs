@@ -8,13 +8,6 @@ use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut command = context.workspace.cargo();
-    command.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     Ok(Tally::one(succeeds(command)?))
 }

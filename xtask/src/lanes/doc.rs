@@ -8,8 +8,6 @@ use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut command = context.workspace.cargo();
-    command
-        .args(["doc", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     Ok(Tally::one(succeeds(command)?))
 }

@@ -8,8 +8,6 @@ use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tests = TestRun::new(&context.workspace);
-    tests
-        .command
-        .args(["--release", "--package", "dmaplane-cli"]);
+    tests.command.args(["--release", "--package", "dmaplane-cli"]);
     tests.finish()
 }

@@ -23,10 +23,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let workspace = &context.workspace;
     let seconds = context.options.fuzz_seconds;
     let manifest = workspace.root.join("fuzz/Cargo.toml");
-    ensure!(
-        manifest.exists(),
-        "there is no fuzz/Cargo.toml: fuzz targets are expected"
-    );
+    ensure!(manifest.exists(), "there is no fuzz/Cargo.toml: fuzz targets are expected");
     let nightly = has_nightly(workspace);
 
     let mut list = cargo_fuzz(workspace, nightly);
@@ -34,10 +31,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let list = capture(list)?;
     let targets: Vec<&str> = list.split_whitespace().collect();
     ensure!(!targets.is_empty(), "fuzz/Cargo.toml lists no target");
-    println!(
-        "bounds: {} targets, {seconds} s each, {INPUT_SECONDS_MAX} s an input",
-        targets.len()
-    );
+    println!("bounds: {} targets, {seconds} s each, {INPUT_SECONDS_MAX} s an input", targets.len());
 
     let mut build = cargo_fuzz(workspace, nightly);
     build.arg("build");
@@ -63,9 +57,7 @@ fn run_target(workspace: &Workspace, nightly: bool, target: &str, seconds: u64) 
     std::fs::create_dir_all(fuzz.join(CORPUS_FOLDERS[0]).join(target))?;
     let mut command = cargo_fuzz(workspace, nightly);
     command.args(["run", target]);
-    let folders = CORPUS_FOLDERS
-        .iter()
-        .map(|folder| format!("fuzz/{folder}/{target}"));
+    let folders = CORPUS_FOLDERS.iter().map(|folder| format!("fuzz/{folder}/{target}"));
     command.args(folders.filter(|folder| workspace.root.join(folder).is_dir()));
     command.args(["--", &format!("-max_total_time={seconds}")]);
     command.arg(format!("-timeout={INPUT_SECONDS_MAX}"));

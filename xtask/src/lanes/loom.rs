@@ -13,12 +13,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tests = TestRun::new(workspace);
     tests
         .command
-        .args([
-            "--release",
-            "--package",
-            "dmaplane-loom-tests",
-            "--target-dir",
-        ])
+        .args(["--release", "--package", "dmaplane-loom-tests", "--target-dir"])
         .arg(workspace.target.join("loom"))
         .env("RUSTFLAGS", "--cfg loom")
         .env("LOOM_MAX_PREEMPTIONS", preemptions.to_string());

@@ -46,65 +46,22 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            fuzz_seconds: 15,
-            loom_preemptions: 3,
-        }
+        Self { fuzz_seconds: 15, loom_preemptions: 3 }
     }
 }
 
 /// All lanes, in the order in which they run: what fails fast comes first.
 pub const LANES: &[Lane] = &[
-    Lane {
-        name: "fmt",
-        purpose: "every crate is formatted",
-        run: fmt::run,
-    },
-    Lane {
-        name: "tidy",
-        purpose: "the project's own rules hold",
-        run: tidy::run,
-    },
-    Lane {
-        name: "clippy",
-        purpose: "no lint fires in any target",
-        run: clippy::run,
-    },
-    Lane {
-        name: "doc",
-        purpose: "the documentation builds without a warning",
-        run: doc::run,
-    },
-    Lane {
-        name: "unit",
-        purpose: "unit, integration, property and doc tests",
-        run: unit::run,
-    },
-    Lane {
-        name: "engine-object",
-        purpose: "the engine's machine code is fit for the kernel",
-        run: engine_object::run,
-    },
-    Lane {
-        name: "aarch64",
-        purpose: "ring and engine compile for Arm",
-        run: aarch64::run,
-    },
-    Lane {
-        name: "loom",
-        purpose: "every interleaving of ring, inbox and baton within bounds",
-        run: r#loom::run,
-    },
-    Lane {
-        name: "e2e",
-        purpose: "the command from end to end, in release mode",
-        run: e2e::run,
-    },
-    Lane {
-        name: "fuzz",
-        purpose: "each fuzz target for some seconds",
-        run: fuzz::run,
-    },
+    Lane { name: "fmt", purpose: "every crate is formatted", run: fmt::run },
+    Lane { name: "tidy", purpose: "the project's own rules hold", run: tidy::run },
+    Lane { name: "clippy", purpose: "no lint fires in any target", run: clippy::run },
+    Lane { name: "doc", purpose: "the documentation builds without a warning", run: doc::run },
+    Lane { name: "unit", purpose: "unit, integration, property and doc tests", run: unit::run },
+    Lane { name: "engine-object", purpose: "the engine's machine code is fit for the kernel", run: engine_object::run },
+    Lane { name: "aarch64", purpose: "ring and engine compile for Arm", run: aarch64::run },
+    Lane { name: "loom", purpose: "every interleaving of ring, inbox and baton within bounds", run: r#loom::run },
+    Lane { name: "e2e", purpose: "the command from end to end, in release mode", run: e2e::run },
+    Lane { name: "fuzz", purpose: "each fuzz target for some seconds", run: fuzz::run },
 ];
 
 /// The names of all lanes.
@@ -118,12 +75,7 @@ pub fn select(names: &[String]) -> Result<Vec<&'static Lane>> {
     if names.is_empty() {
         return Ok(LANES.iter().collect());
     }
-    let find = |name: &String| {
-        LANES
-            .iter()
-            .find(|lane| lane.name == name)
-            .with_context(|| format!("no lane {name}"))
-    };
+    let find = |name: &String| LANES.iter().find(|lane| lane.name == name).with_context(|| format!("no lane {name}"));
     names.iter().map(find).collect()
 }
 

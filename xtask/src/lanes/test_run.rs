@@ -25,17 +25,11 @@ impl TestRun {
             let limits = workspace.root.join("xtask/nextest.toml");
             command.args(["nextest", "run", "--tool-config-file"]);
             command.arg(format!("xtask:{}", limits.display()));
-            Self {
-                command,
-                runner: Runner::Nextest,
-            }
+            Self { command, runner: Runner::Nextest }
         } else {
             // `--tests` means unit tests too, but no doc tests: these have a run of their own.
             command.args(["test", "--no-fail-fast", "--tests"]);
-            Self {
-                command,
-                runner: Runner::Libtest,
-            }
+            Self { command, runner: Runner::Libtest }
         }
     }
 
@@ -43,10 +37,7 @@ impl TestRun {
     pub fn documentation(workspace: &Workspace) -> Self {
         let mut command = workspace.cargo();
         command.args(["test", "--doc", "--no-fail-fast"]);
-        Self {
-            command,
-            runner: Runner::Libtest,
-        }
+        Self { command, runner: Runner::Libtest }
     }
 
     /// Runs the tests. No test at all is a failure: every caller expects some.

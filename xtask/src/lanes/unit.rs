@@ -14,16 +14,12 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tally = Tally::default();
 
     let mut tests = TestRun::new(workspace);
-    tests
-        .command
-        .args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
+    tests.command.args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
     tests.command.args(["--exclude", "dmaplane-cli"]);
     tally += tests.finish()?;
 
     let mut examples = TestRun::documentation(workspace);
-    examples
-        .command
-        .args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
+    examples.command.args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
     tally += examples.finish()?;
     Ok(tally)
 }

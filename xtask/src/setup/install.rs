@@ -36,10 +36,7 @@ pub fn packages(missing: &[&Tool]) -> Result<()> {
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    command
-        .arg("-qq")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     quietly(command)
 }
 
@@ -48,20 +45,10 @@ pub fn crates(workspace: &Workspace, missing: &[&Tool]) -> Result<()> {
     for tool in missing {
         if let Source::Crate { name, version } = tool.source {
             let mut command = workspace.command("cargo");
-            command.args([
-                "install",
-                "--quiet",
-                "--locked",
-                name,
-                "--version",
-                version,
-                "--root",
-            ]);
+            command.args(["install", "--quiet", "--locked", name, "--version", version, "--root"]);
             command.arg(workspace.tools());
             // A build folder of its own would be thrown away; this one is reused when interrupted.
-            command
-                .arg("--target-dir")
-                .arg(workspace.tools().join("build"));
+            command.arg("--target-dir").arg(workspace.tools().join("build"));
             quietly(command).with_context(|| format!("installing {name} {version}"))?;
         }
     }
@@ -75,14 +62,7 @@ pub fn dependencies(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()>
     for (manifest, wanted) in [("Cargo.toml", true), ("fuzz/Cargo.toml", fuzz)] {
         if wanted && workspace.root.join(manifest).exists() {
             let mut command = workspace.command("cargo");
-            command.args([
-                "fetch",
-                "--quiet",
-                "--target",
-                &host,
-                "--manifest-path",
-                manifest,
-            ]);
+            command.args(["fetch", "--quiet", "--target", &host, "--manifest-path", manifest]);
             quietly(command).with_context(|| format!("fetching the crates of {manifest}"))?;
         }
     }
@@ -96,10 +76,7 @@ fn quietly(command: Command) -> Result<()> {
         return Ok(());
     };
     let message = error.to_string();
-    let lines: Vec<&str> = message
-        .lines()
-        .filter(|line| !line.contains("://"))
-        .collect();
+    let lines: Vec<&str> = message.lines().filter(|line| !line.contains("://")).collect();
     bail!("{}", lines.join("\n"))
 }
 
@@ -110,10 +87,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_without_addresses() {
         let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "echo 'no route to http://elsewhere.example' >&2; echo 'E: gone' >&2; exit 100",
-        ]);
+        command.args(["-c", "echo 'no route to http://elsewhere.example' >&2; echo 'E: gone' >&2; exit 100"]);
         let error = quietly(command).unwrap_err().to_string();
         assert!(error.contains("E: gone"), "{error}");
         assert!(!error.contains("elsewhere"), "{error}");

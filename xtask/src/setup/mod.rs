@@ -36,19 +36,12 @@ pub fn run(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()> {
     Ok(())
 }
 
-fn missing<'a>(
-    tools: &'a [Tool],
-    lanes: Option<&[&str]>,
-    is_present: impl Fn(&Tool) -> bool,
-) -> Vec<&'a Tool> {
+fn missing<'a>(tools: &'a [Tool], lanes: Option<&[&str]>, is_present: impl Fn(&Tool) -> bool) -> Vec<&'a Tool> {
     let wanted = |tool: &Tool| match lanes {
         None => true,
         Some(lanes) => tool.lanes.iter().any(|lane| lanes.contains(lane)),
     };
-    tools
-        .iter()
-        .filter(|tool| wanted(tool) && !is_present(tool))
-        .collect()
+    tools.iter().filter(|tool| wanted(tool) && !is_present(tool)).collect()
 }
 
 /// What would be installed and why: a line for each tool, then the command for the packages.
@@ -77,8 +70,7 @@ fn is_present(workspace: &Workspace, tool: &Tool) -> bool {
         Source::Crate { name, version } => {
             let record = fs::read_to_string(workspace.tools().join(".crates.toml"));
             let program = workspace.tools().join("bin").join(tool.program);
-            program.exists()
-                && record.is_ok_and(|record| record.contains(&format!("\"{name} {version} ")))
+            program.exists() && record.is_ok_and(|record| record.contains(&format!("\"{name} {version} ")))
         }
     }
 }
@@ -86,9 +78,7 @@ fn is_present(workspace: &Workspace, tool: &Tool) -> bool {
 fn find_program(program: &str) -> Option<PathBuf> {
     // Administrators' programs are not on every user's path.
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    path.split(':')
-        .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.is_file())
+    path.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
 
 fn can_install_packages() -> bool {
@@ -104,26 +94,19 @@ mod tests {
     const SAMPLE: &[Tool] = &[
         Tool {
             program: "nm",
-            source: Source::Debian {
-                package: "binutils",
-            },
+            source: Source::Debian { package: "binutils" },
             lanes: &["engine-object"],
             reason: "lists symbols",
         },
         Tool {
             program: "objdump",
-            source: Source::Debian {
-                package: "binutils",
-            },
+            source: Source::Debian { package: "binutils" },
             lanes: &["engine-object"],
             reason: "shows instructions",
         },
         Tool {
             program: "cargo-fuzz",
-            source: Source::Crate {
-                name: "cargo-fuzz",
-                version: "1.2.3",
-            },
+            source: Source::Crate { name: "cargo-fuzz", version: "1.2.3" },
             lanes: &["fuzz"],
             reason: "builds fuzz targets",
         },
@@ -146,10 +129,7 @@ mod tests {
     #[test]
     fn only_the_tools_of_the_wanted_lanes_count() {
         let names = |lanes: Option<&[&str]>| -> Vec<&str> {
-            missing(SAMPLE, lanes, |tool| tool.program == "nm")
-                .iter()
-                .map(|t| t.program)
-                .collect()
+            missing(SAMPLE, lanes, |tool| tool.program == "nm").iter().map(|t| t.program).collect()
         };
         assert_eq!(names(None), ["objdump", "cargo-fuzz"]);
         assert_eq!(names(Some(&["fuzz"])), ["cargo-fuzz"]);

@@ -51,33 +51,25 @@ pub const TOOLS: &[Tool] = &[
     },
     Tool {
         program: "ld",
-        source: Source::Debian {
-            package: "binutils",
-        },
+        source: Source::Debian { package: "binutils" },
         lanes: OBJECT_LANES,
         reason: "links ring, engine and glue into one kernel object",
     },
     Tool {
         program: "nm",
-        source: Source::Debian {
-            package: "binutils",
-        },
+        source: Source::Debian { package: "binutils" },
         lanes: OBJECT_LANES,
         reason: "shows which symbols the kernel object leaves undefined",
     },
     Tool {
         program: "objcopy",
-        source: Source::Debian {
-            package: "binutils",
-        },
+        source: Source::Debian { package: "binutils" },
         lanes: OBJECT_LANES,
         reason: "removes symbols that nothing in the kernel object refers to",
     },
     Tool {
         program: "objdump",
-        source: Source::Debian {
-            package: "binutils",
-        },
+        source: Source::Debian { package: "binutils" },
         lanes: OBJECT_LANES,
         reason: "shows the kernel object's instructions and relocations",
     },
@@ -89,10 +81,7 @@ pub const TOOLS: &[Tool] = &[
     },
     Tool {
         program: "cargo-fuzz",
-        source: Source::Crate {
-            name: "cargo-fuzz",
-            version: "0.13.2",
-        },
+        source: Source::Crate { name: "cargo-fuzz", version: "0.13.2" },
         lanes: &["fuzz"],
         reason: "builds and runs the fuzz targets",
     },
@@ -109,11 +98,7 @@ mod tests {
             assert!(!tool.reason.is_empty(), "{}", tool.program);
             assert!(!tool.lanes.is_empty(), "{}", tool.program);
             for lane in tool.lanes {
-                assert!(
-                    lanes::names().contains(lane),
-                    "{} wants {lane}",
-                    tool.program
-                );
+                assert!(lanes::names().contains(lane), "{} wants {lane}", tool.program);
             }
         }
     }

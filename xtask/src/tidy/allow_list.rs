@@ -29,8 +29,7 @@ impl Entry {
 impl AllowList {
     /// Reads a list of the tree.
     pub fn read(workspace: &Workspace, path: &str) -> Result<Self> {
-        let text =
-            fs::read_to_string(workspace.root.join(path)).with_context(|| path.to_owned())?;
+        let text = fs::read_to_string(workspace.root.join(path)).with_context(|| path.to_owned())?;
         Self::parse(path, &text)
     }
 
@@ -40,30 +39,15 @@ impl AllowList {
             let (entry, reason) = line.split_once('#').unwrap_or((line, ""));
             let entry = entry.trim();
             if !entry.is_empty() {
-                ensure!(
-                    !reason.trim().is_empty(),
-                    "{path}:{}: {entry} has no reason",
-                    index + 1
-                );
-                entries.push(Entry {
-                    line: index + 1,
-                    path: entry.to_owned(),
-                });
+                ensure!(!reason.trim().is_empty(), "{path}:{}: {entry} has no reason", index + 1);
+                entries.push(Entry { line: index + 1, path: entry.to_owned() });
             }
         }
-        Ok(Self {
-            path: path.to_owned(),
-            entries,
-        })
+        Ok(Self { path: path.to_owned(), entries })
     }
 
     /// Uses of `what` outside the list, and entries of the list that have none.
-    pub fn check(
-        &self,
-        files: &[SourceFile],
-        what: &str,
-        lines_of: impl Fn(&str) -> Vec<usize>,
-    ) -> Vec<Finding> {
+    pub fn check(&self, files: &[SourceFile], what: &str, lines_of: impl Fn(&str) -> Vec<usize>) -> Vec<Finding> {
         let mut used = vec![false; self.entries.len()];
         let mut findings = Vec::new();
         for file in files.iter().filter(|file| file.is_rust()) {
@@ -71,11 +55,7 @@ impl AllowList {
             if lines.is_empty() {
                 continue;
             }
-            match self
-                .entries
-                .iter()
-                .position(|entry| entry.covers(&file.path))
-            {
+            match self.entries.iter().position(|entry| entry.covers(&file.path)) {
                 Some(entry) => used[entry] = true,
                 None => findings.extend(lines.into_iter().map(|line| Finding {
                     path: file.path.clone(),
@@ -100,10 +80,7 @@ mod tests {
     use super::*;
 
     fn has_x(text: &str) -> Vec<usize> {
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| line.contains('x'));
+        let lines = text.lines().enumerate().filter(|(_, line)| line.contains('x'));
         lines.map(|(index, _)| index + 1).collect()
     }
 
@@ -118,11 +95,7 @@ mod tests {
             sample("d.rs", "y"),
             sample("notes.md", "x"),
         ];
-        let findings: Vec<String> = list
-            .check(&files, "x", has_x)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let findings: Vec<String> = list.check(&files, "x", has_x).iter().map(ToString::to_string).collect();
         assert_eq!(
             findings,
             [
@@ -135,10 +108,7 @@ mod tests {
 
     #[test]
     fn an_entry_needs_a_reason() {
-        let error = AllowList::parse("list.txt", "a.rs\n")
-            .err()
-            .unwrap()
-            .to_string();
+        let error = AllowList::parse("list.txt", "a.rs\n").err().unwrap().to_string();
         assert_eq!(error, "list.txt:1: a.rs has no reason");
     }
 }

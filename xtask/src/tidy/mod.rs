@@ -47,11 +47,7 @@ struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            message,
-        } = self;
+        let Self { path, line, message } = self;
         match line {
             0 => write!(formatter, "{path}: {message}"),
             _ => write!(formatter, "{path}:{line}: {message}"),
@@ -85,13 +81,7 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
 
 fn read_files(workspace: &Workspace) -> Result<Vec<SourceFile>> {
     let mut command = workspace.command("git");
-    command.args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]);
+    command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let list = capture(command).context("tidy asks git for the list of files")?;
     let mut files = Vec::new();
     for path in list.split('\0').filter(|path| !path.is_empty()) {
@@ -100,10 +90,7 @@ fn read_files(workspace: &Workspace) -> Result<Vec<SourceFile>> {
             continue;
         };
         if let Ok(text) = String::from_utf8(bytes) {
-            files.push(SourceFile {
-                path: path.to_owned(),
-                text,
-            });
+            files.push(SourceFile { path: path.to_owned(), text });
         }
     }
     Ok(files)
@@ -111,8 +98,5 @@ fn read_files(workspace: &Workspace) -> Result<Vec<SourceFile>> {
 
 #[cfg(test)]
 fn sample(path: &str, text: &str) -> SourceFile {
-    SourceFile {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    }
+    SourceFile { path: path.to_owned(), text: text.to_owned() }
 }

@@ -4,10 +4,7 @@
 /// columns (in characters) stay where they are.
 #[must_use]
 pub fn code_only(source: &str) -> String {
-    let mut scanner = Scanner {
-        rest: source,
-        code: String::with_capacity(source.len()),
-    };
+    let mut scanner = Scanner { rest: source, code: String::with_capacity(source.len()) };
     while let Some(next) = scanner.rest.chars().next() {
         let length = scanner.skipped_length();
         if length > 0 {
@@ -27,8 +24,7 @@ pub fn is_word(character: char) -> bool {
 }
 
 fn word_length(text: &str) -> usize {
-    text.find(|character| !is_word(character))
-        .unwrap_or(text.len())
+    text.find(|character| !is_word(character)).unwrap_or(text.len())
 }
 
 struct Scanner<'a> {
@@ -45,8 +41,7 @@ impl Scanner<'_> {
 
     fn blank(&mut self, length: usize) {
         let (blanked, rest) = self.rest.split_at(length);
-        self.code
-            .extend(blanked.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        self.code.extend(blanked.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         self.rest = rest;
     }
 
@@ -93,9 +88,7 @@ fn character_length(text: &str) -> usize {
         Some((_, '\\')) => {
             // The escaped character may itself be a quote.
             let after_escape = characters.nth(1).map_or(text.len(), |(index, _)| index);
-            text[after_escape..]
-                .find('\'')
-                .map_or(text.len(), |end| after_escape + end + 1)
+            text[after_escape..].find('\'').map_or(text.len(), |end| after_escape + end + 1)
         }
         Some(_) => match characters.next() {
             Some((index, '\'')) => index + 1,
@@ -119,9 +112,7 @@ fn string_length(text: &str) -> usize {
     let hashes = body.len() - body.trim_start_matches('#').len();
     let end = format!("\"{}", "#".repeat(hashes));
     let content = hashes + 1;
-    let found = body[content..]
-        .find(&end)
-        .map(|at| content + at + end.len());
+    let found = body[content..].find(&end).map(|at| content + at + end.len());
     prefix.len() + found.unwrap_or(body.len())
 }
 
@@ -148,10 +139,7 @@ mod tests {
 
     /// What is left of a line, without the blanks.
     fn left(source: &str) -> String {
-        code_only(source)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+        code_only(source).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -167,18 +155,12 @@ mod tests {
         assert_eq!(left(r#"f("unsafe \" unsafe", 1)"#), "f( , 1)");
         assert_eq!(left("f(r#\"unsafe \" unsafe\"#, 1)"), "f( , 1)");
         assert_eq!(left("f(br\"unsafe\\\", b\"x\", c\"y\", 1)"), "f( , , , 1)");
-        assert_eq!(
-            left(r"f('\'', '\\', '\u{41}', '/', '/', 1)"),
-            "f( , , , , , 1)"
-        );
+        assert_eq!(left(r"f('\'', '\\', '\u{41}', '/', '/', 1)"), "f( , , , , , 1)");
     }
 
     #[test]
     fn lifetimes_and_raw_identifiers_stay() {
-        assert_eq!(
-            left("fn f<'a>(x: &'a str) -> &'static str"),
-            "fn f<'a>(x: &'a str) -> &'static str"
-        );
+        assert_eq!(left("fn f<'a>(x: &'a str) -> &'static str"), "fn f<'a>(x: &'a str) -> &'static str");
         assert_eq!(left("mod r#loom; bar\"x\""), "mod r#loom; bar");
     }
 

@@ -16,22 +16,13 @@ pub fn long_lines(file: &SourceFile) -> Vec<Finding> {
     if !file.is_rust() && !file.is_markdown() {
         return Vec::new();
     }
-    let too_long = |line: &str| {
-        line.chars().count() > LINE_LENGTH_MAX && !line.contains("://") && !is_table_row(line)
-    };
-    let lines = file
-        .text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| too_long(line));
+    let too_long = |line: &str| line.chars().count() > LINE_LENGTH_MAX && !line.contains("://") && !is_table_row(line);
+    let lines = file.text.lines().enumerate().filter(|(_, line)| too_long(line));
     lines
         .map(|(index, line)| Finding {
             path: file.path.clone(),
             line: index + 1,
-            message: format!(
-                "{} characters in a line, at most {LINE_LENGTH_MAX}",
-                line.chars().count()
-            ),
+            message: format!("{} characters in a line, at most {LINE_LENGTH_MAX}", line.chars().count()),
         })
         .collect()
 }
@@ -43,15 +34,11 @@ fn is_table_row(line: &str) -> bool {
 /// A file that should be several.
 pub fn long_file(file: &SourceFile) -> Option<Finding> {
     let lines = file.text.lines().count();
-    let limited = SMALL_FILE_FOLDERS
-        .iter()
-        .any(|folder| file.path.starts_with(folder));
+    let limited = SMALL_FILE_FOLDERS.iter().any(|folder| file.path.starts_with(folder));
     (limited && lines >= FILE_LINES_LIMIT).then(|| Finding {
         path: file.path.clone(),
         line: 0,
-        message: format!(
-            "{lines} lines, has to stay under {FILE_LINES_LIMIT}: split it by concept"
-        ),
+        message: format!("{lines} lines, has to stay under {FILE_LINES_LIMIT}: split it by concept"),
     })
 }
 

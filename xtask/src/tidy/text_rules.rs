@@ -7,29 +7,13 @@ use super::{Finding, SourceFile};
 const MACHINE_FOLDERS: [&str; 2] = ["work", "root"];
 
 /// Words that give away a registry or mirror in the host of a URL.
-const REGISTRY_WORDS: [&str; 7] = [
-    "registry",
-    "mirror",
-    "proxy",
-    "artifactory",
-    "nexus",
-    "index",
-    "pypi",
-];
+const REGISTRY_WORDS: [&str; 7] = ["registry", "mirror", "proxy", "artifactory", "nexus", "index", "pypi"];
 
 /// First labels of registry hosts, each of which occurs with some of the domains below.
-const REGISTRY_LABELS: [&str; 8] = [
-    "index", "static", "deb", "security", "snapshot", "ftp", "files", "archive",
-];
+const REGISTRY_LABELS: [&str; 8] = ["index", "static", "deb", "security", "snapshot", "ftp", "files", "archive"];
 
 /// Domains of registries. Their other hosts (documentation) may be named.
-const REGISTRY_DOMAINS: [&str; 5] = [
-    ".crates.io",
-    ".debian.org",
-    ".ubuntu.com",
-    ".pythonhosted.org",
-    ".rust-lang.org",
-];
+const REGISTRY_DOMAINS: [&str; 5] = [".crates.io", ".debian.org", ".ubuntu.com", ".pythonhosted.org", ".rust-lang.org"];
 
 /// Paths that exist on one machine only.
 pub fn machine_paths(file: &SourceFile) -> Vec<Finding> {
@@ -60,9 +44,7 @@ pub fn registry_hosts(file: &SourceFile) -> Vec<Finding> {
     let found = || "names the host of a package registry".to_owned();
     let find = |line: &str| {
         let host_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-        let mut words = line
-            .split(|c| !host_like(c))
-            .filter(|word| word.contains('.'));
+        let mut words = line.split(|c| !host_like(c)).filter(|word| word.contains('.'));
         (words.any(is_registry_host) || url_hosts(line).any(has_registry_word)).then(found)
     };
     find_lines(file, find)
@@ -93,11 +75,7 @@ fn find_lines(file: &SourceFile, find: impl Fn(&str) -> Option<String>) -> Vec<F
     lines
         .filter_map(|(index, line)| {
             let message = find(line)?;
-            Some(Finding {
-                path: file.path.clone(),
-                line: index + 1,
-                message,
-            })
+            Some(Finding { path: file.path.clone(), line: index + 1, message })
         })
         .collect()
 }
@@ -142,11 +120,7 @@ mod tests {
             assert_eq!(registry_hosts(&sample("a.md", &line)).len(), 1, "{line}");
         }
         let line = format!("https://{}.corp.example/crates", "mirror");
-        assert_eq!(
-            registry_hosts(&sample("Cargo.lock", &line)).len(),
-            1,
-            "{line}"
-        );
+        assert_eq!(registry_hosts(&sample("Cargo.lock", &line)).len(), 1, "{line}");
     }
 
     #[test]

@@ -32,10 +32,7 @@ fn names_ordering(tokens: &[&str], index: usize) -> bool {
 }
 
 fn in_ordering_braces(before: &[&str]) -> bool {
-    let Some(open) = before
-        .iter()
-        .rposition(|token| matches!(*token, "{" | "}" | ";"))
-    else {
+    let Some(open) = before.iter().rposition(|token| matches!(*token, "{" | "}" | ";")) else {
         return false;
     };
     before[open] == "{" && open >= 3 && before[open - 3] == "Ordering" && before[open - 1] == ":"
@@ -44,10 +41,8 @@ fn in_ordering_braces(before: &[&str]) -> bool {
 fn lines_where(source: &str, wanted: impl Fn(&[&str], usize) -> bool) -> Vec<usize> {
     let code = code_only(source);
     let (tokens, lines): (Vec<&str>, Vec<usize>) = tokens(&code).into_iter().unzip();
-    let mut found: Vec<usize> = (0..tokens.len())
-        .filter(|index| wanted(&tokens, *index))
-        .map(|index| lines[index])
-        .collect();
+    let mut found: Vec<usize> =
+        (0..tokens.len()).filter(|index| wanted(&tokens, *index)).map(|index| lines[index]).collect();
     found.dedup();
     found
 }
@@ -57,11 +52,8 @@ fn tokens(code: &str) -> Vec<(&str, usize)> {
     let mut tokens = Vec::new();
     for (index, mut line) in code.lines().enumerate() {
         while let Some(first) = line.chars().next() {
-            let length = if is_word(first) {
-                line.find(|c| !is_word(c)).unwrap_or(line.len())
-            } else {
-                first.len_utf8()
-            };
+            let length =
+                if is_word(first) { line.find(|c| !is_word(c)).unwrap_or(line.len()) } else { first.len_utf8() };
             if !first.is_whitespace() {
                 tokens.push((&line[..length], index + 1));
             }
@@ -77,8 +69,7 @@ mod tests {
 
     #[test]
     fn unsafe_is_found_as_a_keyword_only() {
-        let source =
-            "#![forbid(unsafe_code)]\n// unsafe\nunsafe { f() }\n#[unsafe(no_mangle)]\n\"unsafe\"";
+        let source = "#![forbid(unsafe_code)]\n// unsafe\nunsafe { f() }\n#[unsafe(no_mangle)]\n\"unsafe\"";
         assert_eq!(unsafe_lines(source), [3, 4]);
     }
 

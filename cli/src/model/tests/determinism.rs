@@ -40,8 +40,7 @@ fn another_process_with_other_threads_gives_the_same_bits() {
             .unwrap();
         let output = String::from_utf8(output.stdout).unwrap();
         let line = output.lines().find(|line| line.starts_with("BITS"));
-        line.unwrap_or_else(|| panic!("no bits in: {output}"))
-            .to_owned()
+        line.unwrap_or_else(|| panic!("no bits in: {output}")).to_owned()
     };
     let alone = run("1");
     for threads in ["2", "3", "8"] {

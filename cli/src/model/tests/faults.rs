@@ -18,17 +18,12 @@ fn any_block_lost_changed_or_swapped_shows_in_the_text() {
         });
         assert_ne!(tokens, right_tokens, "{what} left the text as it was");
         let distance = distance_max(&logits, &right_logits);
-        assert!(
-            distance > 0.5,
-            "{what} moved no logit by more than {distance}"
-        );
+        assert!(distance > 0.5, "{what} moved no logit by more than {distance}");
     };
     let blocks = PROMPT_TOKENS / BLOCK_TOKENS;
     for index in 0..blocks {
         let at = index * block;
-        check(&format!("zeroing block {index}"), &|side| {
-            side[at..at + block].fill(0.0)
-        });
+        check(&format!("zeroing block {index}"), &|side| side[at..at + block].fill(0.0));
         check(&format!("shifting block {index} by a number"), &|side| {
             side[at..at + block].rotate_left(1);
         });
@@ -54,10 +49,7 @@ fn one_block_lost_in_one_layer_moves_the_logits() {
                 cache.values[layer][range.clone()].fill(0.0);
             });
             let distance = distance_max(&logits, &right_logits);
-            assert!(
-                distance > 0.05,
-                "layer {layer}, block {index}: moved by {distance}"
-            );
+            assert!(distance > 0.05, "layer {layer}, block {index}: moved by {distance}");
         }
     }
 }

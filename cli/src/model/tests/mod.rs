@@ -59,25 +59,14 @@ impl Prefilled {
         let model = Transformer::seeded(shape, SEED).unwrap();
         let mut cache = MemoryCache::new(&shape);
         let logits = model.forward(&prompt(tokens), 0, &mut cache).unwrap();
-        Self {
-            model,
-            cache,
-            logits,
-            tokens,
-        }
+        Self { model, cache, logits, tokens }
     }
 
     /// What 16 decode steps give on a changed copy of the cache.
     fn decode(&self, change: impl FnOnce(&mut MemoryCache)) -> (Vec<u32>, Vec<f32>) {
         let mut cache = self.cache.clone();
         change(&mut cache);
-        generate(
-            &self.model,
-            &mut cache,
-            self.logits.clone(),
-            self.tokens,
-            16,
-        )
+        generate(&self.model, &mut cache, self.logits.clone(), self.tokens, 16)
     }
 }
 
@@ -86,42 +75,24 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 }
 
 fn distance_max(left: &[f32], right: &[f32]) -> f32 {
-    left.iter()
-        .zip(right)
-        .map(|(left, right)| (left - right).abs())
-        .fold(0.0, f32::max)
+    left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
 }
 
 #[test]
 fn the_logits_are_those_of_the_reference() {
-    let shapes = [
-        TINY,
-        ModelShape {
-            kv_heads: 1,
-            ..TINY
-        },
-        ModelShape {
-            kv_heads: 4,
-            head_size: 2,
-            rope_theta: 300.0,
-            ..TINY
-        },
-    ];
+    let shapes =
+        [TINY, ModelShape { kv_heads: 1, ..TINY }, ModelShape { kv_heads: 4, head_size: 2, rope_theta: 300.0, ..TINY }];
     for shape in shapes {
         let model = Transformer::seeded(shape, SEED).unwrap();
         let tokens: Vec<u32> = (0..150).map(|i| i * i * 7 % 50).collect();
         let expected = reference::logits(&model, &tokens);
         // At once, and as a prefill in two chunks with decode steps behind it.
-        let at_once = model
-            .forward(&tokens, 0, &mut MemoryCache::new(&shape))
-            .unwrap();
+        let at_once = model.forward(&tokens, 0, &mut MemoryCache::new(&shape)).unwrap();
         let mut cache = MemoryCache::new(&shape);
         model.forward(&tokens[..130], 0, &mut cache).unwrap();
         let mut stepwise = model.forward(&tokens[130..145], 130, &mut cache).unwrap();
         for position in 145..150 {
-            stepwise = model
-                .forward(&tokens[position..=position], position, &mut cache)
-                .unwrap();
+            stepwise = model.forward(&tokens[position..=position], position, &mut cache).unwrap();
         }
         let expected: Vec<f32> = expected.into_iter().map(|logit| logit as f32).collect();
         assert!(expected.iter().any(|logit| logit.abs() > 1.0));
@@ -141,13 +112,8 @@ fn a_saved_model_says_the_same() {
     model.save_safetensors(&path).unwrap();
     let loaded = Transformer::from_safetensors(&path).unwrap();
     assert_eq!(loaded.shape(), &TINY);
-    let logits = [model, loaded].map(|model| {
-        bits(
-            &model
-                .forward(&[3, 1, 4, 1, 5], 0, &mut MemoryCache::new(&TINY))
-                .unwrap(),
-        )
-    });
+    let logits =
+        [model, loaded].map(|model| bits(&model.forward(&[3, 1, 4, 1, 5], 0, &mut MemoryCache::new(&TINY)).unwrap()));
     assert_eq!(logits[0], logits[1]);
 }
 
@@ -157,10 +123,7 @@ fn the_text_is_printable_and_does_not_run_in_circles() {
     let mut cache = run.cache.clone();
     let (tokens, _) = generate(&run.model, &mut cache, run.logits.clone(), run.tokens, 128);
     let text = decode(&tokens);
-    assert!(
-        text.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
-        "{text:?}"
-    );
+    assert!(text.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{text:?}");
     for window in tokens.chunks(32) {
         let distinct: HashSet<_> = window.iter().collect();
         assert!(distinct.len() >= 12, "{text}");
@@ -170,27 +133,14 @@ fn the_text_is_printable_and_does_not_run_in_circles() {
 #[test]
 fn wrong_inputs_are_refused_by_name() {
     let model = Transformer::seeded(TINY, SEED).unwrap();
-    let refuse = |tokens: &[u32], start| {
-        model
-            .forward(tokens, start, &mut MemoryCache::new(&TINY))
-            .unwrap_err()
-            .to_string()
-    };
+    let refuse =
+        |tokens: &[u32], start| model.forward(tokens, start, &mut MemoryCache::new(&TINY)).unwrap_err().to_string();
     assert_eq!(refuse(&[], 0), "forward needs at least one token");
-    assert_eq!(
-        refuse(&[1, 50], 0),
-        "token 1 of the chunk is 50, but the vocabulary has 50"
-    );
+    assert_eq!(refuse(&[1, 50], 0), "token 1 of the chunk is 50, but the vocabulary has 50");
     assert!(refuse(&[1, 2], usize::MAX).contains("exceed the 16777216 positions"));
     // The cache's own reason comes through.
     assert_eq!(refuse(&[1], 5), "KV cache, layer 0");
-    let Err(error) = Transformer::seeded(
-        ModelShape {
-            kv_heads: 0,
-            ..TINY
-        },
-        SEED,
-    ) else {
+    let Err(error) = Transformer::seeded(ModelShape { kv_heads: 0, ..TINY }, SEED) else {
         panic!("a model without heads");
     };
     assert!(error.to_string().contains("kv_heads is 0"));
@@ -203,13 +153,7 @@ fn a_cache_that_gives_too_little_or_no_numbers_is_found_out() {
         fn write(&mut self, _: usize, _: usize, _: &[f32], _: &[f32]) -> Result<(), ModelError> {
             Ok(())
         }
-        fn read(
-            &self,
-            _: usize,
-            tokens: usize,
-            keys: &mut Vec<f32>,
-            values: &mut Vec<f32>,
-        ) -> Result<(), ModelError> {
+        fn read(&self, _: usize, tokens: usize, keys: &mut Vec<f32>, values: &mut Vec<f32>) -> Result<(), ModelError> {
             keys.resize(tokens * TINY.kv_width(), 1.0);
             values.resize(tokens * TINY.kv_width(), 1.0);
             self.0(values);
@@ -220,10 +164,7 @@ fn a_cache_that_gives_too_little_or_no_numbers_is_found_out() {
     let run = |broken| model.forward(&[1, 2], 0, &mut Broken(broken));
     assert!(run(|_| ()).is_ok());
     let error = run(|values| values.truncate(31)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "KV cache, layer 0: read gave 31 value numbers, expected 32"
-    );
+    assert_eq!(error.to_string(), "KV cache, layer 0: read gave 31 value numbers, expected 32");
     let error = run(|values| values[31] = f32::NAN).unwrap_err();
     assert!(matches!(error, ModelError::Logit { .. }), "{error}");
 }
@@ -233,10 +174,9 @@ fn a_cache_that_gives_too_little_or_no_numbers_is_found_out() {
 #[test]
 #[ignore = "a measurement"]
 fn print_timings() {
-    for (name, shape, tokens) in [
-        ("small", ModelShape::small(), PROMPT_TOKENS),
-        ("wide_cache", ModelShape::wide_cache(), 1024),
-    ] {
+    for (name, shape, tokens) in
+        [("small", ModelShape::small(), PROMPT_TOKENS), ("wide_cache", ModelShape::wide_cache(), 1024)]
+    {
         let start = Instant::now();
         drop(Transformer::seeded(shape, SEED));
         let seeded = start.elapsed();

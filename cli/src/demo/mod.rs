@@ -1,0 +1,48 @@
+//! `dmaplane demo`: one prompt, two processes, the same answer.
+//!
+//! The parent starts a decode and a prefill process, runs the same generation by itself in one process, and compares:
+//! the logits of every step bit for bit, the tokens, and a digest of every block that arrived. Decode never sees the
+//! prompt: it gets the cache, its length, and the first generated token.
+
+mod arguments;
+mod cache;
+mod child;
+mod decode;
+mod generation;
+mod outcome;
+mod prefill;
+mod protocol;
+
+pub use arguments::{DecodeArguments, DemoArguments, PrefillArguments};
+pub use decode::decode;
+pub use prefill::prefill;
+
+use anyhow::{Context, Result, bail};
+use arguments::Fabric;
+use child::Child;
+use outcome::{DecodeReport, Outcome, PrefillReport};
+
+/// Runs the demo; an error when anything differs.
+pub fn run(arguments: &DemoArguments) -> Result<()> {
+    let directory = tempfile::tempdir().context("making a directory for the socket")?;
+    let address = match arguments.common.fabric {
+        Fabric::Shm => format!("shm:{}", directory.path().join("decode").display()),
+        Fabric::Tcp => "tcp:127.0.0.1:0".to_owned(),
+    };
+    let mut decode = Child::spawn("decode", &arguments.decode_command(&address))?;
+    let address = decode.read_line()?;
+    let address = address.strip_prefix("listening on ").context("decode did not say where it listens")?.to_owned();
+    let mut prefill = Child::spawn("prefill", &arguments.prefill_command(&address))?;
+
+    let reference = generation::in_one_process(&arguments.common)?;
+    let prefill: Result<PrefillReport> = prefill.finish();
+    let decode: Result<DecodeReport> = decode.finish();
+    let (prefill, decode) = match (prefill, decode) {
+        (Ok(prefill), Ok(decode)) => (prefill, decode),
+        (Err(prefill), Err(decode)) => bail!("the demo failed: {prefill:#}; {decode:#}"),
+        (Err(error), _) | (_, Err(error)) => bail!("the demo failed: {error:#}"),
+    };
+    let outcome = Outcome::compare(arguments, &reference, &prefill, &decode);
+    outcome.print(arguments.json)?;
+    if outcome.holds() { Ok(()) } else { bail!("the two runs differ: {}", outcome.differences()) }
+}

@@ -1,0 +1,85 @@
+//! The prefill process: computes the prompt's cache and hands it over.
+
+use super::arguments::{Mode, PrefillArguments, Sabotage, load_model, prefill_layout};
+use super::cache::PagedCache;
+use super::child::die_with_parent;
+use super::generation::LogitsDigest;
+use super::outcome::PrefillReport;
+use super::protocol::{FirstToken, PATIENCE, receive_manifest, receive_word, send_manifest};
+use crate::model::greedy;
+use anyhow::Result;
+use dmaplane::{Config, Plane};
+use dmaplane_kv::transfer::{PagedPool, Source, push};
+use dmaplane_kv::{ChecksumAlgorithm, LeaseToken, TransferId, TransferManifest};
+use std::time::Instant;
+
+const POOL_SEED: u64 = 7;
+
+/// Runs the process; its report goes to standard output.
+pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
+    die_with_parent()?;
+    let common = &arguments.common;
+    let model = load_model(common.model.as_ref(), common.shape)?;
+    let prompt = common.prompt_tokens()?;
+    let tokens = u32::try_from(prompt.len())?;
+    let layout = prefill_layout(model.shape())?;
+    let mut plane = Plane::open(Config::default())?;
+    // Twice the room that is needed, so that the blocks lie scattered.
+    let mut pool = PagedPool::new(&mut plane, layout, layout.blocks_for(tokens) * 2, POOL_SEED)?;
+    let table = pool.allocate(tokens)?;
+    let geometry = *pool.geometry();
+    let mut cache = PagedCache { geometry: &geometry, table: &table, bytes: pool.bytes_mut() };
+    let logits = model.forward(&prompt, 0, &mut cache)?;
+    let mut digest = LogitsDigest::default();
+    digest.add(&logits);
+    let first = FirstToken { token: greedy(&logits), logits: digest.value() };
+
+    let peer = plane.connect(&arguments.to, PATIENCE)?;
+    let decode_block_tokens = receive_word(&mut plane, &peer)?;
+    let report = match common.mode {
+        Mode::Push => {
+            let offer = TransferManifest {
+                layout,
+                pool_blocks: geometry.blocks(),
+                table: table.clone(),
+                fragment_tokens: layout.block_tokens(),
+                parts: 1,
+                transfer: TransferId::unpack(0),
+                checksum: ChecksumAlgorithm::Xxh3,
+                lease_token: LeaseToken::default(),
+                user: Vec::new(),
+            };
+            send_manifest(&mut plane, &peer, &offer)?;
+            let mut theirs = receive_manifest(&mut plane, &peer)?;
+            if common.sabotage == Some(Sabotage::ReplayGeneration) {
+                // Decode has aborted that one: the second is the live one, and we answer the first.
+                let live = receive_manifest(&mut plane, &peer)?;
+                theirs.table = live.table;
+            }
+            let start = Instant::now();
+            let moved = push(&mut plane, &mut pool, &peer, &table, &theirs, &first.encode())?;
+            PrefillReport::new(moved, start.elapsed())
+        }
+        Mode::Pull => {
+            let user = first.encode();
+            let (source, manifest) = Source::open(&mut plane, &mut pool, &peer, &table, decode_block_tokens, &user)?;
+            if common.sabotage == Some(Sabotage::ReplayGeneration) {
+                // The lease that the manifest names is over before decode reads under it.
+                source.close(&mut plane)?;
+                send_manifest(&mut plane, &peer, &manifest)?;
+                receive_word(&mut plane, &peer)?;
+                anyhow::bail!("decode took a cache under a lease that was over");
+            }
+            send_manifest(&mut plane, &peer, &manifest)?;
+            receive_word(&mut plane, &peer)?;
+            source.close(&mut plane)?;
+            PrefillReport::default()
+        }
+    };
+    if common.mode == Mode::Push {
+        // Decode has everything; leave only when it says so.
+        receive_word(&mut plane, &peer)?;
+    }
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}

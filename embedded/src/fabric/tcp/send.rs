@@ -1,0 +1,114 @@
+//! What goes out on the data lane: records in order, bodies in slices, and a body given up in mid-slice.
+
+use super::guard::Guard;
+use super::report::{Ending, Reports};
+use super::socket::Socket;
+use super::span::Span;
+use super::wire;
+use dmaplane_ring::abi::Errno;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes handed to the kernel at a time: how long a stop may have to wait for a system call.
+const SEND_BYTES: usize = 512 << 10;
+
+/// The body of a record: memory that is sent from where it lies.
+#[derive(Debug)]
+pub(crate) struct OutBody {
+    pub span: Span,
+    pub guard: Arc<Guard>,
+    pub ending: Ending,
+}
+
+/// A record, and its body where that has one.
+#[derive(Debug)]
+pub(crate) struct OutFrame {
+    pub head: Vec<u8>,
+    pub body: Option<OutBody>,
+}
+
+/// A body on its way.
+#[derive(Debug)]
+struct Current {
+    body: OutBody,
+    bytes: u64,
+    /// Bytes of the slice whose word has been queued that have not been taken yet.
+    in_slice: u32,
+}
+
+/// The sending half of a data lane.
+#[derive(Debug, Default)]
+pub(crate) struct Sending {
+    queue: VecDeque<OutFrame>,
+    current: Option<Current>,
+}
+
+impl Sending {
+    pub(crate) fn push(&mut self, frame: OutFrame) {
+        self.queue.push_back(frame);
+    }
+
+    /// Whether a step may get anywhere.
+    pub(crate) fn may_step(&self, socket: &Socket) -> bool {
+        socket.writable && (self.current.is_some() || socket.unsent() > 0 || !self.queue.is_empty())
+    }
+
+    /// One system call's worth.
+    pub(crate) fn step(&mut self, socket: &mut Socket, reports: &mut Reports) -> Result<(), Errno> {
+        if self.current.is_none() {
+            self.queue_heads(socket);
+        }
+        let Some(current) = &mut self.current else { return socket.flush() };
+        if current.in_slice == 0 {
+            current.in_slice = current.body.span.left().min(wire::SLICE_BYTES_MAX.into()) as u32;
+            socket.queue(&wire::slice_word(current.in_slice));
+        }
+        if !current.body.guard.enter() {
+            // Stopped between two calls; that has been reported.
+            self.give_up(socket);
+            return socket.flush();
+        }
+        let most = SEND_BYTES.min(current.in_slice as usize);
+        let sent = socket.flush_with(&mut current.body.span, most, &wire::end_word());
+        let goes_on = current.body.guard.leave();
+        let sent = sent?;
+        current.in_slice -= sent as u32;
+        if current.body.span.left() == 0 {
+            // All of it has been taken, the end with it.
+            if !goes_on || current.body.guard.end() {
+                reports.ended(&current.body.ending, Ok(current.bytes));
+            }
+            self.current = None;
+        } else if !goes_on {
+            reports.ended(&current.body.ending, Err(Errno::EKEYREVOKED));
+            self.give_up(socket);
+        }
+        Ok(())
+    }
+
+    /// Queues what needs no memory but its own, up to a record with a body.
+    fn queue_heads(&mut self, socket: &mut Socket) {
+        while socket.unsent() < SEND_BYTES
+            && let Some(frame) = self.queue.pop_front()
+        {
+            if frame.body.as_ref().is_some_and(|body| body.guard.is_stopped()) {
+                // The peer has not heard of it, and need not.
+                continue;
+            }
+            socket.queue(&frame.head);
+            if let Some(body) = frame.body {
+                let bytes = body.span.left();
+                self.current = Some(Current { body, bytes, in_slice: 0 });
+                return;
+            }
+        }
+    }
+
+    /// Ends the current body without touching its memory: the slice that was announced is filled with zeros.
+    fn give_up(&mut self, socket: &mut Socket) {
+        if let Some(current) = self.current.take() {
+            socket.queue(&vec![0; current.in_slice as usize]);
+            socket.queue(&wire::abort_word(Errno::EKEYREVOKED));
+        }
+    }
+}

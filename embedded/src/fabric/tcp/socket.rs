@@ -1,0 +1,369 @@
+//! One of a peer's sockets: bytes in and out without blocking, sealed where there is a key.
+//!
+//! Incoming bulk goes by [`Socket::land`] straight from the kernel into its place; outgoing bulk by [`Socket::flush`]
+//! straight out of it. Only sealed bytes pass through memory of our own.
+
+use super::noise::{Cipher, RECORD_BYTES_MAX};
+use super::span::Span;
+use crate::memory::errno;
+use dmaplane_ring::abi::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Read ahead at most. More than a sealed record, so that one always fits behind an unfinished word.
+const INPUT_BYTES: usize = 128 << 10;
+/// Sealed bytes read at a time.
+const SEALED_BYTES: usize = 256 << 10;
+/// Bytes sealed at a time.
+const SEAL_BYTES: usize = 4 * RECORD_BYTES_MAX;
+
+/// What an attempt to receive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing yet.
+    Blocked,
+    /// The peer sends no more.
+    End,
+}
+
+/// Bytes between a start and an end.
+#[derive(Debug)]
+struct Window {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Window {
+    fn new(capacity: usize) -> Window {
+        Window { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room behind what is there, which moves to the front.
+    fn room(&mut self) -> &mut [u8] {
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        &mut self.bytes[self.end..]
+    }
+}
+
+/// A socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    cipher: Option<Box<Cipher>>,
+    /// The kernel may have bytes for us: set by the poller, cleared by a read that found too few.
+    pub readable: bool,
+    /// The kernel may have room: set by the poller, cleared by a write that found too little.
+    pub writable: bool,
+    /// The peer has ended its side, or the connection is over.
+    pub hung_up: bool,
+    input: Window,
+    /// With a key: bytes as they came.
+    sealed: Option<Window>,
+    /// Ready for the wire; the first `sent` bytes have gone.
+    output: Vec<u8>,
+    sent: usize,
+    /// With a key: what is to be sealed next.
+    plain: Vec<u8>,
+    vectors: Vec<libc::iovec>,
+}
+
+// SAFETY: the vectors are scratch, empty between calls.
+unsafe impl Send for Socket {}
+
+impl Socket {
+    /// Takes a non-blocking socket whose handshake is done.
+    pub(crate) fn new(fd: OwnedFd, cipher: Option<Box<Cipher>>) -> Socket {
+        let sealed = cipher.as_ref().map(|_| Window::new(SEALED_BYTES));
+        Socket {
+            fd,
+            cipher,
+            readable: true,
+            writable: true,
+            hung_up: false,
+            input: Window::new(INPUT_BYTES),
+            sealed,
+            output: Vec::new(),
+            sent: 0,
+            plain: Vec::new(),
+            vectors: Vec::new(),
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Bytes that have been read and not been used.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        self.input.filled()
+    }
+
+    /// Uses the first of them up.
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        self.input.consume(bytes);
+    }
+
+    fn came(&mut self, result: Result<usize, rustix::io::Errno>, asked: usize) -> Result<Came, Errno> {
+        match result {
+            Ok(0) => Ok(Came::End),
+            Ok(bytes) => {
+                // After the peer's end no event will come any more: read on until that is read.
+                self.readable = bytes == asked || self.hung_up;
+                Ok(Came::Bytes(bytes))
+            }
+            Err(rustix::io::Errno::AGAIN) => {
+                self.readable = false;
+                Ok(Came::Blocked)
+            }
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    /// Reads up to `most` bytes ahead.
+    pub(crate) fn fill(&mut self, most: usize) -> Result<Came, Errno> {
+        let (Some(cipher), Some(sealed)) = (&mut self.cipher, &mut self.sealed) else {
+            let room = self.input.room();
+            let asked = room.len().min(most);
+            let result = retry(|| rustix::io::read(&self.fd, &mut room[..asked]));
+            if let Ok(bytes) = result {
+                self.input.end += bytes;
+            }
+            return self.came(result, asked);
+        };
+        loop {
+            if let Some(bytes) = Cipher::record_bytes(sealed.filled()) {
+                let room = self.input.room();
+                let opened = cipher.open(&sealed.filled()[..bytes], room)?;
+                sealed.consume(bytes);
+                self.input.end += opened;
+                if opened > 0 {
+                    return Ok(Came::Bytes(opened));
+                }
+                continue;
+            }
+            if !self.readable {
+                return Ok(Came::Blocked);
+            }
+            let room = sealed.room();
+            let asked = room.len();
+            let result = retry(|| rustix::io::read(&self.fd, &mut *room));
+            match result {
+                Ok(0) => return Ok(Came::End),
+                Ok(bytes) => {
+                    sealed.end += bytes;
+                    self.readable = bytes == asked || self.hung_up;
+                }
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.readable = false;
+                    return Ok(Came::Blocked);
+                }
+                Err(error) => return Err(errno(error)),
+            }
+        }
+    }
+
+    /// Whether an attempt to receive may bring something.
+    pub(crate) fn may_receive(&self) -> bool {
+        let whole = |sealed: &Window| Cipher::record_bytes(sealed.filled()).is_some();
+        self.readable || !self.input.filled().is_empty() || self.sealed.as_ref().is_some_and(whole)
+    }
+
+    /// Receives up to `most` bytes into their place, and, when all of those have come, up to `ahead` bytes of what
+    /// follows them. Returns how many of the former.
+    pub(crate) fn land(&mut self, span: &mut Span, most: usize, ahead: usize) -> Result<Came, Errno> {
+        if self.input.filled().is_empty() {
+            if self.cipher.is_none() {
+                return self.land_directly(span, most, ahead);
+            }
+            match self.fill(INPUT_BYTES)? {
+                Came::Bytes(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let here = self.input.filled();
+        let bytes = span.put(&here[..here.len().min(most)]);
+        self.input.consume(bytes);
+        Ok(Came::Bytes(bytes))
+    }
+
+    fn land_directly(&mut self, span: &mut Span, most: usize, ahead: usize) -> Result<Came, Errno> {
+        self.vectors.clear();
+        let wanted = span.vectors(most, &mut self.vectors);
+        let ahead = if wanted == most { ahead.min(self.input.bytes.len()) } else { 0 };
+        if ahead > 0 {
+            let start = self.input.bytes.as_mut_ptr().cast();
+            self.vectors.push(libc::iovec { iov_base: start, iov_len: ahead });
+        }
+        let result = retry(|| {
+            // SAFETY: the vectors name memory that the span holds, and our own buffer, for this one call.
+            check(unsafe { libc::readv(self.fd.as_raw_fd(), self.vectors.as_ptr(), self.vectors.len() as i32) })
+        });
+        self.vectors.clear();
+        let came = self.came(result, wanted + ahead)?;
+        let Came::Bytes(bytes) = came else { return Ok(came) };
+        let landed = bytes.min(wanted);
+        span.advance(landed);
+        (self.input.start, self.input.end) = (0, bytes - landed);
+        Ok(Came::Bytes(landed))
+    }
+
+    /// Receives up to `most` bytes and throws them away.
+    pub(crate) fn skip(&mut self, most: usize) -> Result<Came, Errno> {
+        if self.input.filled().is_empty() {
+            if self.cipher.is_none() {
+                let result = retry(|| {
+                    // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing.
+                    check(unsafe { libc::recv(self.fd.as_raw_fd(), std::ptr::null_mut(), most, libc::MSG_TRUNC) })
+                });
+                return self.came(result, most);
+            }
+            match self.fill(INPUT_BYTES)? {
+                Came::Bytes(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let bytes = self.input.filled().len().min(most);
+        self.input.consume(bytes);
+        Ok(Came::Bytes(bytes))
+    }
+
+    /// Bytes to be sent by the next [`Socket::flush`], in order.
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
+        match self.cipher {
+            None => self.output.extend_from_slice(bytes),
+            Some(_) => self.plain.extend_from_slice(bytes),
+        }
+    }
+
+    /// Bytes that have not reached the kernel.
+    pub(crate) fn unsent(&self) -> usize {
+        self.output.len() - self.sent + self.plain.len()
+    }
+
+    /// Sends what is queued.
+    pub(crate) fn flush(&mut self) -> Result<(), Errno> {
+        self.seal()?;
+        self.vectors.clear();
+        self.send_vectors(0).map(drop)
+    }
+
+    /// Sends what is queued, then up to `most` bytes of memory, then, once the span is at its end, `trailer`. Returns how
+    /// many bytes of memory have been taken.
+    pub(crate) fn flush_with(&mut self, span: &mut Span, most: usize, trailer: &[u8]) -> Result<usize, Errno> {
+        if self.cipher.is_some() {
+            let mut taken = 0;
+            if self.sent == self.output.len() {
+                taken = span.take(most.min(SEAL_BYTES.saturating_sub(self.plain.len())), &mut self.plain);
+                if span.left() == 0 {
+                    self.plain.extend_from_slice(trailer);
+                }
+                self.seal()?;
+            }
+            self.vectors.clear();
+            self.send_vectors(0)?;
+            return Ok(taken);
+        }
+        self.vectors.clear();
+        // The first place is for what is queued.
+        self.vectors.push(libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 });
+        let wanted = span.vectors(most, &mut self.vectors);
+        let ends = wanted as u64 == span.left();
+        if ends {
+            let start = trailer.as_ptr().cast_mut().cast();
+            self.vectors.push(libc::iovec { iov_base: start, iov_len: trailer.len() });
+        }
+        let sent = self.send_vectors(wanted + if ends { trailer.len() } else { 0 })?;
+        let taken = sent.min(wanted);
+        span.advance(taken);
+        if ends && taken == wanted {
+            self.output.extend_from_slice(&trailer[sent - taken..]);
+        }
+        Ok(taken)
+    }
+
+    fn seal(&mut self) -> Result<(), Errno> {
+        if let Some(cipher) = &mut self.cipher
+            && !self.plain.is_empty()
+            && self.sent == self.output.len()
+        {
+            self.output.clear();
+            self.sent = 0;
+            cipher.seal(&self.plain, &mut self.output)?;
+            self.plain.clear();
+        }
+        Ok(())
+    }
+
+    /// One system call for what is queued and the vectors after the first, which are `more` bytes. Returns how many of
+    /// those have gone.
+    fn send_vectors(&mut self, more: usize) -> Result<usize, Errno> {
+        let queued = &self.output[self.sent..];
+        let asked = queued.len() + more;
+        if asked == 0 {
+            return Ok(0);
+        }
+        let own = libc::iovec { iov_base: queued.as_ptr().cast_mut().cast(), iov_len: queued.len() };
+        match self.vectors.first_mut() {
+            Some(first) => *first = own,
+            None => self.vectors.push(own),
+        }
+        // SAFETY: all zero is a valid msghdr.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = self.vectors.as_mut_ptr();
+        header.msg_iovlen = self.vectors.len();
+        let queued = queued.len();
+        let result = retry(|| {
+            // SAFETY: the vectors name our own buffers and memory that a span holds, which the call only reads.
+            check(unsafe { libc::sendmsg(self.fd.as_raw_fd(), &header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) })
+        });
+        self.vectors.clear();
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(rustix::io::Errno::AGAIN) => 0,
+            Err(error) => return Err(errno(error)),
+        };
+        self.writable = sent == asked;
+        self.sent += sent.min(queued);
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        }
+        Ok(sent.saturating_sub(queued))
+    }
+
+    /// Ends our side: the peer reads what was sent, and then the end.
+    pub(crate) fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
+    }
+}
+
+fn check(result: isize) -> Result<usize, rustix::io::Errno> {
+    usize::try_from(result).map_err(|_| {
+        let raw = std::io::Error::last_os_error().raw_os_error();
+        rustix::io::Errno::from_raw_os_error(raw.unwrap_or(libc::EIO))
+    })
+}
+
+fn retry(mut call: impl FnMut() -> Result<usize, rustix::io::Errno>) -> Result<usize, rustix::io::Errno> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One test for every bug that the simulator or its making has found, named after what broke.
+
+use dmaplane_engine::{Event, Message};
+use dmaplane_ring::abi::{Errno, Handle, HandleKind, Opcode, Sqe, SqeFlags, op_flags};
+use dmaplane_ring::build::{
+    Alloc, Cancel, ExportDmabuf, LeaseGrant, LeaseRevoke, LinkTimeout, Nop, Send, Sync, Timeout, Wait, Watch, Write,
+};
+use dmaplane_sim::host::Temper;
+use dmaplane_sim::script::Furniture;
+use dmaplane_sim::world::{LIMITS, World};
+
+const AT_ONCE: Temper = Temper { at_once: 100, fails: 0, post_fails: 0, shared_memory: 0 };
+const SMALL: u32 = 0;
+const LARGE: u32 = 1;
+const FOREVER: u64 = u64::MAX;
+
+fn bare() -> World {
+    World::new(1, 2, AT_ONCE)
+}
+
+fn furnished() -> (World, [Furniture; 2]) {
+    let mut world = bare();
+    let furniture = world.furnish().expect("nothing fails here");
+    world.settle().expect("nothing fails here");
+    (world, furniture)
+}
+
+/// Submits and lets the engine take it.
+fn submit(world: &mut World, ring: u32, sqes: &[Sqe]) -> Vec<u64> {
+    let numbers = sqes.iter().map(|&sqe| world.submit(0, ring, sqe).expect("the SQ has room")).collect();
+    world.turn(0, ring).expect("the model agrees");
+    numbers
+}
+
+/// The result of an SQE of plane 0, once its terminal CQE is in the CQ.
+fn result(world: &World, number: u64) -> Option<i32> {
+    let rings = world.planes[0].host.rings.iter();
+    let cqe = rings.flat_map(|ring| &ring.cq).find(|cqe| cqe.user_data == number && cqe.is_terminal());
+    cqe.map(|cqe| cqe.res)
+}
+
+fn errno(errno: Errno) -> Option<i32> {
+    Some(errno.as_result())
+}
+
+#[test]
+fn cancel_goes_on_behind_what_is_stuck_and_what_is_guarded() {
+    let (mut world, [ours, _]) = furnished();
+    world.planes[0].host.temper.at_once = 0;
+    let numbers = submit(
+        &mut world,
+        LARGE,
+        &[
+            Sync::begin(ours.own).sqe(),
+            Timeout::after_ns(FOREVER).link().sqe(),
+            LinkTimeout::after_ns(FOREVER).sqe(),
+            Timeout::after_ns(FOREVER).sqe(),
+            Cancel::any().sqe(),
+        ],
+    );
+    assert_eq!(result(&world, numbers[0]), None, "SYNC cannot be stopped");
+    assert_eq!(result(&world, numbers[3]), errno(Errno::ECANCELED));
+}
+
+#[test]
+fn close_ends_timeouts_behind_what_is_stuck_and_what_is_guarded() {
+    let (mut world, [ours, _]) = furnished();
+    world.planes[0].host.temper.at_once = 0;
+    let stuck = Sync::begin(ours.own).sqe();
+    let guarded = [Timeout::after_ns(FOREVER).link().sqe(), LinkTimeout::after_ns(FOREVER).sqe()];
+    submit(&mut world, LARGE, &[stuck, guarded[0], guarded[1], Timeout::after_ns(FOREVER).sqe()]);
+    world.finish().expect("teardown needs no timer");
+}
+
+#[test]
+fn a_link_timeout_that_was_cancelled_before_its_turn_is_not_armed() {
+    let mut world = bare();
+    let numbers = submit(
+        &mut world,
+        LARGE,
+        &[
+            Timeout::after_ns(50).hardlink().sqe(),
+            Timeout::after_ns(1000).link().sqe(),
+            LinkTimeout::after_ns(10).sqe(),
+        ],
+    );
+    submit(&mut world, LARGE, &[Cancel::by_user_data(numbers[2]).sqe()]);
+    world.advance(60).unwrap();
+    world.advance(60).unwrap();
+    assert_eq!(result(&world, numbers[2]), errno(Errno::ECANCELED));
+    assert_eq!(result(&world, numbers[1]), None, "it runs on");
+}
+
+#[test]
+fn two_link_timeouts_behind_one_operation_both_end() {
+    let mut world = bare();
+    let late = LinkTimeout::after_ns(1000).link().sqe();
+    let last = LinkTimeout::after_ns(1000).sqe();
+    let numbers = submit(&mut world, LARGE, &[Timeout::after_ns(100).link().sqe(), late, last]);
+    world.advance(200).unwrap();
+    for number in numbers {
+        assert!(result(&world, number).is_some(), "{number} has no CQE");
+    }
+}
+
+#[test]
+fn a_link_timeout_behind_a_link_timeout_cancels_nobody_else() {
+    let mut world = bare();
+    let first = submit(&mut world, LARGE, &[LinkTimeout::after_ns(5).link().sqe(), LinkTimeout::after_ns(50).sqe()]);
+    let innocent = submit(&mut world, LARGE, &[Timeout::after_ns(1000).sqe(), Timeout::after_ns(1000).sqe()]);
+    world.advance(60).unwrap();
+    for number in first {
+        assert!(result(&world, number).is_some(), "{number} has no CQE");
+    }
+    for number in innocent {
+        assert_eq!(result(&world, number), None, "cancelled by a LINK_TIMEOUT that is not its own");
+    }
+}
+
+#[test]
+fn a_link_timeout_with_a_stray_field_guards_nothing() {
+    let mut world = bare();
+    let stray = Sqe { local: 1, ..LinkTimeout::after_ns(10).sqe() };
+    let numbers = submit(&mut world, LARGE, &[Timeout::after_ns(100).hardlink().sqe(), stray]);
+    world.advance(20).unwrap();
+    assert_eq!(numbers.iter().filter_map(|&number| result(&world, number)).count(), 0);
+    world.advance(200).unwrap();
+    assert_eq!(result(&world, numbers[0]), errno(Errno::ETIME));
+    assert_eq!(result(&world, numbers[1]), errno(Errno::EINVAL));
+}
+
+#[test]
+fn what_is_linked_behind_a_credit_wait_leaves_room_for_a_revoke() {
+    let mut world = bare();
+    let [peer, _] = world.join().unwrap();
+    let buffer = world.ok(0, LARGE, Alloc::new(256).unwrap()).unwrap().word0;
+    let buffer = dmaplane_ring::abi::BufferHandle::from_bits(buffer).unwrap();
+    let rights = dmaplane_ring::abi::Rights::READ;
+    let lease = world.ok(0, LARGE, LeaseGrant::range(buffer, 0, 64, rights).unwrap()).unwrap().word0;
+    let lease = dmaplane_ring::abi::LeaseHandle::from_bits(lease).unwrap();
+    for behind in [13, 6, 3, 2, 1, 1, 1, 1] {
+        let mut chain = vec![Send::new(peer, buffer, 0, 8).unwrap().link().sqe()];
+        chain.extend((1..behind).map(|_| Nop::new().link().sqe()));
+        chain.push(Nop::new().sqe());
+        submit(&mut world, SMALL, &chain);
+        // The client reaps what was refused; what waits for credit keeps its reservations.
+        while world.reap(0, SMALL, 64) > 0 {
+            world.turn(0, SMALL).unwrap();
+        }
+    }
+    let numbers = submit(&mut world, SMALL, &[Nop::new().sqe(), LeaseRevoke::now(lease).sqe()]);
+    for number in numbers {
+        assert_eq!(result(&world, number), Some(0), "the SQ's head waits for a peer");
+    }
+}
+
+#[test]
+fn a_chain_that_never_fits_beside_a_watch_is_refused() {
+    let mut world = bare();
+    submit(&mut world, SMALL, &[Watch::new().sqe()]);
+    let mut chain = vec![Nop::new().link().sqe(); 13];
+    chain.push(Nop::new().sqe());
+    let numbers = submit(&mut world, SMALL, &chain);
+    assert_eq!(result(&world, numbers[0]), errno(Errno::ENOBUFS));
+    world.reap(0, SMALL, 64);
+    world.turn(0, SMALL).unwrap();
+    world.reap(0, SMALL, 64);
+    let numbers = submit(&mut world, SMALL, &[Nop::new().sqe()]);
+    assert_eq!(result(&world, numbers[0]), Some(0));
+}
+
+#[test]
+fn a_closed_context_takes_no_new_objects() {
+    let mut world = bare();
+    world.close(0).unwrap();
+    let engine = &mut world.planes[0].engine;
+    assert!(engine.add_buffer(64).is_err() && engine.add_slot().is_err() && engine.add_listener().is_err());
+}
+
+#[test]
+fn a_credit_that_a_cancelled_operation_gives_back_is_used() {
+    let (mut world, [ours, _]) = furnished();
+    // Two writes fill the peer's window; four messages have the four credits and wait for it; the fifth has none.
+    let write = Write::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe();
+    let send = Send::new(ours.peer, ours.own, 0, 8).unwrap().sqe();
+    let numbers = submit(&mut world, LARGE, &[write, write, send, send, send, send, send]);
+    submit(&mut world, LARGE, &[Cancel::by_user_data(numbers[5]).sqe()]);
+    assert_eq!(result(&world, numbers[5]), errno(Errno::ECANCELED));
+    while world.step().unwrap() {}
+    assert_eq!(result(&world, numbers[6]), Some(8), "the fifth has the fourth's credit");
+}
+
+#[test]
+fn a_credit_that_an_unsent_operation_gives_back_is_used() {
+    let (mut world, [ours, _]) = furnished();
+    let send = Send::new(ours.peer, ours.own, 0, 8).unwrap().sqe();
+    let write = Write::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe();
+    let numbers = submit(&mut world, LARGE, &[write, write, send, send, send, send, send]);
+    // The next request cannot be sent, the others can.
+    let mut failed = 0;
+    while failed == 0 {
+        world.planes[0].host.temper.post_fails = 100;
+        world.step().unwrap();
+        failed = numbers.iter().filter(|&&number| result(&world, number) == errno(Errno::EIO)).count();
+    }
+    world.planes[0].host.temper.post_fails = 0;
+    while world.step().unwrap() {}
+    for &number in &numbers {
+        assert!(result(&world, number).is_some(), "{number} still waits, though credit is there");
+    }
+}
+
+#[test]
+fn forcing_two_operations_of_one_peer_ends_its_connection_once() {
+    let (mut world, [ours, _]) = furnished();
+    let write = Write::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe();
+    submit(&mut world, LARGE, &[write, write, Cancel::any().force().sqe()]);
+    world.settle().unwrap();
+}
+
+#[test]
+fn a_peer_s_strange_errno_is_eio() {
+    let (mut world, [ours, _]) = furnished();
+    let numbers = submit(&mut world, LARGE, &[Write::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe()]);
+    let op = *world.planes[0].host.posted.keys().last().unwrap();
+    let message = Message::Done { op, result: i32::MIN, bytes: 0 };
+    let plane = &mut world.planes[0];
+    plane.engine.handle(&mut plane.host, Event::Message { peer: ours.peer.handle(), frame: 0, message });
+    let local = dmaplane_engine::OpId::from_bits(op);
+    plane.engine.handle(&mut plane.host, Event::LocalDone { op: local, result: 0 });
+    world.after(0).unwrap();
+    assert_eq!(result(&world, numbers[0]), errno(Errno::EIO));
+}
+
+#[test]
+fn cancelling_by_no_handle_cancels_nothing() {
+    let mut world = bare();
+    let timeout = submit(&mut world, LARGE, &[Timeout::after_ns(1000).sqe()]);
+    let sqe = Sqe { opcode: Opcode::Cancel as u8, op_flags: op_flags::CANCEL_HANDLE, ..Sqe::default() };
+    let cancel = submit(&mut world, LARGE, &[sqe]);
+    assert_eq!(result(&world, cancel[0]), errno(Errno::EBADF));
+    assert_eq!(result(&world, timeout[0]), None);
+}
+
+#[test]
+fn a_slot_that_is_being_made_is_not_to_be_guessed() {
+    let (mut world, [ours, _]) = furnished();
+    world.planes[0].host.temper.at_once = 0;
+    let export = submit(&mut world, LARGE, &[ExportDmabuf::new(ours.own).sqe()]);
+    let guess = Handle::new(HandleKind::Slot, 0, 1);
+    assert!(world.planes[0].engine.slot_index(guess).is_err());
+    assert!(world.planes[0].engine.remove_slot(guess).is_err());
+    let typed = dmaplane_ring::abi::SlotHandle::from_bits(guess.bits()).unwrap();
+    let wait = submit(&mut world, LARGE, &[Wait::on_slot(typed).sqe()]);
+    assert!(result(&world, wait[0]).is_some_and(|result| result < 0));
+    while world.step().unwrap() {}
+    assert_eq!(result(&world, export[0]), Some(0));
+    assert!(world.planes[0].engine.slot_index(guess).is_ok());
+}
+
+#[test]
+fn requests_that_cannot_be_sent_do_not_nest() {
+    const MANY: u32 = 8192;
+    let limits = dmaplane_engine::Limits { operations: 4 * MANY, ..LIMITS };
+    let mut world = World::with_limits(1, 2, AT_ONCE, limits);
+    let [ours, _] = world.furnish().unwrap();
+    world.settle().unwrap();
+    world.attach(0, 2 * MANY).unwrap();
+    let write = Write::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe();
+    let mut numbers = Vec::new();
+    for _ in 0..MANY / 32 {
+        numbers.extend(submit(&mut world, 2, &[write; 32]));
+    }
+    world.planes[0].host.temper.post_fails = 100;
+    // A small stack stands for the kernel's.
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    let ended = small.spawn(move || {
+        while world.step().unwrap() {}
+        world.planes[0].host.rings[2].cq.len()
+    });
+    assert_eq!(ended.unwrap().join().unwrap(), numbers.len());
+}
+
+#[test]
+fn a_drain_does_not_wait_for_what_is_linked_behind_a_receive() {
+    let (mut world, [ours, _]) = furnished();
+    let receive = dmaplane_ring::build::Recv::new(ours.peer, ours.own, 0, 64).unwrap().link().sqe();
+    let numbers = submit(&mut world, LARGE, &[receive, Nop::new().sqe(), Nop::new().drain().sqe()]);
+    assert_eq!(result(&world, numbers[2]), Some(0));
+    assert_eq!(receive.flags, SqeFlags::LINK.bits());
+}
