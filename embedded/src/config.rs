@@ -18,7 +18,7 @@ pub enum RunMode {
 }
 
 /// A context's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Who runs the engine.
     pub mode: RunMode,
@@ -28,6 +28,20 @@ pub struct Config {
     pub workers: usize,
     /// Pre-shared key of 32 bytes for tcp. Without one, tcp stays on loopback and is not encrypted.
     pub key: Option<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A key is not for logs.
+        let key = self.key.map(|_| "32 bytes");
+        let Config { mode, limits, workers, key: _ } = self;
+        f.debug_struct("Config")
+            .field("mode", mode)
+            .field("limits", limits)
+            .field("workers", workers)
+            .field("key", &key)
+            .finish()
+    }
 }
 
 impl Default for Config {

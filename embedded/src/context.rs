@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::fabric::address::Address;
-use crate::fabric::shm;
+use crate::fabric::{Pending, shm, tcp};
 use crate::memory::{Mapping, Region};
 use crate::ring::Ring;
 use crate::runner::Shared;
@@ -45,6 +45,12 @@ pub enum ContextError {
     /// Not an address.
     #[error("{0}")]
     Address(String),
+    /// Without a key tcp stays on loopback.
+    #[error("listening at {address}: off loopback tcp needs a pre-shared key (Config::key)")]
+    NeedsKey {
+        /// What was asked for.
+        address: String,
+    },
 }
 
 impl ContextError {
@@ -52,6 +58,7 @@ impl ContextError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             ContextError::Refused { errno, .. } => Some(*errno),
+            ContextError::NeedsKey { .. } => Some(Errno::EACCES),
             _ => None,
         }
     }
@@ -108,6 +115,8 @@ impl Context {
                 Ok(index)
             })
             .map_err(refused("attaching a ring"))?;
+        // The service thread may sleep, and has raised no flag on a ring that it did not know.
+        self.inner.shared.ring_bell();
         Ok(Ring::new(client, self.inner.shared.clone(), index))
     }
 
@@ -185,14 +194,23 @@ impl Context {
         match parsed {
             Address::Shm(path) => {
                 let socket = shm::listen(&path).map_err(refused(format!("listening at {address}")))?;
-                let handle = self.add_listener(socket)?;
+                let handle = self.add_listener(socket, Accepting::Shm)?;
                 Ok((handle, address.to_owned()))
             }
-            Address::Tcp(_) => Err(refused(format!("listening at {address}"))(Errno::EOPNOTSUPP)),
+            Address::Tcp(host_port) => {
+                let own = self.inner.shared.own();
+                let (socket, bound) = tcp::listen(&host_port, &own).map_err(|error| match error {
+                    tcp::ListenError::NeedsKey => ContextError::NeedsKey { address: address.to_owned() },
+                    tcp::ListenError::Errno(errno) => refused(format!("listening at {address}"))(errno),
+                })?;
+                let acceptor = Arc::new(tcp::Acceptor::new(own));
+                let handle = self.add_listener(socket, Accepting::Tcp(acceptor))?;
+                Ok((handle, format!("tcp:{bound}")))
+            }
         }
     }
 
-    fn add_listener(&self, socket: OwnedFd) -> Result<ListenerHandle, ContextError> {
+    fn add_listener(&self, socket: OwnedFd, accepting_by: Accepting) -> Result<ListenerHandle, ContextError> {
         let accepting = socket.try_clone()?;
         let handle = self
             .inner
@@ -205,9 +223,16 @@ impl Context {
             .map_err(refused("adding a listener"))?;
         let shared = Arc::downgrade(&self.inner.shared);
         std::thread::Builder::new().name("dmaplane-accept".into()).spawn(move || {
-            while let Ok(socket) = rustix::net::accept_with(&accepting, rustix::net::SocketFlags::CLOEXEC) {
+            loop {
+                let accepted = rustix::net::accept_with(&accepting, rustix::net::SocketFlags::CLOEXEC);
                 let Some(shared) = shared.upgrade() else { return };
-                accept_one(&shared, handle, socket);
+                match accepted {
+                    Ok(socket) => accept_one(&shared, handle, socket, &accepting_by),
+                    // The listener was closed.
+                    Err(rustix::io::Errno::INVAL | rustix::io::Errno::BADF) => return,
+                    // Out of descriptors or memory, or the caller went away: later ones may fare better.
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
             }
         })?;
         ListenerHandle::from_bits(handle.bits()).ok_or_else(|| refused("adding a listener")(Errno::EIO))
@@ -225,17 +250,61 @@ impl Context {
 }
 
 /// Shakes hands on a thread of its own, so that one slow peer keeps nobody waiting.
-fn accept_one(shared: &Arc<Shared>, listener: Handle, socket: OwnedFd) {
-    let shared = shared.clone();
+fn accept_one(shared: &Arc<Shared>, listener: Handle, socket: OwnedFd, by: &Accepting) {
+    if !by.begin() {
+        tracing::warn!("a connection was turned away: too many shake hands already");
+        return;
+    }
+    let (shared, shaker) = (shared.clone(), by.clone());
     let shaking = std::thread::Builder::new().name("dmaplane-shake".into());
-    let _ = shaking.spawn(move || match shm::serve_incoming(socket, &shared.info, &shared.bell) {
-        Ok(pending) => {
-            let info = pending.info;
-            let pending = shared.keep_pending(pending);
-            shared.post(Event::Incoming { listener, pending, info });
+    let spawned = shaking.spawn(move || {
+        let shaken = shaker.shake(&shared, socket);
+        shaker.end();
+        match shaken {
+            Ok(Some(pending)) => {
+                let info = pending.info;
+                let pending = shared.keep_pending(pending);
+                shared.post(Event::Incoming { listener, pending, info });
+            }
+            Ok(None) => {}
+            Err(errno) => {
+                tracing::warn!(%errno, "a connection was turned away: the peer did not shake hands as it should");
+            }
         }
-        Err(errno) => tracing::warn!(%errno, "a connection was turned away: the peer did not shake hands as it should"),
     });
+    if spawned.is_err() {
+        by.end();
+    }
+}
+
+/// How a listener shakes hands.
+#[derive(Clone)]
+enum Accepting {
+    Shm,
+    Tcp(Arc<tcp::Acceptor>),
+}
+
+impl Accepting {
+    fn begin(&self) -> bool {
+        match self {
+            Accepting::Shm => true,
+            Accepting::Tcp(acceptor) => acceptor.begin(),
+        }
+    }
+
+    fn end(&self) {
+        if let Accepting::Tcp(acceptor) = self {
+            acceptor.end();
+        }
+    }
+
+    /// `None`: it was a further socket of a connection under way.
+    fn shake(&self, shared: &Shared, socket: OwnedFd) -> Result<Option<Pending>, Errno> {
+        match self {
+            Accepting::Shm => shm::serve_incoming(socket, &shared.info, &shared.bell).map(Some),
+            Accepting::Tcp(acceptor) => acceptor.shake(socket),
+        }
+    }
 }
 
 impl Drop for Inner {

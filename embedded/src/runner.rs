@@ -4,7 +4,7 @@
 //! engine's ends of the rings. Whoever holds the baton runs turns until nothing is left to do.
 
 use crate::config::{Config, RunMode};
-use crate::fabric::Pending;
+use crate::fabric::{Pending, tcp};
 use crate::host::{EmbeddedHost, Note};
 use crate::storage::Heap;
 use crate::worker::Workers;
@@ -138,6 +138,14 @@ impl Shared {
     /// Tells the host something, and sees to it that it is handled.
     pub(crate) fn note(&self, note: Note) {
         self.note_quietly(note);
+        self.kick();
+    }
+
+    /// Tells the host several things at once.
+    pub(crate) fn notes(&self, notes: impl IntoIterator<Item = Note>) {
+        self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(notes);
+        // Release: pairs with the acquire swap in `turn`.
+        self.has_notes.store(true, Ordering::Release);
         self.kick();
     }
 
@@ -358,6 +366,11 @@ impl Shared {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
+    }
+
+    /// What tcp peers are told and what they must know.
+    pub(crate) fn own(&self) -> tcp::Own {
+        tcp::Own { info: self.info, key: self.config.key }
     }
 
     /// Keeps a connection until an engine adopts it: its number.

@@ -107,7 +107,8 @@ impl Model {
     pub fn taken(&mut self, taken: &[Sqe], left: &[Sqe]) -> Result<(), String> {
         if taken.last().is_some_and(|last| self.entries[last.user_data as usize].is_linked()) {
             // Chains are taken whole; this one is being refused, and ends where it ended in this window (CHN-2).
-            let end = left.iter().find(|sqe| !self.entries[sqe.user_data as usize].is_linked()).or(left.last());
+            let linked = |sqe: &&Sqe| self.entries[sqe.user_data as usize].is_linked();
+            let end = left.iter().find(|sqe| !linked(sqe)).or(left.last());
             if let Some(end) = end {
                 self.entries[end.user_data as usize].cut = true;
             }
@@ -146,7 +147,7 @@ impl Model {
         self.open.range(..number).any(|before| seen(before) && !self.is_passive(*before))
     }
 
-    /// A passive operation, or one behind a passive one in its chain: a DRAIN may have started while it waited for that.
+    /// A passive operation, or one behind a passive one in its chain: a DRAIN may have started while it waited.
     fn is_passive(&self, number: usize) -> bool {
         let entry = &self.entries[number];
         entry.opcode().is_some_and(Opcode::is_passive) || entry.follows.is_some_and(|ahead| self.is_passive(ahead))
@@ -302,7 +303,8 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
     use Opcode as O;
     let sqe = &entry.sqe;
     let Some(opcode) = entry.opcode() else {
-        return [Errno::EINVAL, Errno::ECANCELED].map(Errno::as_result).contains(&cqe.res);
+        let with_its_chain = entry.is_linked() && cqe.res == Errno::ENOBUFS.as_result();
+        return with_its_chain || [Errno::EINVAL, Errno::ECANCELED].map(Errno::as_result).contains(&cqe.res);
     };
     if cqe.res >= 0 {
         let result = cqe.res as u64;

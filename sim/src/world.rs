@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Puts an SQE into an SQ; its `user_data` becomes the number that comes back. `None`: there is no room, or no ring.
+    /// Puts an SQE into an SQ; its `user_data` becomes the number that comes back. `None`: there is no room or no ring.
     pub fn submit(&mut self, plane: usize, ring: u32, sqe: Sqe) -> Option<u64> {
         let plane = &mut self.planes[plane];
         let sq = plane.sqs.get_mut(ring as usize)?.as_mut()?;

@@ -179,7 +179,7 @@ impl World {
             ];
             if left != [0; 7] {
                 return Err(format!(
-                    "TD-6: plane {number}: left with the host: buffers, lists, slots, peers, listeners, work, jobs {left:?}"
+                    "TD-6: plane {number}: the host keeps buffers, lists, slots, peers, listeners, work, jobs {left:?}"
                 ));
             }
         }

@@ -41,7 +41,7 @@ fn sweep(default: u32, steps: usize, start: Start) -> Report {
 
 #[test]
 fn prf_1_random_programs_on_furnished_planes_keep_to_the_model() {
-    let report = sweep(4000, 400, Start::Furnished);
+    let report = sweep(20_000, 400, Start::Furnished);
     if std::env::var_os("DMAPLANE_SIM_OUTCOMES").is_some() {
         for ((opcode, result), times) in &report.outcomes {
             let opcode = Opcode::from_byte(*opcode);
@@ -58,11 +58,11 @@ fn prf_1_random_programs_on_furnished_planes_keep_to_the_model() {
             _ => 0,
         };
         let reached = report.outcomes.get(&(opcode as u8, result)).copied().unwrap_or(0);
-        assert!(reached > 0 || cases(4000) < 1000, "no program has brought {opcode:?} to its end");
+        assert!(reached > 0 || cases(20_000) < 1000, "no program has brought {opcode:?} to its end");
     }
 }
 
 #[test]
 fn prf_1_random_programs_on_bare_planes_keep_to_the_model() {
-    sweep(2000, 150, Start::Bare);
+    sweep(8000, 150, Start::Bare);
 }

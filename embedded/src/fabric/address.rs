@@ -38,10 +38,9 @@ impl FromStr for Address {
     }
 }
 
-/// The first socket address of `HOST:PORT`. May ask a name server: not for the engine's thread.
-pub(crate) fn resolve(host_port: &str) -> std::io::Result<SocketAddr> {
-    let nothing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host_port} has no address"));
-    host_port.to_socket_addrs()?.next().ok_or_else(nothing)
+/// The socket addresses of `HOST:PORT`. May ask a name server: not for the engine's thread.
+pub(crate) fn resolve(host_port: &str) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(host_port.to_socket_addrs()?.collect())
 }
 
 #[cfg(test)]

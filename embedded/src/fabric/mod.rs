@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod frames;
 pub(crate) mod shm;
+pub(crate) mod tcp;
 
 use dmaplane_engine::PeerInfo;
 
@@ -15,4 +16,5 @@ pub(crate) struct Pending {
 /// A connection of either fabric.
 pub(crate) enum Connection {
     Shm(Box<shm::Link>),
+    Tcp(Box<tcp::Sockets>),
 }

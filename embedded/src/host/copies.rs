@@ -14,8 +14,11 @@ use std::sync::{Arc, Mutex};
 /// A list's segments with the memory they lie in, by buffer: the region, and a peer's number for it.
 pub(crate) struct LocalSegments {
     pub memory: Arc<ListMemory>,
-    pub regions: HashMap<u32, (Arc<Region>, u32)>,
+    pub regions: HashMap<u32, Numbered>,
 }
+
+/// A region, and a peer's number for it.
+type Numbered = (Arc<Region>, u32);
 
 /// A fragment whose both ends are checked.
 struct Fragment {
@@ -129,8 +132,19 @@ impl Sources<'_> {
 }
 
 impl LocalSegments {
+    /// Whether a fragment is one of ours: -ERANGE for a segment that the list has not, -EINVAL for another length.
+    pub(super) fn piece(&self, segment: u32, length: u32) -> Result<(&Arc<Region>, u64, u32), Errno> {
+        let ((region, _), offset, own_length) = self.locate(segment)?;
+        if own_length == length { Ok((region, offset, length)) } else { Err(Errno::EINVAL) }
+    }
+
+    /// How long a segment is.
+    pub(super) fn length(&self, segment: u32) -> Result<u32, Errno> {
+        self.locate(segment).map(|(_, _, length)| length)
+    }
+
     /// A segment's region and place.
-    fn locate(&self, segment: u32) -> Result<(&(Arc<Region>, u32), u64, u32), Errno> {
+    fn locate(&self, segment: u32) -> Result<(&Numbered, u64, u32), Errno> {
         let (buffer, offset, length) = locate_segment(&self.memory.shapes, segment).ok_or(Errno::ERANGE)?;
         Ok((self.regions.get(&buffer).ok_or(Errno::ESTALE)?, offset, length))
     }

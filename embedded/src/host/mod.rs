@@ -7,9 +7,11 @@ mod buffers;
 mod copies;
 mod lists;
 mod peers;
+mod tcp;
 mod transfers;
 
 use crate::config::Config;
+use transfers::split;
 use crate::fabric::frames::Frames;
 use crate::memory::Region;
 use crate::runner::Shared;
@@ -63,14 +65,18 @@ pub(crate) struct EmbeddedHost {
     descriptors: HashMap<u32, OwnedFd>,
     frames: Frames,
     words: Vec<WordWait>,
-    /// Tells running copies to stop, by transfer or operation.
+    /// Tells running copies of peers' transfers to stop, by transfer.
     running: HashMap<u64, Arc<AtomicBool>>,
+    /// The same for READs of ours, by operation: the two are numbered independently.
+    reading: HashMap<u64, Arc<AtomicBool>>,
     /// READs and READ_LISTs that wait for the peer to say where the bytes are, by operation.
     reads: HashMap<u64, transfers::ReadPost>,
     /// READs of peers that we serve, by transfer.
     serving: HashMap<u64, transfers::Serving>,
     /// Lists that the workers have loaded and the host has not taken yet.
     scratch: HashMap<u64, transfers::Scratch>,
+    /// What goes over tcp.
+    tcp: tcp::TcpHost,
     /// WAITs on descriptors, told to stop by their flag.
     descriptor_waits: HashMap<u64, Arc<AtomicBool>>,
 }
@@ -88,6 +94,8 @@ impl EmbeddedHost {
             frames: Frames::default(),
             words: Vec::new(),
             running: HashMap::new(),
+            reading: HashMap::new(),
+            tcp: tcp::TcpHost::default(),
             reads: HashMap::new(),
             serving: HashMap::new(),
             scratch: HashMap::new(),
@@ -126,6 +134,7 @@ impl EmbeddedHost {
             }
         }
         self.flush_links();
+        self.tcp.flush();
     }
 
     /// The work of a helper thread, with a way back.
@@ -306,7 +315,9 @@ impl Host for EmbeddedHost {
     }
 
     fn drop_frame(&mut self, _peer: u32, frame: u32) {
-        self.frames.remove(frame);
+        if let Some(frame) = self.frames.remove(frame) {
+            self.tcp.refuse(&frame);
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Connections: made, adopted, polled, ended.
 
+use super::tcp::TcpLink;
 use super::{EmbeddedHost, Note};
 use crate::fabric::Connection;
 use crate::fabric::address::Address;
 use crate::fabric::frames::{FABRIC_WORDS, Frame};
 use crate::fabric::shm::{self, Entry, Kind, Link};
+use crate::fabric::tcp;
 use crate::memory::Region;
 use crate::runner::{Shared, failed};
 use crate::storage::Heap;
@@ -17,10 +19,16 @@ use std::sync::{Arc, Weak};
 /// Entries taken from one link in one turn.
 const LINK_BUDGET: u32 = 128;
 
+/// An adopted connection of either fabric.
+pub(super) enum PeerLink {
+    Shm(Box<Link>),
+    Tcp(TcpLink),
+}
+
 /// A peer's connection.
 pub(crate) struct PeerSlot {
     pub(super) handle: Handle,
-    pub(super) connection: Connection,
+    pub(super) connection: PeerLink,
     /// Its end has been reported: nothing more is read or sent.
     pub(super) ended: bool,
 }
@@ -28,8 +36,15 @@ pub(crate) struct PeerSlot {
 impl PeerSlot {
     pub(super) fn link(&mut self) -> Option<&mut Link> {
         match &mut self.connection {
-            Connection::Shm(link) if !self.ended => Some(link),
-            Connection::Shm(_) => None,
+            PeerLink::Shm(link) if !self.ended => Some(link),
+            _ => None,
+        }
+    }
+
+    pub(super) fn tcp(&self) -> Option<&TcpLink> {
+        match &self.connection {
+            PeerLink::Tcp(link) if !self.ended => Some(link),
+            _ => None,
         }
     }
 }
@@ -57,7 +72,7 @@ impl EmbeddedHost {
             let Some(shared) = weak.upgrade() else { return };
             let connected = match address {
                 Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell),
-                Address::Tcp(_) => Err(Errno::EOPNOTSUPP),
+                Address::Tcp(host_port) => tcp::connect(&host_port, &shared.own()),
             };
             match connected {
                 Ok(pending) => {
@@ -77,13 +92,19 @@ impl EmbeddedHost {
         if self.peers.len() <= index {
             self.peers.resize_with(index + 1, || None);
         }
-        match &pending.connection {
-            Connection::Shm(link) => watch_socket(self.shared.clone(), peer, link.socket().try_clone_to_owned()),
-        }
-        self.peers[index] = Some(PeerSlot { handle: peer, connection: pending.connection, ended: false });
+        let connection = match pending.connection {
+            Connection::Shm(link) => {
+                watch_socket(self.shared.clone(), peer, link.socket().try_clone_to_owned());
+                PeerLink::Shm(link)
+            }
+            Connection::Tcp(sockets) => PeerLink::Tcp(self.open_tcp(peer, sockets)),
+        };
+        self.peers[index] = Some(PeerSlot { handle: peer, connection, ended: false });
         // What came before the peer had a name may already be in the link: the next turn reads it.
         if let Some(shared) = self.shared() {
             shared.note_quietly(Note::Look);
+            // Whoever runs the engine now, the service thread may sleep, and has raised no flag on this link.
+            shared.ring_bell();
         }
     }
 
@@ -95,7 +116,11 @@ impl EmbeddedHost {
         }
         let handle = slot.handle;
         match &slot.connection {
-            Connection::Shm(link) => link.shut_down(),
+            PeerLink::Shm(link) => link.shut_down(),
+            PeerLink::Tcp(link) => {
+                let close = tcp::Command::Close { connection: link.connection };
+                self.tcp.commands.push(close);
+            }
         }
         self.stop_serving_peer(peer);
         self.report(Event::PeerGone { peer: handle, errno });
@@ -111,6 +136,9 @@ impl EmbeddedHost {
     }
 
     pub(super) fn send_message(&mut self, peer: u32, message: &Message) {
+        if let Some(connection) = self.tcp_connection(peer) {
+            return self.tcp.say(connection, message, &[]);
+        }
         self.send_entry(peer, Entry { message: message.encode(), ..Entry::default() }, Vec::new());
     }
 
@@ -137,7 +165,8 @@ impl EmbeddedHost {
     /// Whether a peer has yet to make room for what we have to say: nobody rings when it does.
     pub(crate) fn has_backlog(&self) -> bool {
         self.peers.iter().flatten().any(|slot| match &slot.connection {
-            Connection::Shm(link) => !slot.ended && link.has_backlog(),
+            PeerLink::Shm(link) => !slot.ended && link.has_backlog(),
+            PeerLink::Tcp(_) => false,
         })
     }
 
@@ -204,7 +233,7 @@ impl EmbeddedHost {
                 };
                 let frame = match (kind, payload.is_empty()) {
                     (Kind::Plain, true) if !reads => 0,
-                    _ => self.frames.insert(Frame { words, payload }),
+                    _ => self.frames.insert(Frame { words, payload, arrived: None }),
                 };
                 engine.handle(self, Event::Message { peer, frame, message });
                 Ok(())

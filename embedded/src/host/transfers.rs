@@ -3,6 +3,7 @@
 use super::EmbeddedHost;
 use super::copies::{self, LocalSegments};
 use crate::fabric::shm::{Entry, FragmentSource, Kind};
+use crate::fabric::tcp::Told;
 use crate::memory::{Region, SLICE_BYTES};
 use crate::runner::Shared;
 use crate::storage::Heap;
@@ -29,6 +30,8 @@ pub(crate) enum Note {
     ReadEnded { peer: Handle, op: OpId, transfer: u64, outcome: Result<u64, Errno> },
     /// What a peer's READ needs is prepared.
     ServeReady { peer: Handle, transfer: OpId, reader: u64, prepared: Result<Prepared, Errno> },
+    /// The I/O thread's word on a tcp peer.
+    Tcp { peer: Handle, told: Told },
     /// Nothing but a reason to look.
     Look,
 }
@@ -74,7 +77,7 @@ impl EmbeddedHost {
         slot.map(|slot| slot.handle).ok_or(Errno::ECONNRESET)
     }
 
-    fn is_connected(&self, peer: Handle) -> bool {
+    pub(super) fn is_connected(&self, peer: Handle) -> bool {
         self.peer_handle(peer.index()) == Ok(peer)
     }
 
@@ -84,7 +87,7 @@ impl EmbeddedHost {
     }
 
     /// Segments of a list with the memory that they lie in; with a peer, also that peer's numbers for it.
-    fn segments(&mut self, list: u32, peer: Option<u32>) -> Result<LocalSegments, Errno> {
+    pub(super) fn segments(&mut self, list: u32, peer: Option<u32>) -> Result<LocalSegments, Errno> {
         let memory = self.list(list)?;
         let mut regions = HashMap::new();
         for &buffer in &memory.buffers {
@@ -107,6 +110,9 @@ impl EmbeddedHost {
         post: &Post,
     ) -> Result<LocalPart, Errno> {
         let handle = self.peer_handle(peer)?;
+        if let Some(connection) = self.tcp_connection(peer) {
+            return self.post_tcp(connection, handle, op, request, post);
+        }
         let message = Message::Request(*request).encode();
         let request = *request;
         match (request.kind, *post) {
@@ -184,12 +190,13 @@ impl EmbeddedHost {
                 engine.handle(self, Event::TransferDone { transfer, result, bytes });
             }
             Note::ReadEnded { peer, op, transfer, outcome } => {
-                self.running.remove(&op.bits());
+                self.reading.remove(&op.bits());
                 self.end_read(engine, peer, op, transfer, outcome);
             }
             Note::ServeReady { peer, transfer, reader, prepared } => {
                 self.serve_prepared(engine, peer, transfer, reader, prepared);
             }
+            Note::Tcp { peer, told } => self.take_told(engine, peer, told),
             Note::Look => {}
         }
     }
@@ -244,7 +251,11 @@ impl EmbeddedHost {
     }
 
     pub(super) fn start_copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
-        match self.try_copy_in(transfer, peer, frame, target) {
+        let tried = match self.tcp_connection(peer) {
+            Some(_) => self.copy_in_tcp(transfer, frame, target),
+            None => self.try_copy_in(transfer, peer, frame, target),
+        };
+        match tried {
             Ok(outcome) => outcome,
             Err(errno) => Outcome::failed(errno),
         }
@@ -288,6 +299,12 @@ impl EmbeddedHost {
     }
 
     pub(super) fn start_serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {
+        if let Some(connection) = self.tcp_connection(peer) {
+            return match self.serve_tcp(connection, transfer, frame, source) {
+                Ok(outcome) => outcome,
+                Err(errno) => Outcome::failed(errno),
+            };
+        }
         match self.try_serve(transfer, peer, frame, source) {
             Ok(()) => Outcome::Started,
             Err(errno) => {
@@ -422,7 +439,7 @@ impl EmbeddedHost {
             return Ok(());
         }
         let stop = Arc::new(AtomicBool::new(false));
-        self.running.insert(op.bits(), stop.clone());
+        self.reading.insert(op.bits(), stop.clone());
         self.give(move |shared: &Shared| {
             let outcome = copy(&stop);
             shared.note(Note::ReadEnded { peer, op, transfer, outcome });
@@ -447,7 +464,10 @@ impl EmbeddedHost {
     }
 
     pub(super) fn abandon_op(&mut self, op: OpId) {
-        if let Some(stop) = self.running.get(&op.bits()) {
+        if self.abandon_tcp(op) {
+            return;
+        }
+        if let Some(stop) = self.reading.get(&op.bits()) {
             // Release: pairs with the copy's acquire.
             stop.store(true, Ordering::Release);
             return;
@@ -463,6 +483,9 @@ impl EmbeddedHost {
     }
 
     pub(super) fn stop_transfer(&mut self, transfer: OpId) {
+        if self.stop_tcp(transfer) {
+            return;
+        }
         if let Some(stop) = self.running.get(&transfer.bits()) {
             // Release: pairs with the copy's acquire.
             stop.store(true, Ordering::Release);
@@ -483,7 +506,7 @@ impl EmbeddedHost {
     }
 }
 
-fn split(outcome: Result<u64, Errno>) -> (i32, u64) {
+pub(super) fn split(outcome: Result<u64, Errno>) -> (i32, u64) {
     match outcome {
         Ok(bytes) => (0, bytes),
         Err(errno) => (errno.as_result(), 0),

@@ -19,6 +19,9 @@ const BACKLOG_LIMIT: usize = 1 << 16;
 /// Regions of a peer, by its numbers. Shared with the workers, which copy out of them.
 pub(crate) type PeerRegions = Arc<Mutex<HashMap<u32, Arc<PeerRegion>>>>;
 
+/// What a peer has sent: its entry and what came with it.
+type Received = (Kind, Entry, Vec<u8>);
+
 /// What is to be sent, in order.
 enum Outbound {
     Region(u32, Arc<Region>),
@@ -196,7 +199,7 @@ impl Link {
     }
 
     /// The next entry of the peer's, with its payload. `Err`: it is none that an honest peer sends.
-    pub(crate) fn receive(&mut self) -> Option<Result<(Kind, Entry, Vec<u8>), Errno>> {
+    pub(crate) fn receive(&mut self) -> Option<Result<Received, Errno>> {
         let entry = self.incoming.peek(0)?;
         let length = entry.payload_bytes();
         let payload = if length > 0 { self.memory.take_payload(self.read, length) } else { Some(Vec::new()) };

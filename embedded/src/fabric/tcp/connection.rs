@@ -142,7 +142,7 @@ impl Connection {
             worked = true;
             self.control.flush()?;
         }
-        if self.control.may_receive() && !self.reports.load.is_full() {
+        if self.control.may_receive(1) && !self.reports.load.is_full() {
             worked = true;
             self.hear()?;
         }
@@ -227,7 +227,7 @@ impl Connection {
             self.life = Life::Lingering { until, shut_down: true };
         }
         // Unread bytes would turn our end into a reset, which may overtake our last words.
-        if self.control.may_receive() {
+        if self.control.may_receive(1) {
             worked = true;
             match self.control.fill(CONTROL_BYTES)? {
                 Came::Bytes(bytes) => self.control.consume(bytes),

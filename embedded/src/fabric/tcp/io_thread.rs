@@ -119,10 +119,13 @@ impl IoThread {
             stopping: AtomicBool::new(false),
             bell,
         });
-        let poll = Poll::new(&commands.bell)?;
-        let mut running =
-            Running { commands: commands.clone(), poll, connections: HashMap::new(), taken: Vec::new(), tell };
-        let thread = std::thread::Builder::new().name("dmaplane-tcp".into()).spawn(move || running.run())?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &commands.bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        let hearing = commands.clone();
+        let thread = std::thread::Builder::new().name("dmaplane-tcp".into()).spawn(move || {
+            let poll = Poll { epoll, events: Vec::with_capacity(64) };
+            Running { commands: hearing, poll, connections: HashMap::new(), taken: Vec::new(), tell }.run();
+        })?;
         Ok(IoThread { commands, thread: Some(thread), next_connection: 1 })
     }
 
@@ -153,12 +156,6 @@ struct Poll {
 }
 
 impl Poll {
-    fn new(bell: &OwnedFd) -> std::io::Result<Poll> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
-        Ok(Poll { epoll, events: Vec::with_capacity(64) })
-    }
-
     fn add(&self, number: u64, connection: &Connection) -> std::io::Result<()> {
         let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, connection.control.fd(), EventData::new_u64(number << 1), all)?;

@@ -97,12 +97,13 @@ impl Receiving {
 
     /// Whether a step may get anywhere.
     pub(crate) fn may_step(&self, socket: &Socket, reports: &Reports) -> bool {
-        let waits = match self.state {
-            State::Asking { .. } => true,
-            State::Header | State::Whole { .. } => reports.load.is_full(),
-            State::Landing { .. } | State::Skipping { .. } => false,
-        };
-        !waits && socket.may_receive()
+        let needed = |body: &Body| if body.in_slice() == 0 { SLICE_WORD_BYTES } else { 1 };
+        match &self.state {
+            State::Asking { .. } => false,
+            State::Header => !reports.load.is_full() && socket.may_receive(1),
+            State::Whole { body, .. } => !reports.load.is_full() && socket.may_receive(needed(body)),
+            State::Landing { body, .. } | State::Skipping { body } => socket.may_receive(needed(body)),
+        }
     }
 
     /// About one system call's worth. `false`: the peer sends no more.

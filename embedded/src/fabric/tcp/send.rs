@@ -71,16 +71,16 @@ impl Sending {
         let most = SEND_BYTES.min(current.in_slice as usize);
         let sent = socket.flush_with(&mut current.body.span, most, &wire::end_word());
         let goes_on = current.body.guard.leave();
-        let sent = sent?;
-        current.in_slice -= sent as u32;
-        if current.body.span.left() == 0 {
-            // All of it has been taken, the end with it.
-            if !goes_on || current.body.guard.end() {
-                reports.ended(&current.body.ending, Ok(current.bytes));
-            }
+        let whole = current.body.span.left() == 0;
+        if !goes_on || (whole && current.body.guard.end()) {
+            let outcome = if whole { Ok(current.bytes) } else { Err(Errno::EKEYREVOKED) };
+            reports.ended(&current.body.ending, outcome);
+        }
+        current.in_slice -= sent? as u32;
+        if whole {
+            // The end has been taken with it.
             self.current = None;
         } else if !goes_on {
-            reports.ended(&current.body.ending, Err(Errno::EKEYREVOKED));
             self.give_up(socket);
         }
         Ok(())

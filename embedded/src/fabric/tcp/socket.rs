@@ -177,10 +177,10 @@ impl Socket {
         }
     }
 
-    /// Whether an attempt to receive may bring something.
-    pub(crate) fn may_receive(&self) -> bool {
+    /// Whether an attempt to receive may bring something to who needs `needed` bytes to go on.
+    pub(crate) fn may_receive(&self, needed: usize) -> bool {
         let whole = |sealed: &Window| Cipher::record_bytes(sealed.filled()).is_some();
-        self.readable || !self.input.filled().is_empty() || self.sealed.as_ref().is_some_and(whole)
+        self.readable || self.input.filled().len() >= needed || self.sealed.as_ref().is_some_and(whole)
     }
 
     /// Receives up to `most` bytes into their place, and, when all of those have come, up to `ahead` bytes of what
