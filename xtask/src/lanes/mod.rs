@@ -2,6 +2,7 @@
 
 mod aarch64;
 mod clippy;
+mod defects;
 mod doc;
 mod e2e;
 mod engine_object;
@@ -60,6 +61,7 @@ pub const LANES: &[Lane] = &[
     Lane { name: "engine-object", purpose: "the engine's machine code is fit for the kernel", run: engine_object::run },
     Lane { name: "aarch64", purpose: "ring and engine compile for Arm", run: aarch64::run },
     Lane { name: "loom", purpose: "every interleaving of ring, inbox and baton within bounds", run: r#loom::run },
+    Lane { name: "defects", purpose: "defects built in on purpose are caught", run: defects::run },
     Lane { name: "e2e", purpose: "the command from end to end, in release mode", run: e2e::run },
     Lane { name: "fuzz", purpose: "each fuzz target for some seconds", run: fuzz::run },
 ];

@@ -1,0 +1,74 @@
+//! Defects built in on purpose: with each of them the named test must fail, and with the expected words.
+
+use anyhow::Result;
+use std::time::Instant;
+
+use super::LaneContext;
+use crate::process::{stream, succeeds};
+use crate::tally::Tally;
+
+/// A defect and what must notice it.
+struct Defect {
+    package: &'static str,
+    feature: &'static str,
+    /// What to pass to the test run.
+    tests: &'static [&'static str],
+    /// Words that the failure must contain.
+    words: &'static str,
+}
+
+const DEFECTS: &[Defect] = &[
+    Defect { package: "dmaplane-sim", feature: "seeded-missing-release", tests: &[], words: "RES-1" },
+    Defect { package: "dmaplane-sim", feature: "seeded-skipped-generation", tests: &[], words: "HND-3" },
+    Defect { package: "dmaplane-sim", feature: "seeded-double-credit", tests: &[], words: "CRD-2" },
+    Defect { package: "dmaplane-sim", feature: "broken-no-reservation", tests: &[], words: "RES-1" },
+    Defect { package: "dmaplane-sim", feature: "broken-no-lease-check", tests: &[], words: "LSE-12" },
+    Defect {
+        package: "dmaplane-embedded",
+        feature: "broken-no-reservation",
+        tests: &["--test", "never_reaps", "res_1"],
+        words: "the CQ overflowed",
+    },
+    Defect {
+        package: "dmaplane",
+        feature: "broken-no-lease-check",
+        tests: &["--test", "late_writes", "lse_12"],
+        words: "old bytes",
+    },
+];
+
+pub fn run(context: &LaneContext) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for defect in DEFECTS {
+        let caught = check(context, defect)?;
+        tally += Tally::one(caught);
+    }
+    Ok(tally)
+}
+
+fn check(context: &LaneContext, defect: &Defect) -> Result<bool> {
+    let command = |extra: &[&str]| {
+        let mut command = context.workspace.cargo();
+        command.args(["test", "--package", defect.package, "--features", defect.feature, "--no-fail-fast"]);
+        command.args(extra).args(defect.tests);
+        // A build of its own: these features must never get into the other lanes' artefacts.
+        command.env("CARGO_TARGET_DIR", context.workspace.target.join("defects"));
+        command
+    };
+    let filterless: Vec<&str> = defect.tests.iter().take(2).copied().collect();
+    let mut build = context.workspace.cargo();
+    build.args(["test", "--package", defect.package, "--features", defect.feature, "--no-run"]).args(filterless);
+    build.env("CARGO_TARGET_DIR", context.workspace.target.join("defects"));
+    if !succeeds(build)? {
+        println!("{}: does not build, so nothing was shown", defect.feature);
+        return Ok(false);
+    }
+    let start = Instant::now();
+    let mut noticed = false;
+    let status = stream(command(&[]), |line| noticed |= line.contains(defect.words))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let caught = noticed && !status.success();
+    let verdict = if caught { "caught" } else { "NOT CAUGHT" };
+    println!("{verdict}: {} by {} ({}), {seconds:.1} s", defect.feature, defect.package, defect.words);
+    Ok(caught)
+}
