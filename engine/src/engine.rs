@@ -129,7 +129,7 @@ impl<S: Storage> Engine<S> {
             identity,
             phase: Phase::Open,
             rings: tables.rings,
-            operations: Table::new(tables.operations),
+            operations: Table::recycling(tables.operations),
             buffers: Table::new(tables.buffers),
             lists: Table::new(tables.lists),
             leases: Table::new(tables.leases),
@@ -137,7 +137,7 @@ impl<S: Storage> Engine<S> {
             peers: Table::new(tables.peers),
             listeners: Table::new(tables.listeners),
             slots: Table::new(tables.slots),
-            inbound: Table::new(tables.inbound),
+            inbound: Table::recycling(tables.inbound),
             timers: Timers::new(tables.timers),
             ready: Queue::EMPTY,
             list_work: Queue::EMPTY,
@@ -412,16 +412,19 @@ impl<S: Storage> Engine<S> {
             // Ended in time: its LINK_TIMEOUT has nothing to guard any more.
             self.finish(host, operation.guard, Errno::ECANCELED.as_result(), 0, 0);
         }
-        self.chain_on(index, operation.chain_next, result, operation.sqe.flags);
+        self.chain_on(operation.chain_next, result, operation.sqe.flags);
     }
 
     /// Lets the next operation of a chain start, or cancels the rest of it.
-    pub(crate) fn chain_on(&mut self, _ended: u32, next: u32, result: i32, flags: u8) {
+    pub(crate) fn chain_on(&mut self, next: u32, result: i32, flags: u8) {
         let Some(operation) = self.operations.get_mut(next) else {
             return;
         };
         if result < 0 && flags & SqeFlags::HARDLINK.bits() == 0 {
             operation.cancelled = true;
+            // A broken chain is cancelled to its end, over hard links too (clause CHN-3).
+            operation.sqe.flags &= !SqeFlags::HARDLINK.bits();
+            operation.sqe.flags |= SqeFlags::LINK.bits();
         }
         operation.state = State::Ready;
         if matches!(operation.class, Class::Detained | Class::Passive) {

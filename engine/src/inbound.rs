@@ -35,7 +35,9 @@ impl<S: Storage> Engine<S> {
             RequestKind::WriteList => {
                 request.length <= MAX_LIST_SEGMENTS && u64::from(request.payload_bytes) <= MAX_NOTIFICATION_BYTES
             }
-            RequestKind::ReadList => request.length <= MAX_LIST_SEGMENTS && !request.notify,
+            RequestKind::ReadList => {
+                request.length <= MAX_LIST_SEGMENTS && !request.notify && request.payload_bytes == 0
+            }
             RequestKind::Send => {
                 request.notify && request.length <= MAX_SEND_BYTES && request.length == u64::from(request.payload_bytes)
             }
@@ -154,12 +156,20 @@ impl<S: Storage> Engine<S> {
         let mut result = result;
         if let Some(state) = self.leases.get_mut(lease) {
             state.in_flight = state.in_flight.saturating_sub(1);
-            // A READ is good only if its lease was live to the end (clause LSE-11).
-            if let (LeaseState::Ending { errno, .. }, RequestKind::Read | RequestKind::ReadList, 0) =
-                (state.state, request.kind, result)
+            // Stopped because its lease ends: the peer is told why. (What has ended well has done so before its lease has:
+            // a READ, too, read only what was still leased, clause LSE-11.)
+            if let LeaseState::Ending { errno, .. } = state.state
+                && result < 0
             {
                 result = errno.as_result();
             }
+        }
+        let out_of_range = [Errno::ERANGE, Errno::EINVAL, Errno::EPROTO].map(Errno::as_result).contains(&result);
+        if out_of_range {
+            // The host has found what the engine does not look at: a segment that the leased list does not have.
+            self.statistics.refused += 1;
+            self.statistics.refused_lease = request.lease;
+            self.raise(host, EventBits::ACCESS_REFUSED);
         }
         if request.notify {
             if result >= 0 {

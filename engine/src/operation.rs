@@ -40,8 +40,10 @@ impl OpId {
 pub enum Class {
     /// Ends by this host's own work.
     Local,
-    /// CANCEL, LEASE_REVOKE, DISCONNECT, FREE: a part of their own.
+    /// LEASE_REVOKE, DISCONNECT, FREE: a part of their own; beyond it they count as detained, for they may wait for peers.
     Control,
+    /// CANCEL: the same part; beyond it it counts as local, for it ends at once.
+    ControlBrief,
     /// A peer, a timer or a signal may detain it.
     Detained,
     /// Waits for a peer's act.

@@ -180,6 +180,10 @@ impl<S: Storage> Engine<S> {
     }
 
     fn adopt<H: Host>(&mut self, host: &mut H, pending: u32, info: PeerInfo) -> Result<Handle, Errno> {
+        if info.window == 0 {
+            host.reject(pending);
+            return Err(Errno::EPROTO);
+        }
         let Some((index, _)) = self.peers.insert(Peer::new(info)) else {
             host.reject(pending);
             return Err(Errno::ENFILE);

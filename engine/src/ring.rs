@@ -54,7 +54,7 @@ pub(crate) enum Room {
 const fn class_index(class: Class) -> usize {
     match class {
         Class::Local => 0,
-        Class::Control => 1,
+        Class::Control | Class::ControlBrief => 1,
         Class::Detained => 2,
         Class::Passive => 3,
     }
@@ -109,22 +109,27 @@ impl RingState {
     }
 
     /// Whether `count` more of `class` can be reserved while `free` entries of the CQ are free. A control operation
-    /// beyond its share is counted as local: the class to count it against comes back.
+    /// beyond its share is counted as another class, which comes back.
     pub(crate) fn room(&self, class: Class, count: u32, free: u32) -> (Room, Class) {
         if cfg!(feature = "broken-no-reservation") {
             return (Room::Yes, class);
         }
         let total = self.reserved_total();
         let control = self.held(Class::Control);
-        if class == Class::Control && control + count <= self.control_share() {
+        let is_control = matches!(class, Class::Control | Class::ControlBrief);
+        if is_control && control + count <= self.control_share() {
             // Kept free for it by the other arm, so this waits at most for the client.
             return (if total + count <= free { Room::Yes } else { Room::Later }, Class::Control);
         }
-        let class = if class == Class::Control { Class::Local } else { class };
+        let class = match class {
+            Class::Control => Class::Detained,
+            Class::ControlBrief => Class::Local,
+            class => class,
+        };
         let kept = self.control_share();
         let share = match class {
             Class::Detained | Class::Passive => self.cq_entries - kept - self.local_share(),
-            Class::Local | Class::Control => self.cq_entries - kept,
+            Class::Local | Class::Control | Class::ControlBrief => self.cq_entries - kept,
         };
         if count > share || (class == Class::Passive && count > self.passive_limit()) {
             return (Room::Never, class);

@@ -115,7 +115,9 @@ fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
 }
 
 fn class_of(opcode: Opcode) -> Class {
-    if opcode.is_control() {
+    if opcode == Opcode::Cancel {
+        Class::ControlBrief
+    } else if opcode.is_control() {
         Class::Control
     } else if opcode.is_passive() {
         Class::Passive
@@ -135,7 +137,8 @@ fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
 /// its account.
 pub(crate) fn class_when_started(sqe: &Sqe) -> Class {
     match validate(sqe).map(class_of) {
-        Ok(Class::Control) | Err(_) => Class::Local,
+        Ok(Class::ControlBrief) | Err(_) => Class::Local,
+        Ok(Class::Control) => Class::Detained,
         Ok(class) => class,
     }
 }
@@ -167,7 +170,7 @@ impl ChainClasses {
             _ if sqe.opcode == Opcode::LinkTimeout as u8 => self.behind,
             _ if graceful_revoke && self.behind == Class::Local => Class::Detained,
             Class::Detained | Class::Passive => class,
-            Class::Local | Class::Control => self.behind,
+            Class::Local | Class::Control | Class::ControlBrief => self.behind,
         };
         (class, count)
     }

@@ -34,6 +34,8 @@ pub(crate) struct Table<T, M> {
     memory: M,
     free: u32,
     used: u32,
+    /// Generations wrap instead of retiring their slot: for what no client holds a handle of.
+    recycles: bool,
     value: PhantomData<T>,
 }
 
@@ -45,7 +47,13 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
             *slot = Slot { next_free: if next < length { next } else { NONE }, ..Slot::VACANT };
         }
         let free = if length > 0 { 0 } else { NONE };
-        Table { memory, free, used: 0, value: PhantomData }
+        Table { memory, free, used: 0, recycles: false, value: PhantomData }
+    }
+
+    /// A table whose slots are never retired. Operations and peers' transfers are named only toward the host, for as
+    /// long as they are in flight: no name of theirs is 2^32 uses old.
+    pub fn recycling(memory: M) -> Self {
+        Table { recycles: true, ..Table::new(memory) }
     }
 
     pub fn used(&self) -> u32 {
@@ -76,7 +84,11 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
         let slot = self.memory.get_mut(index as usize)?;
         let value = slot.value.take()?;
         self.used -= 1;
-        match slot.generation.checked_add(1) {
+        let next = match slot.generation.checked_add(1) {
+            None if self.recycles => Some(1),
+            next => next,
+        };
+        match next {
             Some(generation) => {
                 slot.generation = generation;
                 slot.next_free = self.free;
@@ -164,6 +176,16 @@ mod tests {
         assert_eq!(generation, u32::MAX);
         table.remove(index);
         assert_eq!(table.insert(2), None, "the only slot is retired");
+    }
+
+    #[test]
+    fn a_recycling_table_never_loses_a_slot() {
+        let mut table = Table::recycling(vec![Slot::VACANT; 1]);
+        table.set_generation(0, u32::MAX);
+        for generation in [u32::MAX, 1, 2] {
+            assert_eq!(table.insert(1u8), Some((0, generation)));
+            table.remove(0);
+        }
     }
 
     #[test]

@@ -276,6 +276,8 @@ impl<S: Storage> Engine<S> {
             return;
         };
         match answer {
+            // Our part has failed although the peer's went well: a READ whose bytes could not be put where they belong.
+            Some((0.., bytes)) if result < 0 => self.end_posted(host, index, result, bytes, false),
             Some((result, bytes)) => self.end_posted(host, index, result, bytes, false),
             None if result < 0 => self.end_posted(host, index, result, 0, true),
             None => operation.state = State::Posted { local_pending: false, answer: None },
