@@ -162,6 +162,20 @@ impl RingState {
 mod tests {
     use super::*;
 
+    /// RES-3: graceful revokes may wait for peers for ever, so beyond their share they must not hold what local work needs.
+    #[test]
+    fn control_operations_beyond_their_share_never_block_local_ones() {
+        let mut ring = RingState::attach(16);
+        for _ in 0..64 {
+            if let (Room::Yes, class) = ring.room(Class::Control, 1, 16) {
+                ring.reserve(class, 1);
+            }
+        }
+        assert_eq!(ring.room(Class::Control, 1, 16), (Room::ShareUsed, Class::Detained));
+        assert_eq!(ring.room(Class::Local, 1, 16).0, Room::Yes);
+        assert_eq!(ring.room(Class::ControlBrief, 1, 16).0, Room::Yes);
+    }
+
     proptest::proptest! {
         /// RES-1, RES-3, RES-5: whatever is reserved and posted in whatever order, the CQ holds it all, and a control
         /// operation within its share waits only for the client.

@@ -289,3 +289,17 @@ fn a_drain_does_not_wait_for_what_is_linked_behind_a_receive() {
     assert_eq!(result(&world, numbers[2]), Some(0));
     assert_eq!(receive.flags, SqeFlags::LINK.bits());
 }
+
+#[test]
+fn a_broken_chain_is_cancelled_over_hard_links_too() {
+    let mut world = bare();
+    // ALLOC of nothing fails; what stands behind it is cancelled to the chain's end, as io_uring does.
+    let failing = Sqe { opcode: Opcode::Alloc as u8, flags: SqeFlags::LINK.bits(), ..Sqe::default() };
+    let numbers = submit(&mut world, LARGE, &[failing, Nop::new().hardlink().sqe(), Nop::new().sqe()]);
+    let results: Vec<_> = numbers.iter().map(|&number| result(&world, number)).collect();
+    assert_eq!(results, [errno(Errno::EINVAL), errno(Errno::ECANCELED), errno(Errno::ECANCELED)]);
+    // A hard link alone goes on behind a failure.
+    let failing = Sqe { flags: SqeFlags::HARDLINK.bits(), ..failing };
+    let numbers = submit(&mut world, LARGE, &[failing, Nop::new().sqe()]);
+    assert_eq!((result(&world, numbers[0]), result(&world, numbers[1])), (errno(Errno::EINVAL), Some(0)));
+}
