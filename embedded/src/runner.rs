@@ -343,7 +343,7 @@ impl Shared {
                 while self.callers.load(Ordering::Acquire) > 0 {
                     std::thread::yield_now();
                 }
-                std::hint::spin_loop();
+                dmaplane_ring::wait::relax(rounds);
             }
         }
     }

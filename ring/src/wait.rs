@@ -38,16 +38,32 @@ pub fn wake_all(word: &AtomicU32, sharing: Sharing) {
     let _ = futex::wake(word, sharing.flags(), i32::MAX as u32);
 }
 
-/// Spins until `ready`, at most `limit`; `true` when it became ready. Yields the core now and then, for machines with
-/// fewer cores than spinners.
+/// Whether spinning threads are likely to stand in each other's way: with so few cores, whoever spins gives its core
+/// away now and then, or the thread that it waits for may not run for milliseconds.
+pub fn few_cores() -> bool {
+    static FEW: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FEW.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= 4))
+}
+
+/// One idle round of a spinning thread.
+#[inline]
+pub fn relax(round: u32) {
+    if round % 32 == 31 && few_cores() {
+        std::thread::yield_now();
+    } else {
+        core::hint::spin_loop();
+    }
+}
+
+/// Spins until `ready`, at most `limit`; `true` when it became ready.
 pub fn spin_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
     if ready() {
         return true;
     }
     let start = std::time::Instant::now();
     loop {
-        for _ in 0..64 {
-            core::hint::spin_loop();
+        for round in 0..64 {
+            relax(round);
             if ready() {
                 return true;
             }
