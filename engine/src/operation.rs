@@ -40,9 +40,10 @@ impl OpId {
 pub enum Class {
     /// Ends by this host's own work.
     Local,
-    /// LEASE_REVOKE, DISCONNECT, FREE: a part of their own; beyond it they count as detained, for they may wait for peers.
+    /// LEASE_REVOKE, DISCONNECT, FREE with revoke: a part of their own; beyond it they count as detained, for they may
+    /// wait for peers.
     Control,
-    /// CANCEL: the same part; beyond it it counts as local, for it ends at once.
+    /// CANCEL, FREE: the same part; beyond it they count as local, for they end by this host's own work.
     ControlBrief,
     /// A peer, a timer or a signal may detain it.
     Detained,

@@ -114,8 +114,9 @@ fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
     if wrong { Err(Errno::EINVAL) } else { Ok(opcode) }
 }
 
-fn class_of(opcode: Opcode) -> Class {
-    if opcode == Opcode::Cancel {
+fn class_of(opcode: Opcode, sqe: &Sqe) -> Class {
+    let frees = opcode == Opcode::Free && sqe.op_flags & op_flags::FREE_REVOKE == 0;
+    if opcode == Opcode::Cancel || frees {
         Class::ControlBrief
     } else if opcode.is_control() {
         Class::Control
@@ -136,7 +137,7 @@ fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
 /// What an operation of a chain counts against once its turn has come. The control share is only for what was taken on
 /// its account.
 pub(crate) fn class_when_started(sqe: &Sqe) -> Class {
-    match validate(sqe).map(class_of) {
+    match validate(sqe).map(|opcode| class_of(opcode, sqe)) {
         Ok(Class::ControlBrief) | Err(_) => Class::Local,
         Ok(Class::Control) => Class::Detained,
         Ok(class) => class,
@@ -156,7 +157,7 @@ impl ChainClasses {
     fn next(&mut self, sqe: &Sqe) -> (Class, u32) {
         // An invalid SQE of a chain fails when its turn comes; it takes a place like any other.
         let (own, count) = match validate(sqe) {
-            Ok(opcode) => (class_of(opcode), completions(opcode, sqe)),
+            Ok(opcode) => (class_of(opcode, sqe), completions(opcode, sqe)),
             Err(_) => (Class::Local, 1),
         };
         let class = match (self.behind, own) {
@@ -244,7 +245,7 @@ impl<S: Storage> Engine<S> {
             return Err(Stop::Drain);
         }
         let reserve = completions(opcode, sqe);
-        let (room, class) = state.room(class_of(opcode), reserve, host.cq_free(ring));
+        let (room, class) = state.room(class_of(opcode, sqe), reserve, host.cq_free(ring));
         match room {
             Room::Yes => {}
             Room::Later => return Err(Stop::CqFull),
