@@ -1,6 +1,6 @@
-//! Nothing lands late (clauses LSE-12, INB-5): a sender holds writes in flight, the receiver revokes and reuses the memory
-//! at once, and the old bytes never appear. Built with the feature `broken-no-lease-check` this must fail: it is its own
-//! negative control (`cargo xtask test defects`).
+//! Nothing lands late (clauses LSE-12, INB-5): a sender holds writes in flight, the receiver revokes and reuses the
+//! memory at once, and the old bytes never appear. Built with the feature `broken-no-lease-check` this must fail: it is
+//! its own negative control (`cargo xtask test defects`).
 
 mod two_processes;
 
@@ -80,6 +80,11 @@ fn lse_12_revoked_memory_is_never_written_over_shm() {
     late_writes("shm");
 }
 
+#[test]
+fn lse_12_revoked_memory_is_never_written_over_tcp() {
+    late_writes("tcp");
+}
+
 /// 64 transfers in flight to one peer, one lease revoked: the other 63 complete.
 fn one_of_many_revoked(fabric: &str) {
     const MANY: usize = 64;
@@ -146,4 +151,9 @@ fn many_writes_process() {
 #[test]
 fn lse_10_one_of_64_transfers_revoked_over_shm() {
     one_of_many_revoked("shm");
+}
+
+#[test]
+fn lse_10_one_of_64_transfers_revoked_over_tcp() {
+    one_of_many_revoked("tcp");
 }
