@@ -8,21 +8,15 @@
 mod config;
 mod context;
 mod fabric;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod memory;
 mod ring;
 mod runner;
 mod storage;
 mod worker;
-
-/// Ways into the parsers, for fuzzing. Not part of the API.
-#[doc(hidden)]
-pub mod fuzzing {
-    /// Decodes one lane's bytes of the tcp wire as a connection does; `None`: they break the protocol.
-    pub fn tcp_wire(control: bool, bytes: &[u8]) -> Option<usize> {
-        crate::fabric::tcp::wire::decode_all(control, bytes).ok()
-    }
-}
 
 pub use config::{Config, RunMode};
 pub use context::{Context, ContextError};

@@ -28,7 +28,8 @@ fn a_ring_attached_while_the_poller_sleeps_is_served() {
 /// An SQE that came between the last look and the flag was taken for one that is blocked: the poller slept on it.
 #[test]
 fn an_sqe_that_races_with_going_to_sleep_is_seen() {
-    let context = Context::open(Config { mode: RunMode::Poller { idle: Duration::ZERO }, ..Config::default() }).unwrap();
+    let context =
+        Context::open(Config { mode: RunMode::Poller { idle: Duration::ZERO }, ..Config::default() }).unwrap();
     let mut ring = context.ring(8, 16).unwrap();
     for round in 0..20_000 {
         ring.push(Nop::new().user_data(round)).unwrap();

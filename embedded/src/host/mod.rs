@@ -11,7 +11,6 @@ mod tcp;
 mod transfers;
 
 use crate::config::Config;
-use transfers::split;
 use crate::fabric::frames::Frames;
 use crate::memory::Region;
 use crate::runner::Shared;
@@ -26,6 +25,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
+use transfers::split;
 
 pub(crate) use peers::PeerSlot;
 pub(crate) use transfers::Note;

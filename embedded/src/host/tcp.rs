@@ -400,10 +400,7 @@ fn list_commands(
         wire::put_read_list(&mut head, request, &remote);
         let landing = Landing { span, guard, ending };
         let frame = OutFrame { head, body: None };
-        return Ok(vec![
-            Command::Expect { connection, op: op.bits(), landing },
-            Command::Frame { connection, frame },
-        ]);
+        return Ok(vec![Command::Expect { connection, op: op.bits(), landing }, Command::Frame { connection, frame }]);
     }
     wire::put_write_list(&mut head, request, payload, &remote);
     let body = Some(OutBody { span, guard, ending });

@@ -41,9 +41,14 @@ pub(crate) struct Sockets {
 enum Life {
     Open,
     /// The data lane has ended; until then the control lane may say more.
-    LastWords { until: Instant },
+    LastWords {
+        until: Instant,
+    },
     /// We end it: what is queued goes out, then our end of the control lane, then we wait for the peer's.
-    Lingering { until: Instant, shut_down: bool },
+    Lingering {
+        until: Instant,
+        shut_down: bool,
+    },
     Over,
 }
 

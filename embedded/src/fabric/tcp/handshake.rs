@@ -4,7 +4,9 @@
 //! for [`PATIENCE`] at most a socket, so each shake has a thread of its own.
 
 use super::connection::{Shaken, Sockets};
-use super::hello::{HELLO_BYTES, Hello, Nonce, PREAMBLE_BYTES, Purpose, Security, preamble, read_preamble, speaks_dmaplane};
+use super::hello::{
+    HELLO_BYTES, Hello, Nonce, PREAMBLE_BYTES, Purpose, Security, preamble, read_preamble, speaks_dmaplane,
+};
 use super::noise::{Cipher, LENGTH_BYTES, SHAKE_BYTES, Shaking};
 use crate::fabric::{Connection, Pending};
 use dmaplane_engine::PeerInfo;

@@ -38,12 +38,24 @@ pub(crate) struct Landing {
 enum State {
     Header,
     /// A small write, on its way into memory of our own.
-    Whole { message: Message, body: Body, bytes: Vec<u8> },
+    Whole {
+        message: Message,
+        body: Body,
+        bytes: Vec<u8>,
+    },
     /// The engine is looking at the header of body number `bodies`.
-    Asking { body: Body },
-    Landing { body: Body, landing: Landing, bytes: u64 },
+    Asking {
+        body: Body,
+    },
+    Landing {
+        body: Body,
+        landing: Landing,
+        bytes: u64,
+    },
     /// What nobody wants.
-    Skipping { body: Body },
+    Skipping {
+        body: Body,
+    },
 }
 
 /// What comes next in a body.
@@ -72,7 +84,14 @@ pub(crate) struct Receiving {
 impl Receiving {
     pub(crate) fn new(connection: u64) -> Receiving {
         let decoder = Decoder::new(Lane::Data);
-        Receiving { connection, decoder, state: State::Header, bodies: 0, ahead_bytes: AHEAD_BYTES_LARGE, expected: HashMap::new() }
+        Receiving {
+            connection,
+            decoder,
+            state: State::Header,
+            bodies: 0,
+            ahead_bytes: AHEAD_BYTES_LARGE,
+            expected: HashMap::new(),
+        }
     }
 
     /// A READ of ours is about to be sent.

@@ -356,6 +356,7 @@ impl Body {
 }
 
 /// Decodes a lane's bytes as a connection does, without one: for fuzzing. Returns the records.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn decode_all(control: bool, bytes: &[u8]) -> Result<usize, Breach> {
     let mut decoder = Decoder::new(if control { Lane::Control } else { Lane::Data });
     let mut rest = bytes;
@@ -390,7 +391,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(kind: RequestKind, length: u64, payload_bytes: u32) -> Request {
-        Request { kind, notify: kind == RequestKind::Send, immediate: 7, op: 8, lease: 9, offset: 0, length, payload_bytes }
+        Request {
+            kind,
+            notify: kind == RequestKind::Send,
+            immediate: 7,
+            op: 8,
+            lease: 9,
+            offset: 0,
+            length,
+            payload_bytes,
+        }
     }
 
     fn all(lane: Lane, bytes: &[u8], step: usize) -> Vec<Record> {
