@@ -375,6 +375,15 @@ impl Plane {
         Ok(Leased { handle, target: buffer })
     }
 
+    /// Leases a whole buffer to one peer.
+    pub fn grant_to(&mut self, buffer: Buffer, rights: Rights, to: &Peer) -> Result<Leased<Buffer>, Error> {
+        let what = "granting a lease";
+        let grant = LeaseGrant::range(buffer.handle, 0, buffer.len() as u64, rights);
+        let grant = grant.map_err(|source| Error::Value { what, source })?.to_peer(to.handle);
+        let handle = self.grant_sqe(what, grant)?;
+        Ok(Leased { handle, target: buffer })
+    }
+
     /// Leases a list's segments to one peer.
     pub fn grant_list(&mut self, list: List, rights: Rights, to: &Peer) -> Result<Leased<List>, Error> {
         let handle = self.grant_sqe("granting a lease", LeaseGrant::list(list.handle, rights).to_peer(to.handle))?;

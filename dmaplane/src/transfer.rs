@@ -88,6 +88,26 @@ impl Plane {
         }
     }
 
+    /// Starts a write with an immediate that owns its buffer.
+    pub fn start_write_imm(
+        &mut self,
+        from: Buffer,
+        offset: u64,
+        to: &Import,
+        at: u64,
+        length: u64,
+        immediate: u32,
+    ) -> Result<Operation<Buffer>, (Error, Buffer)> {
+        let what = "writing";
+        match value(what, WriteImm::new(from.handle, offset, to.handle, at, length)) {
+            Ok(write) => {
+                let user_data = self.begin(write.immediate(immediate).sqe());
+                Ok(Operation { what, user_data, resources: from })
+            }
+            Err(error) => Err((error, from)),
+        }
+    }
+
     /// Writes segments of a list into a leased list's segments, then delivers an immediate and at most 256 bytes. One
     /// operation, whatever the number of fragments. Returns the bytes moved.
     pub fn write_list(

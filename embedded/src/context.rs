@@ -34,7 +34,8 @@ pub enum ContextError {
     },
     /// Sizes that no ring has.
     #[error(
-        "a ring of {sq_entries} SQ and {cq_entries} CQ entries: both must be powers of two up to 32768, the CQ at least 16 and as long as the SQ"
+        "a ring of {sq_entries} SQ and {cq_entries} CQ entries: both must be powers of two up to 32768, \
+         the CQ at least 16 and as long as the SQ"
     )]
     RingSizes {
         /// What was asked for.
@@ -69,8 +70,8 @@ fn refused(what: impl Into<String>) -> impl FnOnce(Errno) -> ContextError {
     move |errno| ContextError::Refused { what, errno }
 }
 
-/// The embedded host with one engine. Cloning gives another handle on the same context. Dropping the last handle ends it,
-/// which takes as long as the copies in flight take to stop; rings that are still there take nothing more.
+/// The embedded host with one engine. Cloning gives another handle on the same context. Dropping the last handle ends
+/// it, which takes as long as the copies in flight take to stop; rings that are still there take nothing more.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,

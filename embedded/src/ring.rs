@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// How long a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// One thread's submission and completion queues. Dropping it never blocks: operations in flight are cancelled as far as
-/// they can be, and end without anybody's seeing.
+/// One thread's submission and completion queues. Dropping it never blocks: operations in flight are cancelled as far
+/// as they can be, and end without anybody's seeing.
 pub struct Ring {
     client: Client<Arc<HeapRing>>,
     shared: Arc<Shared>,

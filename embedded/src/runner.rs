@@ -58,8 +58,8 @@ pub(crate) struct Shared {
     start: Instant,
 }
 
-// SAFETY: `core` is only touched by the baton's holder (see `with_held`), one at a time, with acquire and release at the
-// hand-over; everything else in here is Sync by itself, and everything in `Core` may move between threads.
+// SAFETY: `core` is only touched by the baton's holder (see `with_held`), one at a time, with acquire and release at
+// the hand-over; everything else in here is Sync by itself, and everything in `Core` may move between threads.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}

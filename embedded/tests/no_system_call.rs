@@ -1,5 +1,5 @@
-//! While the poller is awake a client makes no system call (clause RUN-2): a thread under strict seccomp, which kills it
-//! at the first one, submits and reaps a million no-ops.
+//! While the poller is awake a client makes no system call (clause RUN-2): a thread under strict seccomp, which kills
+//! it at the first one, submits and reaps a million no-ops.
 
 use dmaplane_embedded::{Config, Context, RunMode};
 use dmaplane_ring::build::Nop;

@@ -207,7 +207,8 @@ impl<S: Storage> Engine<S> {
         Ok(self.listeners.handle(index, HandleKind::Listener))
     }
 
-    /// Puts in a buffer that a call made (pinned user memory, an imported dma-buf). The host's is `index` of the handle.
+    /// Puts in a buffer that a call made (pinned user memory, an imported dma-buf). The host's is `index` of the
+    /// handle.
     pub fn add_buffer(&mut self, length_bytes: u64) -> Result<Handle, Errno> {
         self.check_open()?;
         let (index, _) = self.buffers.insert(Buffer::live(length_bytes)).ok_or(Errno::ENFILE)?;

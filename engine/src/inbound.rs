@@ -156,8 +156,8 @@ impl<S: Storage> Engine<S> {
         let mut result = result;
         if let Some(state) = self.leases.get_mut(lease) {
             state.in_flight = state.in_flight.saturating_sub(1);
-            // Stopped because its lease ends: the peer is told why. (What has ended well has done so before its lease has:
-            // a READ, too, read only what was still leased, clause LSE-11.)
+            // Stopped because its lease ends: the peer is told why. (What has ended well has done so before its lease
+            // has: a READ, too, read only what was still leased, clause LSE-11.)
             if let LeaseState::Ending { errno, .. } = state.state
                 && result < 0
             {

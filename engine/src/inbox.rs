@@ -1,7 +1,8 @@
 //! The inbox: many post, the baton's holder takes (clauses INBOX-1 to INBOX-4).
 //!
 //! A bounded queue of word-sized atomics with a sequence number a slot. It cannot be overrun: a host posts only what
-//! the engine has started or connected, and makes the inbox as long as that can be ([`Limits::inbox_slots`](crate::Limits::inbox_slots)).
+//! the engine has started or connected, and makes the inbox as long as that can be
+//! ([`Limits::inbox_slots`](crate::Limits::inbox_slots)).
 
 use crate::event::{EVENT_WORDS, Event};
 use dmaplane_ring::atomic::{Atomics, Word};

@@ -162,7 +162,8 @@ impl RingState {
 mod tests {
     use super::*;
 
-    /// RES-3: graceful revokes may wait for peers for ever, so beyond their share they must not hold what local work needs.
+    /// RES-3: graceful revokes may wait for peers for ever, so beyond their share they must not hold what local work
+    /// needs.
     #[test]
     fn control_operations_beyond_their_share_never_block_local_ones() {
         let mut ring = RingState::attach(16);
@@ -194,7 +195,8 @@ mod tests {
                     0 | 1 => {
                         let (room, counted) = ring.room(class, count, free);
                         if room == Room::Yes { ring.reserve(counted, count); }
-                        if unreaped == 0 && class == Class::Control && ring.held(Class::Control) < ring.control_share() {
+                        let within_share = ring.held(Class::Control) < ring.control_share();
+                        if unreaped == 0 && class == Class::Control && within_share {
                             proptest::prop_assert_eq!(room, Room::Yes);
                         }
                         if unreaped == 0 && class == Class::Local && room == Room::Later {

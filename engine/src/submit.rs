@@ -1,4 +1,5 @@
-//! From the SQ to the operation: validation, reservation, chains, drain (clauses SQE-1 to SQE-9, RES-1, CHN-1 to CHN-6).
+//! From the SQ to the operation: validation, reservation, chains, drain (clauses SQE-1 to SQE-9, RES-1, CHN-1 to
+//! CHN-6).
 
 use crate::engine::{Engine, Flow, Starting};
 use crate::host::Host;

@@ -42,7 +42,8 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Begins the context's end. [`Engine::is_closed`] says when it is over; events must go on being handled until then.
+    /// Begins the context's end. [`Engine::is_closed`] says when it is over; events must go on being handled until
+    /// then.
     pub fn close<H: Host>(&mut self, host: &mut H) {
         if self.phase != Phase::Open {
             return;

@@ -133,7 +133,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_earliest_timer_is_the_model_s(steps in proptest::collection::vec((0u32..16, proptest::option::of(0u64..50)), 1..200)) {
+        fn the_earliest_timer_is_the_model_s(
+            steps in proptest::collection::vec((0u32..16, proptest::option::of(0u64..50)), 1..200),
+        ) {
             let mut timers = Timers::new(vec![TimerSlot::VACANT; 16]);
             let mut model = BTreeMap::new();
             for (timer, step) in steps {

@@ -1,6 +1,7 @@
 //! What we ask of peers: WRITE, WRITE_IMM, READ, WRITE_LIST, READ_LIST, SEND (clauses XFR-1 to XFR-9).
 //!
-//! A request is over when the peer has answered *and* the host touches our memory no more; whichever comes last ends it.
+//! A request is over when the peer has answered *and* the host touches our memory no more; whichever comes last ends
+//! it.
 
 use crate::engine::{Engine, Flow, Starting};
 use crate::host::{Host, LocalPart, Post};

@@ -32,7 +32,7 @@ pub fn run(arguments: &DemoArguments) -> Result<()> {
     let mut decode = Child::spawn("decode", &arguments.decode_command(&address))?;
     let address = decode.read_line()?;
     let address = address.strip_prefix("listening on ").context("decode did not say where it listens")?.to_owned();
-    let mut prefill = Child::spawn("prefill", &arguments.prefill_command(&address))?;
+    let prefill = Child::spawn("prefill", &arguments.prefill_command(&address))?;
 
     let reference = generation::in_one_process(&arguments.common)?;
     let prefill: Result<PrefillReport> = prefill.finish();

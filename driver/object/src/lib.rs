@@ -1,14 +1,43 @@
-//! The Rust side of `dmaplane.ko`: what the driver's C glue calls.
+//! The Rust side of `dmaplane.ko`: what the driver's C glue calls, and what it has to offer.
 //!
-//! Built twice: by cargo, so that lints and documentation hold for it, and by `cargo xtask
-//! engine-object`, which links it with ring and engine into the object that the kernel module contains.
+//! The engine decides, this crate runs it, C acts. C owns every lock, every byte of memory and every thread; this crate
+//! owns the engine, its tables and its ends of the rings, in one block of memory that C hands in.
+//!
+//! | module | what |
+//! |---|---|
+//! | `glue` | every function that C has to implement, with its rules |
+//! | `types` | the structures that cross the border |
+//! | `tables` | the block of memory, carved into tables |
+//! | `areas`, `rings` | the two areas of a ring, and the engine's ends of it |
+//! | `host` | the engine's `Host`, by the glue |
+//! | `context` | a context, and who may touch what of it |
+//! | `run` | turns, and sleeping |
+//! | `exports` | what C calls: set-up, running, closing |
+//! | `posts` | what C calls: events, from any context |
+//! | `calls` | what C calls: objects that enter and leave by a system call |
+//! | `lists` | what C calls: where a list's segments lie |
+//!
+//! Built twice: by cargo, so that lints and documentation hold for it, and by `cargo xtask engine-object`, which links it
+//! with ring and engine into the object that the kernel module contains. That one holds no panic, no allocation, no
+//! vector register and no indirect branch.
+//!
+//! Speculation (clause SEC-3): nothing in this crate indexes with a number of the user's. Ring positions are masked by
+//! private sizes in `dmaplane_ring` (`MappedRing::sq_entry_word`), handles are looked up by the engine's tables, and nodes, offsets and
+//! lengths are C's to check, with `array_index_nospec` where they lead to an index.
 
 #![no_std]
 
-/// The version of the ABI that this object speaks. The C glue compares it with its own header when the
-/// module is loaded, so that a stale prebuilt object is refused.
-// SAFETY: no other symbol has this name: all of the driver's begin with `dmaplane_`, each defined once.
-#[unsafe(no_mangle)]
-pub extern "C" fn dmaplane_engine_abi_version() -> u32 {
-    0
-}
+mod areas;
+pub mod calls;
+mod context;
+pub mod exports;
+pub mod glue;
+mod host;
+pub mod lists;
+pub mod posts;
+mod rings;
+mod run;
+mod tables;
+pub mod types;
+
+pub use context::Context;

@@ -1,7 +1,7 @@
 //! What the engine asks of the embedded host.
 //!
-//! The baton's holder calls everything here; slow work goes to the workers, who report by [`Event`]s (to the engine) and
-//! [`Note`]s (to the host, where the engine need not know).
+//! The baton's holder calls everything here; slow work goes to the workers, who report by [`Event`]s (to the engine)
+//! and [`Note`]s (to the host, where the engine need not know).
 
 mod buffers;
 mod copies;

@@ -29,8 +29,8 @@ pub(crate) struct TcpLink {
 /// A request of ours whose memory may be touched.
 struct Posted {
     guard: Arc<Guard>,
-    /// For a READ: the peer. Its answer may come before its bytes, and then waits here for them, so that no READ is told
-    /// to have succeeded whose bytes are not there.
+    /// For a READ: the peer. Its answer may come before its bytes, and then waits here for them, so that no READ is
+    /// told to have succeeded whose bytes are not there.
     reads_from: Option<Handle>,
     answer: Option<Message>,
 }
@@ -408,8 +408,8 @@ fn list_commands(
 }
 
 impl LocalSegments {
-    /// The memory of fragments of this list, all checked: -ERANGE for a segment that it has not, -EINVAL for one of another
-    /// length, -EMSGSIZE for more bytes than an operation may move.
+    /// The memory of fragments of this list, all checked: -ERANGE for a segment that it has not, -EINVAL for one of
+    /// another length, -EMSGSIZE for more bytes than an operation may move.
     fn span(&self, table: &[Fragment]) -> Result<Span, Errno> {
         let pieces = table.iter().map(|fragment| self.piece(fragment.segment, fragment.length));
         let span = Span::pieces(table.len(), pieces)?;

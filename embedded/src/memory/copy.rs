@@ -1,4 +1,5 @@
-//! Every copy of the host. A peer may change the source meanwhile: the bytes are then the peer's fault, the copy is ours.
+//! Every copy of the host. A peer may change the source meanwhile: the bytes are then the peer's fault, the copy is
+//! ours.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};

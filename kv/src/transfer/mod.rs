@@ -1,4 +1,5 @@
-//! Transfers over a plane: push and pull, between pools of different block sizes, committed only when everything is there.
+//! Transfers over a plane: push and pull, between pools of different block sizes, committed only when everything is
+//! there.
 //!
 //! The side that owns the memory leases *only the blocks of this request*, as a list in token order
 //! (layer, plane, fragment); the other side moves between its own pool and that list with one list write or read.

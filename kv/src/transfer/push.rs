@@ -17,8 +17,8 @@ pub struct Landing {
 }
 
 impl Landing {
-    /// Makes room for a sender's tokens, and the manifest that it is to be answered with. `offer` describes the sender's
-    /// side; its lease token is of no interest.
+    /// Makes room for a sender's tokens, and the manifest that it is to be answered with. `offer` describes the
+    /// sender's side; its lease token is of no interest.
     pub fn open(
         plane: &mut Plane,
         pool: &mut PagedPool,

@@ -84,7 +84,8 @@ flags!(
 flags!(
     /// Flags of a ring's areas, one word an area.
     RingFlags: u32 {
-        /// Engine area: the engine sleeps, ring the doorbell after publishing. Client area: the client sleeps on its CQ.
+        /// Engine area: the engine sleeps, ring the doorbell after publishing. Client area: the client sleeps on its
+        /// CQ.
         NEED_WAKEUP = 1 << 0,
         /// Engine area: the context is closing; nothing more is taken.
         CLOSED = 1 << 1,

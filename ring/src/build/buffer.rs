@@ -85,7 +85,7 @@ impl Placement {
 }
 
 builder!(
-    /** Makes a dma-buf (else a sealed memfd) of a buffer; `word0` is the slot from which a call takes the descriptor. */
+    /** Makes a dma-buf (else a sealed memfd) of a buffer; `word0` is the slot that a call takes it from. */
     ExportDmabuf, ExportDmabuf, [link, drain]
 );
 

@@ -122,7 +122,10 @@ impl LeaseRevoke {
     }
 }
 
-builder!(/** Drops an import; the owner's lease is free to be claimed no more. */ ImportRelease, ImportRelease, [link, drain, skip_success]);
+builder!(
+    /** Drops an import; the owner's lease is free to be claimed no more. */
+    ImportRelease, ImportRelease, [link, drain, skip_success]
+);
 
 impl ImportRelease {
     /// That import; -EBUSY while operations use it.

@@ -46,8 +46,8 @@ impl Kind {
     }
 }
 
-/// An entry: the engine's words (all zero for none) and the fabric's. The first fabric word's high half is the payload's
-/// length.
+/// An entry: the engine's words (all zero for none) and the fabric's. The first fabric word's high half is the
+/// payload's length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub message: [u64; WIRE_WORDS],

@@ -41,7 +41,8 @@ pub(crate) fn preamble(security: Security) -> [u8; PREAMBLE_BYTES] {
     bytes
 }
 
-/// Reads a preamble: -EPROTO for another protocol or version, -EKEYREJECTED where one side has a key and the other none.
+/// Reads a preamble: -EPROTO for another protocol or version, -EKEYREJECTED where one side has a key and the other
+/// none.
 pub(crate) fn read_preamble(bytes: &[u8; PREAMBLE_BYTES], ours: Security) -> Result<(), Errno> {
     match *bytes {
         _ if *bytes == preamble(ours) => Ok(()),

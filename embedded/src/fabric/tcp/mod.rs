@@ -1,12 +1,12 @@
 //! The fabric between hosts without RDMA (clauses TCP-1 to TCP-9).
 //!
-//! A peer has two sockets: messages go on one, data and the requests that carry it on the other, so that a message never
-//! waits behind data. One thread a context moves the bytes. The receiver decides where they go: its engine sees the
-//! header before the first byte lands, and a transfer that it stops lands no byte more, whatever the sender does.
+//! A peer has two sockets: messages go on one, data and the requests that carry it on the other, so that a message
+//! never waits behind data. One thread a context moves the bytes. The receiver decides where they go: its engine sees
+//! the header before the first byte lands, and a transfer that it stops lands no byte more, whatever the sender does.
 //!
 //! From the wire inwards: `hello` and `handshake` (how a connection comes about), `noise` (the key), `wire` (records as
-//! bytes), `socket`, `receive` and `send` (the data lane), `connection`, `io_thread`, and `report` (what the host hears).
-//! `span` is the memory that a transfer touches and `guard` what may stop it.
+//! bytes), `socket`, `receive` and `send` (the data lane), `connection`, `io_thread`, and `report` (what the host
+//! hears). `span` is the memory that a transfer touches and `guard` what may stop it.
 
 mod connection;
 mod guard;

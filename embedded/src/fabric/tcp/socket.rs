@@ -262,8 +262,8 @@ impl Socket {
         self.send_vectors(0).map(drop)
     }
 
-    /// Sends what is queued, then up to `most` bytes of memory, then, once the span is at its end, `trailer`. Returns how
-    /// many bytes of memory have been taken.
+    /// Sends what is queued, then up to `most` bytes of memory, then, once the span is at its end, `trailer`. Returns
+    /// how many bytes of memory have been taken.
     pub(crate) fn flush_with(&mut self, span: &mut Span, most: usize, trailer: &[u8]) -> Result<usize, Errno> {
         if self.cipher.is_some() {
             let mut taken = 0;

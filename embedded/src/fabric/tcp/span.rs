@@ -126,7 +126,8 @@ impl Span {
             && let Some(piece) = self.pieces.get(self.piece)
         {
             let length = (piece.length - self.offset).min(most - done);
-            // SAFETY: the source is valid for `length` bytes; so much room was reserved, since no more than `left` come.
+            // SAFETY: the source is valid for `length` bytes; so much room was reserved, since no more than `left`
+            // come.
             unsafe {
                 let source = piece.start.add(self.offset);
                 libc::memcpy(out.as_mut_ptr().add(out.len()).cast(), source.as_ptr().cast(), length);

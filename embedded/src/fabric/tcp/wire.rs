@@ -1,7 +1,8 @@
 //! The wire as bytes: records, fragment tables, slices (clauses TCP-4 to TCP-6). Pure: no I/O, nothing is trusted.
 //!
-//! A record is a header of 80 bytes, a payload, and a table of fragments. On the data socket a body may follow it: slices,
-//! each a word and its bytes. The word tells the slice's length; that the body has ended; or that its sender gave it up.
+//! A record is a header of 80 bytes, a payload, and a table of fragments. On the data socket a body may follow it:
+//! slices, each a word and its bytes. The word tells the slice's length; that the body has ended; or that its sender
+//! gave it up.
 
 use dmaplane_engine::{Message, Request, RequestKind, WIRE_WORDS};
 use dmaplane_ring::abi::{Errno, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_SEND_BYTES};

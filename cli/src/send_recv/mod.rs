@@ -1,0 +1,25 @@
+//! `dmaplane send` and `dmaplane recv`: a safetensors file from one process to another, tensor by tensor, through
+//! leased buffers.
+//!
+//! The receiver leases a few staging buffers to the sender, one piece of the file each; the sender writes a piece with
+//! an immediate that names it; the receiver ends that lease, and only then checks the bytes and puts them into the
+//! file. So nothing that was checked can change any more, whatever the sender does. Reading, moving and writing overlap.
+//! The output has no name until all of it is there and its checksums are right.
+
+mod arguments;
+mod digest;
+mod header;
+mod key;
+mod message;
+mod output;
+mod pieces;
+mod progress;
+mod receiver;
+mod report;
+mod sender;
+mod signals;
+mod wire;
+
+pub use arguments::{RecvArguments, SendArguments};
+pub use receiver::run as recv;
+pub use sender::run as send;

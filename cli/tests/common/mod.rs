@@ -1,0 +1,215 @@
+//! The built command as a user runs it, and files for it to move.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub mod files;
+
+/// Nothing in these tests may take longer.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    /// Since it was asked for.
+    pub took: Duration,
+}
+
+impl Ended {
+    #[track_caller]
+    pub fn succeeded(self) -> Ended {
+        assert!(self.status.success(), "{self:?}");
+        self
+    }
+
+    /// It failed by itself, with one line that says why.
+    #[track_caller]
+    pub fn failed_with(self, part: &str) -> Ended {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.contains(" WARN ")).collect();
+        assert_eq!(lines.len(), 1, "one line, not {self:?}");
+        assert!(lines[0].starts_with("dmaplane: ") && lines[0].contains(part), "no '{part}' in {:?}", lines[0]);
+        self
+    }
+
+    /// The last line, which is JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.stdout.lines().last().unwrap_or_default()).expect("the last line is JSON")
+    }
+}
+
+/// A command that runs. It ends with the test.
+pub struct Running {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    seen: String,
+}
+
+impl Running {
+    pub fn start(arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dmaplane"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (give, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = give.send(line);
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Running { child, lines, stderr: Some(stderr), seen: String::new() }
+    }
+
+    /// The next line of standard output.
+    pub fn line(&mut self) -> String {
+        let line = self.lines.recv_timeout(LIMIT).unwrap_or_default();
+        self.seen += &format!("{line}\n");
+        line
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end; a test fails on what hangs.
+    #[track_caller]
+    pub fn end(mut self) -> Ended {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < LIMIT, "it hangs; it said {:?}", self.seen);
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let took = start.elapsed();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        let mut stdout = std::mem::take(&mut self.seen);
+        while let Ok(line) = self.lines.recv() {
+            stdout += &format!("{line}\n");
+        }
+        Ended { status, stdout, stderr, took }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn dmaplane(arguments: &[&str]) -> Ended {
+    Running::start(arguments).end()
+}
+
+pub const FABRICS: [&str; 2] = ["shm", "tcp"];
+
+/// A folder with a file to send and a place for what is received.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+    pub fabric: &'static str,
+}
+
+impl Bench {
+    pub fn new(fabric: &'static str) -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("received")).unwrap();
+        Bench { folder, fabric }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn out(&self) -> PathBuf {
+        self.path("received/out.safetensors")
+    }
+
+    pub fn put(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.path(name), bytes).unwrap();
+        self.text(name)
+    }
+
+    /// A receiver that listens, and where.
+    pub fn recv(&self, more: &[&str]) -> (Running, String) {
+        self.recv_into(&self.out(), more)
+    }
+
+    pub fn recv_into(&self, out: &Path, more: &[&str]) -> (Running, String) {
+        let place = if self.fabric == "shm" { self.text("socket") } else { "127.0.0.1:0".to_owned() };
+        let out = out.to_str().unwrap();
+        let mut arguments = vec!["recv", "--fabric", self.fabric, "--listen", &place, "--out", out];
+        arguments.extend(more);
+        let mut running = Running::start(&arguments);
+        let line = running.line();
+        let Some(place) = line.strip_prefix("listening on ") else {
+            panic!("{:?}", running.end());
+        };
+        (running, place.to_owned())
+    }
+
+    pub fn send(&self, place: &str, file: &str, more: &[&str]) -> Running {
+        let mut arguments = vec!["send", "--fabric", self.fabric, "--to", place, file];
+        arguments.extend(more);
+        Running::start(&arguments)
+    }
+
+    /// What lies in the folder of the output.
+    pub fn received(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("received")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// A whole transfer that must work.
+    #[track_caller]
+    pub fn transfer(&self, file: &str) {
+        let (recv, place) = self.recv(&[]);
+        self.send(&place, file, &[]).end().succeeded();
+        recv.end().succeeded();
+        assert!(files::same(Path::new(file), &self.out()));
+        std::fs::remove_file(self.out()).unwrap();
+        assert_eq!(self.received(), [""; 0]);
+    }
+}
+
+/// A number from the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
+}
+
+/// Says why a test does nothing, where a person sees it.
+pub fn skip(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}

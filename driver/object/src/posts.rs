@@ -1,0 +1,115 @@
+//! Events: what C tells the engine, from any context, hard interrupts among them, under any lock but those of
+//! `dmaplane_glue_run_soon`. None of them waits. Non-maskable interrupts excepted: the kernel's queueing functions, which
+//! `run_soon` needs, do not work there.
+//!
+//! Which event ends which call, and how many may come: clauses HOST-2, HOST-14, HOST-15 and INBOX-4. One that names
+//! something that is over is noticed and ignored.
+
+use crate::context::Context;
+use crate::types::{GluePeerInfo, clean_result, errno_of};
+use dmaplane_engine::{Event, Message, OpId, WIRE_WORDS};
+use dmaplane_ring::abi::{Errno, Handle};
+
+/// Work that a call has started has ended.
+///
+/// # Safety
+/// `context` is valid.
+// SAFETY: no other symbol has this name: all of the driver's begin with `dmaplane_`, each defined once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_finished(context: *const Context, op: u64, result: i32, word0: u64, word1: u64) {
+    let event = Event::Finished { op: OpId::from_bits(op), result: clean_result(result), word0, word1 };
+    // SAFETY: the caller's promise.
+    unsafe { &*context }.post(&event);
+}
+
+/// The glue touches nothing more of ours for a posted operation. An error means that no answer of the peer's will come.
+///
+/// # Safety
+/// `context` is valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_local_done(context: *const Context, op: u64, result: i32) {
+    let event = Event::LocalDone { op: OpId::from_bits(op), result: clean_result(result) };
+    // SAFETY: the caller's promise.
+    unsafe { &*context }.post(&event);
+}
+
+/// A peer's transfer touches nothing of ours any more: 0 or an errno, and the bytes moved.
+///
+/// # Safety
+/// `context` is valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_transfer_done(context: *const Context, transfer: u64, result: i32, bytes: u64) {
+    let event = Event::TransferDone { transfer: OpId::from_bits(transfer), result: clean_result(result), bytes };
+    // SAFETY: the caller's promise.
+    unsafe { &*context }.post(&event);
+}
+
+/// A peer, named by its handle, said something; `frame` is the glue's number for what travelled with it, or 0. -EPROTO: it
+/// is no message (clause WIRE-2), nothing was posted, and the connection is to be ended.
+///
+/// # Safety
+/// `context` is valid; `words` points to 64 bytes that nobody writes meanwhile: the glue's private copy.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_message(
+    context: *const Context,
+    peer: u64,
+    frame: u32,
+    words: *const [u64; WIRE_WORDS],
+) -> i32 {
+    // SAFETY: the caller's promise.
+    let (context, words) = unsafe { (&*context, &*words) };
+    let Some(message) = Message::decode(words) else {
+        return Errno::EPROTO.as_result();
+    };
+    context.post(&Event::Message { peer: Handle::from_bits(peer), frame, message });
+    0
+}
+
+/// A CONNECT has reached its peer; the glue keeps the connection as `pending` until it is adopted or rejected.
+///
+/// # Safety
+/// `context` and `info` are valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_connected(
+    context: *const Context,
+    op: u64,
+    pending: u32,
+    info: *const GluePeerInfo,
+) {
+    // SAFETY: the caller's promise.
+    let (context, info) = unsafe { (&*context, &*info) };
+    context.post(&Event::Connected { op: OpId::from_bits(op), pending, info: info.into() });
+}
+
+/// Somebody connected to a listener, named by its handle; at most 32 such wait, a listener.
+///
+/// # Safety
+/// `context` and `info` are valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_incoming(
+    context: *const Context,
+    listener: u64,
+    pending: u32,
+    info: *const GluePeerInfo,
+) {
+    // SAFETY: the caller's promise.
+    let (context, info) = unsafe { (&*context, &*info) };
+    context.post(&Event::Incoming { listener: Handle::from_bits(listener), pending, info: info.into() });
+}
+
+/// A connection ended, for this negative errno. No message of that peer, named by its handle, comes after this.
+///
+/// # Safety
+/// `context` is valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_post_peer_gone(context: *const Context, peer: u64, errno: i32) {
+    let event = Event::PeerGone { peer: Handle::from_bits(peer), errno: errno_of(errno) };
+    // SAFETY: the caller's promise.
+    unsafe { &*context }.post(&event);
+}

@@ -1,0 +1,332 @@
+//! A context from C's side, with a glue of the tests' own.
+
+mod glue;
+
+use dmaplane_engine_object::calls::{dmaplane_add_buffer, dmaplane_add_slot, dmaplane_hold_buffer, dmaplane_take_slot};
+use dmaplane_engine_object::exports::{
+    dmaplane_awake, dmaplane_close, dmaplane_context_bytes, dmaplane_detach_ring, dmaplane_engine_abi_version,
+    dmaplane_is_closed, dmaplane_next_deadline_ns, dmaplane_prepare_sleep, dmaplane_usage,
+};
+use dmaplane_engine_object::lists::{
+    dmaplane_list_get, dmaplane_list_locate, dmaplane_list_put, dmaplane_list_record_bytes, dmaplane_list_seal,
+};
+use dmaplane_engine_object::posts::{dmaplane_post_finished, dmaplane_post_message};
+use dmaplane_engine_object::types::{GluePlace, GlueUsage, Setup};
+use dmaplane_ring::abi::{Cqe, Errno, Handle, HandleKind, Opcode, Run, Sqe};
+use dmaplane_ring::queue::{Client, MappedRing};
+use glue::{Plane, SETUP};
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
+type Ring = Client<&'static MappedRing<()>>;
+
+fn sqe(opcode: Opcode, user_data: u64) -> Sqe {
+    Sqe { opcode: opcode as u8, user_data, ..Sqe::default() }
+}
+
+/// Publishes one SQE: whether the engine wants its doorbell rung.
+fn submit(ring: &mut Ring, sqe: &Sqe) -> bool {
+    ring.submitter.push(sqe).unwrap();
+    ring.submitter.publish()
+}
+
+fn all(ring: &mut Ring) -> Vec<Cqe> {
+    let mut cqes = Vec::new();
+    ring.completer.reap(u32::MAX, |cqe| cqes.push(cqe));
+    cqes
+}
+
+fn close(plane: &Plane) {
+    // SAFETY: the context lives.
+    unsafe { dmaplane_close(plane.context) };
+    while plane.run() == 2 {}
+}
+
+fn usage(plane: &Plane) -> GlueUsage {
+    let mut usage = GlueUsage::default();
+    // SAFETY: the context lives, and the reference is valid.
+    assert_eq!(unsafe { dmaplane_usage(plane.context, &mut usage) }, 0);
+    usage
+}
+
+#[test]
+fn the_block_is_exactly_as_long_as_the_context_needs() {
+    assert_eq!(dmaplane_engine_abi_version(), 0);
+    assert!(Plane::without_context(&SETUP, 0).init(&SETUP).is_some());
+    assert!(Plane::without_context(&SETUP, 1).init(&SETUP).is_none());
+}
+
+#[test]
+fn lim_1_limits_of_zero_and_beyond_all_bounds_are_refused() {
+    let wrong = [
+        Setup { rings: 0, ..SETUP },
+        Setup { buffers: u32::MAX, ..SETUP },
+        Setup { peers: 1 << 20, inbound_per_peer: 1 << 20, ..SETUP },
+        Setup { buffer_bytes: 0, ..SETUP },
+        Setup { reserved: 1, ..SETUP },
+    ];
+    for setup in wrong {
+        // SAFETY: a valid reference.
+        assert_eq!(unsafe { dmaplane_context_bytes(&setup) }, 0, "{setup:?}");
+    }
+}
+
+#[test]
+fn sqes_become_cqes_by_a_run() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(64, 64).unwrap();
+    for round in 0..100 {
+        for n in 0..48 {
+            ring.submitter.push(&sqe(Opcode::Nop, round * 48 + n)).unwrap();
+        }
+        assert!(ring.submitter.publish(), "without a poller the doorbell is always wanted");
+        assert_eq!(plane.run(), 1);
+        let cqes = all(&mut ring);
+        assert_eq!(cqes.len(), 48);
+        assert!(cqes.iter().zip(round * 48..).all(|(cqe, n)| *cqe == Cqe::new(n, 0)));
+    }
+    assert!(plane.noted().bugs.is_empty());
+}
+
+#[test]
+fn wake_3_a_full_cq_is_waited_for_and_goes_on_when_the_client_has_reaped() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(16, 16).unwrap();
+    let mut sent = 0;
+    let mut reaped = 0;
+    while sent < 40 {
+        while ring.submitter.push(&sqe(Opcode::Nop, sent)).is_ok() {
+            sent += 1;
+        }
+        let _ = ring.submitter.publish();
+        assert_eq!(plane.run(), 1, "a full CQ is no reason to poll");
+        if ring.submitter.free() < 16 {
+            assert!(ring.completer.engine_awaits_room());
+        }
+        reaped += all(&mut ring).len() as u64;
+    }
+    while plane.run() == 1 && reaped < sent {
+        reaped += all(&mut ring).len() as u64;
+    }
+    assert_eq!(reaped, sent);
+    assert!(plane.noted().bugs.is_empty());
+}
+
+#[test]
+fn wake_1_a_poller_takes_the_flags_down_and_raises_them_before_it_sleeps() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(8, 16).unwrap();
+    let (awake, sleep) = (
+        // SAFETY: the context lives.
+        || unsafe { dmaplane_awake(plane.context) },
+        // SAFETY: as above.
+        || unsafe { dmaplane_prepare_sleep(plane.context) },
+    );
+    assert_eq!(awake(), 1);
+    assert!(!submit(&mut ring, &sqe(Opcode::Nop, 1)), "somebody polls");
+    assert_eq!(sleep(), 0, "there is work");
+    assert_eq!(all(&mut ring).len(), 1, "and it has been done on the way");
+    assert_eq!(sleep(), 1);
+    assert!(submit(&mut ring, &sqe(Opcode::Nop, 2)), "nobody polls");
+    assert_eq!(plane.run(), 1);
+    assert_eq!(all(&mut ring).len(), 1);
+}
+
+#[test]
+fn wake_2_a_client_that_sleeps_is_woken() {
+    let plane = Plane::new();
+    let (index, mut ring) = plane.ring(8, 16).unwrap();
+    submit(&mut ring, &sqe(Opcode::Nop, 1));
+    plane.run();
+    assert!(plane.noted().woken.is_empty());
+    assert_eq!(all(&mut ring).len(), 1);
+    submit(&mut ring, &sqe(Opcode::Nop, 2));
+    assert!(ring.completer.prepare_sleep().is_some());
+    plane.run();
+    assert_eq!(plane.noted().woken, [index]);
+}
+
+#[test]
+fn run_5_the_timer_follows_the_next_deadline() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(8, 16).unwrap();
+    // SAFETY: the context lives.
+    let next = || unsafe { dmaplane_next_deadline_ns(plane.context) };
+    plane.noted().now_ns = 1000;
+    submit(&mut ring, &Sqe { arg64: 500, ..sqe(Opcode::Timeout, 1) });
+    assert_eq!(plane.run(), 1);
+    assert_eq!((plane.noted().armed_ns, next()), (Some(1500), 1500));
+    assert!(all(&mut ring).is_empty());
+    plane.noted().now_ns = 1500;
+    assert_eq!(plane.run(), 1);
+    assert_eq!(all(&mut ring), [Cqe::new(1, Errno::ETIME.as_result())]);
+    assert_eq!((plane.noted().armed_ns, next()), (Some(u64::MAX), u64::MAX));
+}
+
+#[test]
+fn host_2_started_work_ends_by_an_event() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(8, 16).unwrap();
+    submit(&mut ring, &Sqe { length: 5000, ..sqe(Opcode::Alloc, 1) });
+    plane.run();
+    assert!(all(&mut ring).is_empty());
+    let (op, index) = plane.noted().allocs.pop().unwrap();
+    assert!(!plane.noted().due);
+    // SAFETY: the context lives.
+    unsafe { dmaplane_post_finished(plane.context, op, 0, 8192, 0) };
+    assert!(plane.noted().due, "nobody ran, so somebody has to");
+    plane.run();
+    let cqe = all(&mut ring)[0];
+    assert_eq!((cqe.res, cqe.word1, Handle::from_bits(cqe.word0).index()), (0, 8192, index));
+    // What the kernel says among its own is not for clients.
+    submit(&mut ring, &Sqe { local: cqe.word0, ..sqe(Opcode::Placement, 2) });
+    plane.run();
+    assert_eq!(all(&mut ring)[0].res, Errno::EIO.as_result());
+    // SAFETY: the context lives, and the words are valid.
+    assert_eq!(unsafe { dmaplane_post_message(plane.context, 1, 0, &[0; 8]) }, Errno::EPROTO.as_result());
+}
+
+#[test]
+fn objects_enter_and_leave_by_calls() {
+    let plane = Plane::new();
+    let thing = 0x1000 as *mut c_void;
+    let (mut buffer, mut slot, mut held) = (0, 0, null_mut());
+    // SAFETY: the context lives, and the references are valid.
+    unsafe {
+        assert_eq!(dmaplane_add_buffer(plane.context, 4096, thing, &mut buffer), 0);
+        assert_eq!(dmaplane_hold_buffer(plane.context, buffer, &mut held), 0);
+        assert_eq!(held, thing);
+        assert_eq!(dmaplane_hold_buffer(plane.context, buffer + (1 << 32), &mut held), Errno::ESTALE.as_result());
+        plane.noted().objects.clear();
+        assert_eq!(dmaplane_add_slot(plane.context, thing, &mut slot), 0);
+        held = null_mut();
+        assert_eq!(dmaplane_take_slot(plane.context, slot, &mut held), 0);
+        assert_eq!(held, thing);
+        assert_eq!(dmaplane_take_slot(plane.context, slot, &mut held), Errno::ESTALE.as_result());
+    }
+    assert_eq!(usage(&plane).buffers, 1);
+}
+
+#[test]
+fn td_7_a_detached_ring_is_free_for_the_next() {
+    let plane = Plane::new();
+    let detach = |ring| {
+        // SAFETY: the context lives.
+        unsafe { dmaplane_detach_ring(plane.context, ring) }
+    };
+    for _ in 0..20 {
+        let rings: Vec<_> = (0..4).map(|_| plane.ring(8, 16).unwrap()).collect();
+        assert_eq!(plane.ring(8, 16).err(), Some(Errno::ENFILE.as_result()));
+        for (index, mut ring) in rings {
+            submit(&mut ring, &Sqe { arg64: 1 << 40, ..sqe(Opcode::Timeout, 1) });
+            plane.run();
+            assert_eq!(detach(index), 0);
+            assert!(ring.submitter.closed());
+            assert_eq!(detach(index), Errno::ENOENT.as_result());
+        }
+    }
+    assert_eq!(usage(&plane).operations, 0);
+}
+
+#[test]
+fn td_1_a_context_ends_by_runs_and_leaves_nothing() {
+    let plane = Plane::new();
+    let (index, mut ring) = plane.ring(8, 16).unwrap();
+    submit(&mut ring, &Sqe { arg64: 1 << 40, ..sqe(Opcode::Timeout, 1) });
+    submit(&mut ring, &Sqe { length: 4096, ..sqe(Opcode::Alloc, 2) });
+    plane.run();
+    let (op, _) = plane.noted().allocs[0];
+    assert_eq!(plane.destroy(), Errno::EBUSY.as_result());
+    close(&plane);
+    // SAFETY: the context lives.
+    assert_eq!((unsafe { dmaplane_is_closed(plane.context) }, plane.noted().closed), (0, 0), "the ALLOC has not ended");
+    // SAFETY: as above.
+    unsafe { dmaplane_post_finished(plane.context, op, 0, 4096, 0) };
+    plane.run();
+    // SAFETY: as above.
+    assert_eq!((unsafe { dmaplane_is_closed(plane.context) }, plane.noted().closed), (1, 1));
+    assert_eq!(plane.ring(8, 16).err(), Some(Errno::ECANCELED.as_result()));
+    let mut ended: Vec<_> = all(&mut ring).iter().map(|cqe| cqe.user_data).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [1, 2], "every operation has its CQE");
+    assert!(ring.submitter.closed() && plane.noted().woken.contains(&index));
+    assert!(plane.noted().buffers.is_empty());
+    assert_eq!(plane.destroy(), 0);
+}
+
+#[test]
+fn bat_3_no_event_is_left_lying_whoever_runs() {
+    const OPERATIONS: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(16, 16).unwrap();
+    std::thread::scope(|scope| {
+        // Two workers that run when they are asked to.
+        scope.spawn(|| plane.work());
+        scope.spawn(|| plane.work());
+        // Two that end ALLOCs, as interrupts or other workers would.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while plane.noted().closed == 0 {
+                    let Some((op, _)) = plane.noted().allocs.pop() else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    // SAFETY: the context lives until the scope has ended.
+                    unsafe { dmaplane_post_finished(plane.context, op, -12, 0, 0) };
+                }
+            });
+        }
+        let (mut sent, mut reaped) = (0, 0);
+        while reaped < OPERATIONS {
+            while sent < OPERATIONS && ring.submitter.push(&Sqe { length: 1, ..sqe(Opcode::Alloc, sent) }).is_ok() {
+                sent += 1;
+            }
+            if ring.submitter.publish() {
+                plane.run();
+            }
+            // Nothing but the flags makes us run here: an event that is left lying hangs this test.
+            reaped += all(&mut ring).len() as u64;
+            if ring.completer.engine_awaits_room() {
+                plane.run();
+            }
+            std::thread::yield_now();
+        }
+        close(&plane);
+    });
+    assert!(plane.noted().bugs.is_empty());
+    assert_eq!(plane.destroy(), 0);
+}
+
+#[test]
+fn lst_3_records_are_numbered_in_slices_and_found() {
+    let run = |offset_bytes, count| Run {
+        buffer: Handle::new(HandleKind::Buffer, 4, 1).bits(),
+        offset_bytes,
+        stride_bytes: 100,
+        length_bytes: 10,
+        count,
+        reserved: 0,
+    };
+    let runs = [run(0, 3), run(1000, 1), run(2000, 2)];
+    let words = dmaplane_list_record_bytes() as usize / 8;
+    let mut records = vec![0u64; words * runs.len()];
+    let record = |records: &mut Vec<u64>, index: usize| records[words * index..].as_mut_ptr().cast();
+    let mut place = GluePlace::default();
+    // SAFETY: the records have room for all runs.
+    unsafe {
+        for (index, run) in runs.iter().enumerate() {
+            dmaplane_list_put(record(&mut records, index), run);
+            let mut back = Run::default();
+            dmaplane_list_get(record(&mut records, index), &mut back);
+            assert_eq!(back, *run);
+        }
+        let next = dmaplane_list_seal(record(&mut records, 0), 2, 0);
+        assert_eq!(dmaplane_list_seal(record(&mut records, 2), 1, next), 6);
+        for (segment, offset) in [0, 100, 200, 1000, 2000, 2100].into_iter().enumerate() {
+            let found = dmaplane_list_locate(record(&mut records, 0), 3, segment as u32, &mut place);
+            assert_eq!((found, place.offset, place.buffer, place.length_bytes), (0, offset, 4, 10));
+        }
+        let beyond = dmaplane_list_locate(record(&mut records, 0), 3, 6, &mut place);
+        assert_eq!(beyond, Errno::ERANGE.as_result());
+    }
+}
