@@ -41,7 +41,8 @@ fn small_and_empty_files_arrive_too() {
         let empty = b"\x02\0\0\0\0\0\0\0{}";
         let file = bench.put("empty.safetensors", empty);
         bench.transfer(&file);
-        let json = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"n":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}}"#;
+        let json = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+            "n":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}}"#;
         let bytes = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), b"x"].concat();
         bench.transfer(&bench.put("one.safetensors", &bytes));
     }

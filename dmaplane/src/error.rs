@@ -40,8 +40,10 @@ pub enum Error {
         waited: Duration,
     },
     /// A range that the buffer does not have.
-    #[error("{what}: bytes {offset}..{end} are outside of a buffer of {length} bytes", end =
-    #offset.saturating_add(*asked))]
+    #[error(
+        "{what}: bytes {offset}..{end} are outside of a buffer of {length} bytes",
+        end = offset.saturating_add(*asked)
+    )]
     Range {
         /// What was asked for.
         what: &'static str,

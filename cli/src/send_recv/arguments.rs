@@ -30,6 +30,11 @@ impl Fabric {
     }
 }
 
+/// A second to a day.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=86_400)
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct CommonArguments {
     /// How the two processes are connected
@@ -39,7 +44,7 @@ pub struct CommonArguments {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Give up on a peer that has said nothing for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds())]
     pub patience: u64,
     /// The last line of the output is one JSON object
     #[arg(long)]
@@ -71,7 +76,7 @@ pub struct RecvArguments {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// Give up when nobody has connected within so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = seconds())]
     pub wait: u64,
 }
 

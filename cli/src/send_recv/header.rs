@@ -226,7 +226,8 @@ mod tests {
             (r#"{"a":{"dtype":"U8","shape":[9999999999,9999999999],"data_offsets":[0,1]}}"#, 1, "overflows"),
             (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 2, "1 bytes after its last tensor"),
             (
-                r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
+                r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},
+                    "a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
                 0,
                 "\"a\" twice",
             ),

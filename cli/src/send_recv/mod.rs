@@ -3,7 +3,8 @@
 //!
 //! The receiver leases a few staging buffers to the sender, one piece of the file each; the sender writes a piece with
 //! an immediate that names it; the receiver ends that lease, and only then checks the bytes and puts them into the
-//! file. So nothing that was checked can change any more, whatever the sender does. Reading, moving and writing overlap.
+//! file. So nothing that was checked can change any more, whatever the sender does. Reading, moving and writing
+//! overlap.
 //! The output has no name until all of it is there and its checksums are right.
 
 mod arguments;
