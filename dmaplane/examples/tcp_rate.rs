@@ -1,7 +1,8 @@
-//! How fast tcp writes are beside a plain socket copy, in one run: `cargo run --release -p dmaplane --example tcp_rate`.
+//! How fast tcp writes are beside a plain socket copy, in one run: `cargo run --release -p dmaplane --example
+//! tcp_rate`.
 //!
-//! The plain copy is what iperf3 does by default: one stream, 128 KiB buffers that stay in the cache on both sides. Ours
-//! moves memory that does not. Rounds alternate, so that what else the machine does hits both.
+//! The plain copy is what iperf3 does by default: one stream, 128 KiB buffers that stay in the cache on both sides.
+//! Ours moves memory that does not. Rounds alternate, so that what else the machine does hits both.
 
 use dmaplane::{Buffer, Config, Import, Plane, Rights, RunMode};
 use std::io::{Read, Write};

@@ -206,7 +206,7 @@ impl Receiving<'_> {
                     self.at_disk += 1;
                     // Behind the pieces that still come: those that were said to be sent have all been written.
                     self.drain()?;
-                    self.give.send(Work::Commit(sent))?;
+                    self.hand_on(Work::Commit(sent))?;
                 }
                 Some(Event::Message(_)) => bail!(self.wire.protocol("a message out of turn")),
                 None if self.at_disk > 0 => self.soothe()?,
@@ -248,12 +248,21 @@ impl Receiving<'_> {
         while let Some(buffer) = self.arrived.remove(&self.next_write) {
             let range = self.pieces.range(self.next_write);
             let length = range.end - range.start;
-            self.give.send(Work::Piece(buffer, length as usize))?;
+            self.hand_on(Work::Piece(buffer, length as usize))?;
             self.progress.add(length);
             self.next_write += 1;
             self.at_disk += 1;
         }
         Ok(())
+    }
+
+    /// Gives the writing thread its next work; where it has ended, with the reason that it left.
+    fn hand_on(&mut self, work: Work) -> Result<()> {
+        if self.give.send(work).is_ok() {
+            return Ok(());
+        }
+        let reason = self.written.iter().find_map(Result::err);
+        Err(reason.unwrap_or_else(|| anyhow!("the writing thread is gone")))
     }
 
     /// The disk is what is waited for: the peer has all the time, and is told so.

@@ -58,6 +58,7 @@ fn explain_connect(place: &str, error: dmaplane::Error) -> anyhow::Error {
         Some(Errno::ECONNREFUSED) => anyhow!("nobody listens at {place}"),
         Some(Errno::EPROTO) => anyhow!("what listens at {place} speaks another protocol"),
         Some(errno) if errno.raw() == EPROTOTYPE => anyhow!("the socket at {place} speaks another protocol"),
+        Some(Errno::ECONNRESET) => anyhow!("the receiver is gone: what listened at {place} hung up at once"),
         Some(Errno::ETIMEDOUT) => anyhow!("what listens at {place} does not answer: another protocol?"),
         Some(Errno::EKEYREJECTED) => {
             anyhow!("wrong key: {place} did not accept it (--key-file, on both sides or none)")

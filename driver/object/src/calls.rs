@@ -1,15 +1,16 @@
-//! Objects that enter and leave by a system call (clauses CAL-3 to CAL-5). Rules and -EAGAIN: [`exports`](crate::exports).
+//! Objects that enter and leave by a system call (clauses CAL-3 to CAL-5). Rules and -EAGAIN:
+//! [`exports`](crate::exports).
 //!
-//! Who holds the baton tells C the index, and C puts its object there or takes it, before anything else can happen to it.
-//! Handles are the user's numbers; the engine looks them up.
+//! Who holds the baton tells C the index, and C puts its object there or takes it, before anything else can happen to
+//! it. Handles are the user's numbers; the engine looks them up.
 
 use crate::context::Context;
 use crate::exports::as_result;
 use core::ffi::c_void;
 use dmaplane_ring::abi::{Errno, Handle};
 
-/// Makes memory that C has pinned or imported a buffer: 0 and its handle, once `dmaplane_glue_put_buffer` has put `object`
-/// in its place; -ENFILE, -ECANCELED, -EAGAIN.
+/// Makes memory that C has pinned or imported a buffer: 0 and its handle, once `dmaplane_glue_put_buffer` has put
+/// `object` in its place; -ENFILE, -ECANCELED, -EAGAIN.
 ///
 /// # Safety
 /// `context` is valid; `handle` is valid for writes.

@@ -1,7 +1,7 @@
 //! What C calls to set a context up, run it and end it.
 //!
-//! All functions but those of `posts` want process context, without any lock that a function of the glue takes
-//! (see [`glue`](crate::glue)). -EAGAIN from one of them: somebody else runs the engine at this moment; call again after
+//! All functions but those of `posts` want process context, without any lock that a function of the glue takes (see
+//! [`glue`](crate::glue)). -EAGAIN from one of them: somebody else runs the engine at this moment; call again after
 //! `cond_resched`, and let a poller step aside meanwhile.
 
 use crate::areas::Areas;
@@ -24,8 +24,8 @@ pub(crate) fn as_result(outcome: Result<u32, Errno>) -> i32 {
     }
 }
 
-/// The version of the ABI that this object speaks. The C glue compares it with its own header when the module is loaded, so
-/// that a stale prebuilt object is refused.
+/// The version of the ABI that this object speaks. The C glue compares it with its own header when the module is
+/// loaded, so that a stale prebuilt object is refused.
 // SAFETY: no other symbol has this name: all of the driver's begin with `dmaplane_`, each defined once.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmaplane_engine_abi_version() -> u32 {
@@ -65,7 +65,8 @@ pub unsafe extern "C" fn dmaplane_context_init(
     setup: *const Setup,
     glue: *mut GlueContext,
 ) -> *mut Context {
-    let made = NonNull::new(memory).and_then(|memory| {
+    let aligned = NonNull::new(memory).filter(|memory| memory.addr().get().is_multiple_of(4096));
+    let made = aligned.and_then(|memory| {
         // SAFETY: the caller's promise.
         let (mut block, glue, setup) =
             unsafe { (Block::over(memory.cast(), bytes as usize), Glue::new(glue), &*setup) };
@@ -78,12 +79,12 @@ pub unsafe extern "C" fn dmaplane_context_init(
     made.map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// Ends a context that is closed, and wipes its secrets: 0, after which its memory is C's again; -EBUSY before it is closed,
-/// or while somebody runs it.
+/// Ends a context that is closed, and wipes its secrets: 0, after which its memory is C's again; -EBUSY before it is
+/// closed, or while somebody runs it.
 ///
 /// # Safety
-/// `context` is valid, and no other thread is in one of this object's functions with it, or will be: workers flushed, timer
-/// cancelled, poller stopped, system calls left.
+/// `context` is valid, and no other thread is in one of this object's functions with it, or will be: workers flushed,
+/// timer cancelled, poller stopped, system calls left.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmaplane_context_destroy(context: *mut Context) -> i32 {
@@ -125,8 +126,9 @@ pub unsafe extern "C" fn dmaplane_ring_bytes(
 /// Attaches a ring (clause CAL-2): its index; -EINVAL, -ENFILE, -ECANCELED, -EAGAIN.
 ///
 /// # Safety
-/// `context` is valid. Both areas are as long as [`dmaplane_ring_bytes`] says, page-aligned, zeroed kernel addresses. They
-/// stay mapped until [`dmaplane_detach_ring`] has succeeded or the context is destroyed, and C touches them no more.
+/// `context` is valid. Both areas are as long as [`dmaplane_ring_bytes`] says, page-aligned, zeroed kernel addresses.
+/// They stay mapped until [`dmaplane_detach_ring`] has succeeded or the context is destroyed, and C touches them no
+/// more.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dmaplane_attach_ring(
@@ -172,9 +174,9 @@ pub unsafe extern "C" fn dmaplane_detach_ring(context: *const Context, ring: u32
     as_result(detached.flatten())
 }
 
-/// Runs the engine, at most `turns` turns, each of which takes some microseconds but for slow calls of the glue: for workers,
-/// ENTER and the poller. 0: somebody else runs, and looks again before it stops. 1: nothing is left to do. 2: the turns are
-/// used up, and `dmaplane_glue_run_soon` has been called, so that the caller may as well leave.
+/// Runs the engine, at most `turns` turns, each of which takes some microseconds but for slow calls of the glue: for
+/// workers, ENTER and the poller. 0: somebody else runs, and looks again before it stops. 1: nothing is left to do. 2:
+/// the turns are used up, and `dmaplane_glue_run_soon` has been called, so that the caller may as well leave.
 ///
 /// # Safety
 /// `context` is valid.
@@ -190,8 +192,8 @@ pub unsafe extern "C" fn dmaplane_run(context: *const Context, turns: u32) -> i3
     }
 }
 
-/// The poller is about to sleep. 1: it may, until `dmaplane_glue_run_soon` is called, which may have happened already; all
-/// flags that make clients ring are up. 0: there is work, or somebody else runs; run, and ask again.
+/// The poller is about to sleep. 1: it may, until `dmaplane_glue_run_soon` is called, which may have happened already;
+/// all flags that make clients ring are up. 0: there is work, or somebody else runs; run, and ask again.
 ///
 /// # Safety
 /// `context` is valid.
@@ -203,8 +205,8 @@ pub unsafe extern "C" fn dmaplane_prepare_sleep(context: *const Context) -> i32 
     context.prepare_sleep().into()
 }
 
-/// The poller is awake: clients need not ring while it is. Without it, as in a context without poller, they always ring.
-/// 1: so it is. 0: somebody else runs; run, and say it again.
+/// The poller is awake: clients need not ring while it is. Without it, as in a context without poller, they always
+/// ring. 1: so it is. 0: somebody else runs; run, and say it again.
 ///
 /// # Safety
 /// `context` is valid.
@@ -216,8 +218,8 @@ pub unsafe extern "C" fn dmaplane_awake(context: *const Context) -> i32 {
     context.awake().into()
 }
 
-/// Begins the context's end (clauses TD-1, TD-3): from any context, more than once. `dmaplane_glue_closed` says when it is
-/// over; events must go on being posted and runs being made until then.
+/// Begins the context's end (clauses TD-1, TD-3): from any context, more than once. `dmaplane_glue_closed` says when it
+/// is over; events must go on being posted and runs being made until then.
 ///
 /// # Safety
 /// `context` is valid.

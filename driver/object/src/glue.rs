@@ -3,17 +3,17 @@
 //! Rules for all of them, unless a function says otherwise:
 //!
 //! - *Who calls*: the holder of the context's baton, so one thread at a time a context, different contexts in parallel.
-//! - *Context*: process context (the poller, a worker, a system call), preemptible, interrupts on, no lock of C's held by
-//!   Rust. `current` is whoever runs the engine, which says nothing about the context's owner: never use its `mm`, files,
-//!   credentials or memcg, but those that were captured when the context was opened.
-//! - *No sleeping* (clause HOST-1): spinlocks and `GFP_NOWAIT` at most; work that may sleep or takes long (zeroing, pinning,
-//!   registration, name lookup, more than 256 KiB of copying) goes to a worker, and the call says "started".
-//! - *No calling back*: none of them calls `dmaplane_run` or one of `calls`, which would wait for the baton that the caller
-//!   holds. `dmaplane_post_*` may be called: the event is handled later.
-//! - *Lock order*: the baton comes before every lock of the glue. So no lock that a function here takes may be held around
-//!   a call of `exports` or `calls`; around `dmaplane_post_*` any lock may be held, but those of `run_soon`.
-//! - *Indices* of buffers, lists, slots, peers and listeners are the engine's (clause HOST-3): trusted, below the limits of
-//!   the set-up. Nodes, and what lies in buffers, are the user's: `array_index_nospec`.
+//! - *Context*: process context (the poller, a worker, a system call), preemptible, interrupts on, no lock of C's held
+//!   by Rust. `current` is whoever runs the engine, which says nothing about the context's owner: never use its `mm`,
+//!   files, credentials or memcg, but those that were captured when the context was opened.
+//! - *No sleeping* (clause HOST-1): spinlocks and `GFP_NOWAIT` at most; work that may sleep or takes long (zeroing,
+//!   pinning, registration, name lookup, more than 256 KiB of copying) goes to a worker, and the call says "started".
+//! - *No calling back*: none of them calls `dmaplane_run` or one of `calls`, which would wait for the baton that the
+//!   caller holds. `dmaplane_post_*` may be called: the event is handled later.
+//! - *Lock order*: the baton comes before every lock of the glue. So no lock that a function here takes may be held
+//!   around a call of `exports` or `calls`; around `dmaplane_post_*` any lock may be held, but those of `run_soon`.
+//! - *Indices* of buffers, lists, slots, peers and listeners are the engine's (clause HOST-3): trusted, below the
+//!   limits of the set-up. Nodes, and what lies in buffers, are the user's: `array_index_nospec`.
 
 use crate::types::{GlueAlloc, GlueContext, GlueOutcome, GluePost, GlueTarget};
 use core::ffi::c_void;
@@ -114,15 +114,16 @@ glue! {
     );
     /// Gives one of the runs loaded, the same each time: 0, or a negative errno where there is no such run.
     dmaplane_glue_list_run as list_run(list: u32, run: u32, to: &mut Run) -> i32;
-    /// All runs are checked: `dmaplane_list_seal`. Sealing 2^20 runs takes milliseconds: in slices, or by a worker that the
-    /// list's first use waits for.
+    /// All runs are checked: `dmaplane_list_seal`. Sealing 2^20 runs takes milliseconds: in slices, or by a worker that
+    /// the list's first use waits for.
     dmaplane_glue_list_seal as list_seal(list: u32);
     /// Ends a list, loaded or not, sealed or not; transfers that still look segments up keep their own hold.
     dmaplane_glue_list_drop as list_drop(list: u32);
 
     // Connections (clauses HOST-14 to HOST-16).
 
-    /// Connects to the address that lies in a buffer. Ends with `dmaplane_post_connected`, or `..._finished` and an errno.
+    /// Connects to the address that lies in a buffer. Ends with `dmaplane_post_connected`, or `..._finished` and an
+    /// errno.
     dmaplane_glue_connect as connect(op: u64, buffer: u32, offset: u64, length: u64, outcome: &mut GlueOutcome);
     /// Makes pending connection `pending` peer `peer`, a handle; its messages may come from now on.
     dmaplane_glue_adopt as adopt(pending: u32, peer: u64);
@@ -154,8 +155,8 @@ glue! {
     );
     /// Stops a transfer; its `dmaplane_post_transfer_done` comes, once.
     dmaplane_glue_stop as stop(transfer: u64);
-    /// Copies what travelled with a message into a buffer, at most 4,096 bytes: 0 or a negative errno. The buffer's range
-    /// is checked; that so many bytes travelled is the glue's to check.
+    /// Copies what travelled with a message into a buffer, at most 4,096 bytes: 0 or a negative errno. The buffer's
+    /// range is checked; that so many bytes travelled is the glue's to check.
     dmaplane_glue_deliver as deliver(peer: u32, frame: u32, buffer: u32, offset: u64, length: u32) -> i32;
     /// What travelled with a message is needed no more. Frame 0 is "nothing".
     dmaplane_glue_drop_frame as drop_frame(peer: u32, frame: u32);

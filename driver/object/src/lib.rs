@@ -17,13 +17,15 @@
 //! | `calls` | what C calls: objects that enter and leave by a system call |
 //! | `lists` | what C calls: where a list's segments lie |
 //!
-//! Built twice: by cargo, so that lints and documentation hold for it, and by `cargo xtask engine-object`, which links it
-//! with ring and engine into the object that the kernel module contains. That one holds no panic, no allocation, no
+//! Built twice: by cargo, so that lints and documentation hold for it, and by `cargo xtask engine-object`, which links
+//! it with ring and engine into the object that the kernel module contains. That one holds no panic, no allocation, no
 //! vector register and no indirect branch.
 //!
-//! Speculation (clause SEC-3): nothing in this crate indexes with a number of the user's. Ring positions are masked by
-//! private sizes in `dmaplane_ring` (`MappedRing::sq_entry_word`), handles are looked up by the engine's tables, and nodes, offsets and
-//! lengths are C's to check, with `array_index_nospec` where they lead to an index.
+//! Speculation (clause SEC-3): nothing in this crate indexes with a number of the user's; ring indices are those that
+//! `dmaplane_attach_ring` gave to C. Positions in a ring are masked with private sizes (`MappedRing` in
+//! `dmaplane_ring`). Nodes, offsets and lengths are C's to check, with `array_index_nospec` where they lead to an
+//! index. What remains are handles and the operation numbers of peers, which lead into the engine's tables: the mask
+//! belongs into `Table` there.
 
 #![no_std]
 

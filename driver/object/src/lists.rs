@@ -1,7 +1,8 @@
-//! A list's records: C keeps the memory, the engine's own code says where a segment lies (clauses LST-3, LST-5, HOST-13).
+//! A list's records: C keeps the memory, the engine's own code says where a segment lies (clauses LST-3, LST-5,
+//! HOST-13).
 //!
-//! A record is opaque to C. They are written while the list is loaded, numbered once when it is sealed, and only read from
-//! then on, by any number of threads. None of these functions knows a context or waits: any context will do.
+//! A record is opaque to C. They are written while the list is loaded, numbered once when it is sealed, and only read
+//! from then on, by any number of threads. None of these functions knows a context or waits: any context will do.
 
 use crate::types::GluePlace;
 use dmaplane_engine::{ListShape, locate_segment};
@@ -36,8 +37,8 @@ pub unsafe extern "C" fn dmaplane_list_get(record: *const ListShape, run: *mut R
     unsafe { run.write((*record).run) };
 }
 
-/// Numbers the segments of `count` records, the first of which begins with segment `first`: the number for the next slice.
-/// The runs are checked.
+/// Numbers the segments of `count` records, the first of which begins with segment `first`: the number for the next
+/// slice. The runs are checked.
 ///
 /// # Safety
 /// `records` points to `count` records that were written, and that nobody else reads or writes meanwhile.

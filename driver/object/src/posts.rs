@@ -1,6 +1,6 @@
 //! Events: what C tells the engine, from any context, hard interrupts among them, under any lock but those of
-//! `dmaplane_glue_run_soon`. None of them waits. Non-maskable interrupts excepted: the kernel's queueing functions, which
-//! `run_soon` needs, do not work there.
+//! `dmaplane_glue_run_soon`. None of them waits. Non-maskable interrupts excepted: the kernel's queueing functions,
+//! which `run_soon` needs, do not work there.
 //!
 //! Which event ends which call, and how many may come: clauses HOST-2, HOST-14, HOST-15 and INBOX-4. One that names
 //! something that is over is noticed and ignored.
@@ -46,8 +46,8 @@ pub unsafe extern "C" fn dmaplane_post_transfer_done(context: *const Context, tr
     unsafe { &*context }.post(&event);
 }
 
-/// A peer, named by its handle, said something; `frame` is the glue's number for what travelled with it, or 0. -EPROTO: it
-/// is no message (clause WIRE-2), nothing was posted, and the connection is to be ended.
+/// A peer, named by its handle, said something; `frame` is the glue's number for what travelled with it, or 0. -EPROTO:
+/// it is no message (clause WIRE-2), nothing was posted, and the connection is to be ended.
 ///
 /// # Safety
 /// `context` is valid; `words` points to 64 bytes that nobody writes meanwhile: the glue's private copy.

@@ -1,11 +1,11 @@
 //! Running the engine: turns, letting go, sleeping (clauses BAT-1 to BAT-4, RUN-2 to RUN-5).
 //!
-//! A runner takes the baton, or marks it for who holds it; the holder cannot let go of a marked baton before it has looked
-//! again. In a kernel the one who posts may be an interrupt, which cannot run the engine. It takes the baton all the same,
-//! lets go at once, and has C start a runner *after* that. So nothing is left lying: a post before a mark is looked at by
-//! the holder that was marked; a post before an interrupt's take is looked at by the runner that it asked for, or by the
-//! holder that this one then marks; and marks that an interrupt takes off while it holds the baton were made before it
-//! let go, so that same runner sees what they stand for.
+//! A runner takes the baton, or marks it for who holds it; the holder cannot let go of a marked baton before it has
+//! looked again. In a kernel the one who posts may be an interrupt, which cannot run the engine. It takes the baton all
+//! the same, lets go at once, and has C start a runner *after* that. So nothing is left lying: a post before a mark is
+//! looked at by the holder that was marked; a post before an interrupt's take is looked at by the runner that it asked
+//! for, or by the holder that this one then marks; and marks that an interrupt takes off while it holds the baton were
+//! made before it let go, so that same runner sees what they stand for.
 
 use crate::context::{Context, Core, NEVER};
 use crate::glue::BUG_INBOX_OVERFLOW;
@@ -75,8 +75,8 @@ impl Context {
         self.glue.run_soon();
     }
 
-    /// Says that the poller is about to sleep. `true`: it may, until C is asked to run; all flags are up. `false`: there is
-    /// work, or somebody else runs; run, and ask again.
+    /// Says that the poller is about to sleep. `true`: it may, until C is asked to run; all flags are up. `false`:
+    /// there is work, or somebody else runs; run, and ask again.
     pub(crate) fn prepare_sleep(&self) -> bool {
         if !self.baton.try_take() {
             return false;
@@ -187,7 +187,8 @@ impl Context {
     }
 
     fn close_is_due(&self, core: &Core) -> bool {
-        // Acquire: pairs with the release in `Context::ask_to_close`; nothing is read by it, but it costs nothing either.
+        // Acquire: pairs with the release in `Context::ask_to_close`; nothing is read by it, but it costs nothing
+        // either.
         !core.closing && self.close_asked.load_acquire() != 0
     }
 

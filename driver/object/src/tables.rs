@@ -1,7 +1,7 @@
 //! The block of memory that C hands in, carved into tables.
 //!
-//! The same walk over the same tables is made twice: once to count bytes, with tables that are empty, and once to carve.
-//! So the two cannot disagree.
+//! The same walk over the same tables is made twice: once to count bytes, with tables that are empty, and once to
+//! carve. So the two cannot disagree.
 
 use core::fmt::Debug;
 use core::hash::Hash;
@@ -66,8 +66,8 @@ impl Block {
     /// A block over memory.
     ///
     /// # Safety
-    /// `start` is valid for writes of `bytes` bytes, aligned to a page, and everything in it belongs to this block, and to
-    /// what is carved from it, for as long as any of that lives.
+    /// `start` is valid for writes of `bytes` bytes, aligned to a page, and everything in it belongs to this block, and
+    /// to what is carved from it, for as long as any of that lives.
     pub(crate) unsafe fn over(start: NonNull<u8>, bytes: usize) -> Block {
         Block { start: start.as_ptr(), bytes, taken: 0 }
     }

@@ -181,6 +181,13 @@ impl Shake {
         sockopt::set_tcp_keepidle(&fd, Duration::from_secs(5)).map_err(error)?;
         sockopt::set_tcp_keepintvl(&fd, Duration::from_secs(2)).map_err(error)?;
         sockopt::set_tcp_keepcnt(&fd, 3).map_err(error)?;
+        if let Ok(v) = std::env::var("XBUF") {
+            let v: usize = v.parse().unwrap();
+            if v > 0 {
+                sockopt::set_socket_send_buffer_size(&fd, v).map_err(error)?;
+                sockopt::set_socket_recv_buffer_size(&fd, v).map_err(error)?;
+            }
+        }
         Ok(Shaken { fd, cipher: self.cipher })
     }
 }
