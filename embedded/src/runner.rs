@@ -175,6 +175,7 @@ impl Shared {
 
     /// The only way to the core. The caller holds the baton.
     fn with_held<R>(&self, call: impl FnOnce(&mut Core) -> R) -> R {
+        let _fatal = AbortOnPanic { unwinding: std::thread::panicking() };
         // SAFETY: the caller holds the baton, which one thread does at a time, and this borrow ends before it lets go;
         // `call` cannot get here again, since nothing reachable from `Core` has the baton's holder call `with_held`.
         call(unsafe { &mut *self.core.get() })
@@ -382,6 +383,21 @@ impl Shared {
 
     pub(crate) fn take_pending(&self, number: u32) -> Option<Pending> {
         self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&number)
+    }
+}
+
+/// A panic in the core leaves state that nobody may use, and a baton that nobody lets go: everybody would wait for ever.
+/// So it ends the process.
+struct AbortOnPanic {
+    /// The caller was unwinding before: that panic is not the core's.
+    unwinding: bool,
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.unwinding {
+            std::process::abort();
+        }
     }
 }
 
