@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may take over its part.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Socket buffers toward a peer on this host: what is under way then stays in the cache, which the system's own choice,
+/// made for long distances, does not (it costs a fifth more CPU a byte). Toward other hosts the system chooses.
+const LOCAL_BUFFER_BYTES: usize = 256 << 10;
 /// Shakes that a listener has under way at most: more are turned away at once.
 const SHAKES_MAX: u32 = 64;
 
@@ -174,6 +177,8 @@ impl Shake {
     fn finish(self) -> Result<Shaken, Errno> {
         use rustix::net::sockopt;
         self.stream.set_nonblocking(true).map_err(|error| io_errno(&error))?;
+        let (here, there) = (self.stream.local_addr(), self.stream.peer_addr());
+        let same_host = here.is_ok_and(|here| there.is_ok_and(|there| here.ip() == there.ip()));
         let fd = OwnedFd::from(self.stream);
         // A peer whose host vanishes says nothing: ask now and then.
         let error = crate::memory::errno;
@@ -181,12 +186,9 @@ impl Shake {
         sockopt::set_tcp_keepidle(&fd, Duration::from_secs(5)).map_err(error)?;
         sockopt::set_tcp_keepintvl(&fd, Duration::from_secs(2)).map_err(error)?;
         sockopt::set_tcp_keepcnt(&fd, 3).map_err(error)?;
-        if let Ok(v) = std::env::var("XBUF") {
-            let v: usize = v.parse().unwrap();
-            if v > 0 {
-                sockopt::set_socket_send_buffer_size(&fd, v).map_err(error)?;
-                sockopt::set_socket_recv_buffer_size(&fd, v).map_err(error)?;
-            }
+        if same_host {
+            sockopt::set_socket_send_buffer_size(&fd, LOCAL_BUFFER_BYTES).map_err(error)?;
+            sockopt::set_socket_recv_buffer_size(&fd, LOCAL_BUFFER_BYTES).map_err(error)?;
         }
         Ok(Shaken { fd, cipher: self.cipher })
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Writes up to this are read whole before the engine hears of them.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
 /// Bytes received at a time: how long a stop may have to wait for a system call.
-const RECEIVE_BYTES: usize = 1 << 20;
+const RECEIVE_BYTES: usize = 512 << 10;
 /// Bytes thrown away at a time: nothing waits for that.
 const SKIP_BYTES: usize = 4 << 20;
 /// Bytes read ahead where small records come in a row: many of them in one system call.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Bytes handed to the kernel at a time: how long a stop may have to wait for a system call.
-const SEND_BYTES: usize = 1 << 20;
+const SEND_BYTES: usize = 512 << 10;
 
 /// The body of a record: memory that is sent from where it lies.
 #[derive(Debug)]
