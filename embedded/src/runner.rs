@@ -386,8 +386,8 @@ impl Shared {
     }
 }
 
-/// A panic in the core leaves state that nobody may use, and a baton that nobody lets go: everybody would wait for ever.
-/// So it ends the process.
+/// A panic in the core leaves state that nobody may use, and a baton that nobody lets go: everybody would wait for
+/// ever. So it ends the process.
 struct AbortOnPanic {
     /// The caller was unwinding before: that panic is not the core's.
     unwinding: bool,
