@@ -63,19 +63,19 @@ pub fn run(rounds: usize) -> Result<()> {
             || Ok(ours(&mut ring, batch, depth, operations)),
             || theirs(&mut enter, batch, depth, operations),
         )?;
-        line(&what, "M/s", "io_uring enter", beside_enter, true);
+        line(&what, "M/s", "io_uring enter", beside_enter);
         let beside_sqpoll = alternate(
             rounds,
             || Ok(ours(&mut ring, batch, depth, operations)),
             || theirs(&mut sqpoll, batch, depth, operations),
         )?;
-        line(&what, "M/s", "io_uring SQPOLL", beside_sqpoll, true);
+        line(&what, "M/s", "io_uring SQPOLL", beside_sqpoll);
     }
     drop((ring, poller));
     let inline = context(RunMode::Inline)?;
     let mut ring = inline.ring(256, 512)?;
     let depth_one =
         alternate(rounds, || Ok(ours(&mut ring, 1, 1, OPERATIONS / 4)), || theirs(&mut enter, 1, 1, OPERATIONS / 4))?;
-    line("no-ops, inline, depth 1", "M/s", "io_uring enter", depth_one, true);
+    line("no-ops, inline, depth 1", "M/s", "io_uring enter", depth_one);
     Ok(())
 }

@@ -11,7 +11,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn of(mut values: Vec<f64>) -> Sample {
+    /// Of at least one value.
+    pub fn of(mut values: Vec<f64>) -> Sample {
         values.sort_by(f64::total_cmp);
         Sample { median: values[values.len() / 2], low: values[0], high: values[values.len() - 1] }
     }
@@ -36,8 +37,8 @@ pub fn alternate(
     Ok((Sample::of(first), Sample::of(second)))
 }
 
-/// A line of the table; `higher` says which direction is better.
-pub fn line(what: &str, unit: &str, beside: &str, (ours, theirs): (Sample, Sample), higher: bool) {
-    let ratio = if higher { ours.median / theirs.median } else { theirs.median / ours.median };
+/// A line of the table, for quantities of which more is better.
+pub fn line(what: &str, unit: &str, beside: &str, (ours, theirs): (Sample, Sample)) {
+    let ratio = ours.median / theirs.median;
     println!("| {what} | {} | {beside}: {} | {ratio:.2} |", ours.show(unit), theirs.show(unit));
 }

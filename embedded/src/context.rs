@@ -10,7 +10,7 @@ use dmaplane_engine::{Event, Statistics, Usage};
 use dmaplane_ring::abi::{BufferHandle, Errno, Handle, ListenerHandle, RingLayout, SlotHandle};
 use dmaplane_ring::queue::HeapRing;
 use std::any::Any;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -327,6 +327,5 @@ impl Drop for Inner {
         if let Some(service) = self.service.take() {
             let _ = service.join();
         }
-        let _ = shared.bell.as_fd();
     }
 }

@@ -337,8 +337,7 @@ impl<S: Storage> Engine<S> {
 
     /// The operation that an event names, unless it is over.
     pub(crate) fn find_op(&self, op: OpId) -> Option<u32> {
-        let operation = self.operations.get(op.index())?;
-        let _ = operation;
+        self.operations.get(op.index())?;
         (self.operations.generation(op.index()) == op.generation()).then_some(op.index())
     }
 

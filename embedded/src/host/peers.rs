@@ -122,7 +122,7 @@ impl EmbeddedHost {
                 self.tcp.commands.push(close);
             }
         }
-        self.stop_serving_peer(peer);
+        self.drop_scratch_of_peer(peer);
         self.report(Event::PeerGone { peer: handle, errno });
     }
 

@@ -7,8 +7,8 @@ use crate::fabric::tcp::Told;
 use crate::memory::{Region, SLICE_BYTES};
 use crate::runner::Shared;
 use crate::storage::Heap;
+use dmaplane_engine::Message;
 use dmaplane_engine::{Engine, Event, ListShape, LocalPart, OpId, Outcome, Post, Request, RequestKind, Target};
-use dmaplane_engine::{Host, Message};
 use dmaplane_ring::abi::{Errno, Handle, IndexPair};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,6 +68,7 @@ pub(crate) struct Serving {
 
 /// A region made for one request, kept until the peer has answered.
 pub(crate) struct Scratch {
+    pub peer: u32,
     pub region: Arc<Region>,
 }
 
@@ -229,7 +230,7 @@ impl EmbeddedHost {
         let number = self.share(peer.index(), &prepared.region)?;
         let mut entry = Entry::of_fabric(prepared.kind, [number.into(), prepared.offset, prepared.bytes, 0]);
         entry.message = Message::Request(*request).encode();
-        self.scratch.insert(op.bits(), Scratch { region: prepared.region });
+        self.scratch.insert(op.bits(), Scratch { peer: peer.index(), region: prepared.region });
         self.send_entry(peer.index(), entry, prepared.payload);
         Ok(())
     }
@@ -499,10 +500,10 @@ impl EmbeddedHost {
     }
 
     /// The connection is over: what was made for its requests goes. The engine stops and abandons the rest.
-    pub(super) fn stop_serving_peer(&mut self, peer: u32) {
-        let _ = peer;
-        // Serving entries stay until the engine stops them; scratch of requests in flight is found by operation and
-        // dropped with the next answer or the host.
+    pub(super) fn drop_scratch_of_peer(&mut self, peer: u32) {
+        let gone: Vec<Scratch> =
+            self.scratch.extract_if(|_, scratch: &mut Scratch| scratch.peer == peer).map(|(_, gone)| gone).collect();
+        self.give(move |_| drop(gone));
     }
 }
 
@@ -514,7 +515,3 @@ pub(super) fn split(outcome: Result<u64, Errno>) -> (i32, u64) {
 }
 
 const _: () = assert!(FragmentSource::BYTES == 24);
-const _: fn() = || {
-    fn is_host<H: Host>() {}
-    is_host::<EmbeddedHost>();
-};
