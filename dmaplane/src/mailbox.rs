@@ -15,6 +15,9 @@ pub struct Arrival {
     pub immediate: Option<u32>,
     /// A SEND's bytes, or a list write's notification.
     pub payload: Vec<u8>,
+    /// CRC-32C of the bytes that the transfer wrote, in its order, made while they were copied in; where the sender
+    /// asked for it.
+    pub checksum: Option<u32>,
 }
 
 /// One peer's posted receives and what came through them.
@@ -42,15 +45,20 @@ impl Mailbox {
     /// Takes an arrival out of its slot.
     pub(crate) fn take(&mut self, slot: u64, cqe: &Cqe) {
         self.posted -= 1;
-        if let Err(errno) = cqe.result() {
-            self.closed = Some(errno);
-            return;
-        }
+        let payload_bytes = match cqe.result() {
+            Ok(bytes) => u64::from(bytes),
+            Err(errno) => {
+                self.closed = Some(errno);
+                return;
+            }
+        };
         let flags = CqeFlags::from_bits(cqe.flags);
         let immediate = flags.contains(CqeFlags::IMMEDIATE).then_some(cqe.word0 as u32);
-        let length = if flags.contains(CqeFlags::PAYLOAD) { (cqe.word0 >> 32).min(MAX_SEND_BYTES) } else { 0 };
+        // The high half of word0 has it too, unless it has a checksum.
+        let length = if flags.contains(CqeFlags::PAYLOAD) { payload_bytes.min(MAX_SEND_BYTES) } else { 0 };
+        let checksum = flags.contains(CqeFlags::CHECKSUM).then_some((cqe.word0 >> 32) as u32);
         let mut payload = vec![0; length as usize];
         self.slots.mapping.read(slot * MAX_SEND_BYTES, &mut payload);
-        self.arrived.push_back(Arrival { immediate, payload });
+        self.arrived.push_back(Arrival { immediate, payload, checksum });
     }
 }

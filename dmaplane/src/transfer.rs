@@ -108,6 +108,21 @@ impl Plane {
         }
     }
 
+    /// As [`Plane::write_list`]; the receiver is also told the CRC-32C of what it copied in
+    /// ([`Arrival::checksum`](crate::Arrival::checksum)).
+    pub fn write_list_checked(
+        &mut self,
+        list: &List,
+        to: &Import,
+        pairs: &[IndexPair],
+        immediate: u32,
+        notification: &[u8],
+    ) -> Result<u64, Error> {
+        self.write_list_with(list, to, pairs, notification, |write, offset, length| {
+            write.notify_with_checksum(immediate, offset, length)
+        })
+    }
+
     /// Writes segments of a list into a leased list's segments, then delivers an immediate and at most 256 bytes. One
     /// operation, whatever the number of fragments. Returns the bytes moved.
     pub fn write_list(
@@ -118,13 +133,25 @@ impl Plane {
         immediate: u32,
         notification: &[u8],
     ) -> Result<u64, Error> {
+        self.write_list_with(list, to, pairs, notification, |write, offset, length| {
+            write.notify(immediate, offset, length)
+        })
+    }
+
+    fn write_list_with(
+        &mut self,
+        list: &List,
+        to: &Import,
+        pairs: &[IndexPair],
+        notification: &[u8],
+        notify: impl FnOnce(WriteList, u64, u64) -> Result<WriteList, BuildError>,
+    ) -> Result<u64, Error> {
         let what = "writing a list";
         let index = self.index_buffer(pairs, notification)?;
         let pairs_bytes = size_of_val(pairs) as u64;
         let built = value(what, WriteList::new(list.handle, to.handle, index.handle, 0, pairs.len() as u64));
-        let built = built.and_then(|write| {
-            value(what, write.notify(immediate, pairs_bytes, notification.len() as u64)).map(WriteList::sqe)
-        });
+        let built = built
+            .and_then(|write| value(what, notify(write, pairs_bytes, notification.len() as u64)).map(WriteList::sqe));
         let result = built.and_then(|sqe| self.transfer(what, sqe));
         self.free(index)?;
         result
@@ -132,10 +159,31 @@ impl Plane {
 
     /// Reads segments of a leased list into segments of a list. Returns the bytes moved.
     pub fn read_list(&mut self, list: &mut List, from: &Import, pairs: &[IndexPair]) -> Result<u64, Error> {
+        self.read_list_with(list, from, pairs, |read| read).map(|cqe| cqe.word0)
+    }
+
+    /// As [`Plane::read_list`]; returns the bytes moved and the CRC-32C of them, in the order of the pairs, made while
+    /// they were copied.
+    pub fn read_list_checked(
+        &mut self,
+        list: &mut List,
+        from: &Import,
+        pairs: &[IndexPair],
+    ) -> Result<(u64, u32), Error> {
+        self.read_list_with(list, from, pairs, ReadList::checksum).map(|cqe| (cqe.word0, cqe.word1 as u32))
+    }
+
+    fn read_list_with(
+        &mut self,
+        list: &mut List,
+        from: &Import,
+        pairs: &[IndexPair],
+        with: impl FnOnce(ReadList) -> ReadList,
+    ) -> Result<Cqe, Error> {
         let what = "reading a list";
         let index = self.index_buffer(pairs, &[])?;
         let built = value(what, ReadList::new(list.handle, from.handle, index.handle, 0, pairs.len() as u64));
-        let result = built.and_then(|read| self.transfer(what, read.sqe()));
+        let result = built.and_then(|read| self.call(what, with(read).sqe(), PATIENCE));
         self.free(index)?;
         result
     }

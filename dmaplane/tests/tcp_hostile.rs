@@ -104,7 +104,17 @@ impl Raw {
     fn write(lease: u64, op: u64, body: &[u8]) -> Vec<u8> {
         let length = body.len() as u64;
         let kind = RequestKind::Write;
-        let request = Request { kind, notify: false, immediate: 0, op, lease, offset: 0, length, payload_bytes: 0 };
+        let request = Request {
+            kind,
+            notify: false,
+            checksum: false,
+            immediate: 0,
+            op,
+            lease,
+            offset: 0,
+            length,
+            payload_bytes: 0,
+        };
         let mut bytes = record(2, &[], Message::Request(request).encode());
         for slice in body.chunks(1 << 20) {
             bytes.extend_from_slice(&(slice.len() as u32).to_le_bytes());

@@ -1,4 +1,4 @@
-//! Credits: RECV, CREDIT_GRANT, CREDIT_QUERY, arrivals (clauses CRD-1 to CRD-7).
+//! Credits: RECV, CREDIT_GRANT, CREDIT_QUERY, CREDIT_WATERMARKS, arrivals (clauses CRD-1 to CRD-7).
 //!
 //! One credit is one posted receive is one reserved CQE.
 
@@ -81,6 +81,20 @@ impl<S: Storage> Engine<S> {
         Ok(Flow::Done { result: 0, word0: peer.credits().into(), word1: peer.credits_out().into() })
     }
 
+    /// CREDIT_WATERMARKS: high in the low half of `arg64`, low in the high half.
+    pub(crate) fn credit_watermarks<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
+        let (high, low) = (op.sqe.arg64 as u32, (op.sqe.arg64 >> 32) as u32);
+        if low >= high && op.sqe.arg64 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let peer = self.live_peer(Handle::from_bits(op.sqe.remote))?;
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.set_watermarks(high, low);
+        }
+        self.pump(host, peer);
+        Ok(Flow::ok(0))
+    }
+
     /// Whether a peer may use a credit now: it takes it, or has broken the protocol.
     pub(crate) fn take_credit_of_peer(&mut self, peer: u32) -> bool {
         let Some(state) = self.peers.get_mut(peer) else {
@@ -100,6 +114,7 @@ impl<S: Storage> Engine<S> {
         peer: u32,
         frame: u32,
         request: &Request,
+        checksum: u32,
     ) -> Result<(), Errno> {
         let Some(state) = self.peers.get_mut(peer) else {
             return Err(Errno::ENOTCONN);
@@ -133,7 +148,13 @@ impl<S: Storage> Engine<S> {
             Ok(()) => payload as i32,
             Err(errno) => errno.as_result(),
         };
-        let word0 = u64::from(request.immediate) | u64::from(payload) << 32;
+        let mut high = payload;
+        if request.checksum {
+            // `res` has the payload's length, too.
+            flags = flags.with(CqeFlags::CHECKSUM);
+            high = checksum;
+        }
+        let word0 = u64::from(request.immediate) | u64::from(high) << 32;
         let word1 = if slots { offset } else { 0 };
         if last {
             if let Some(state) = self.peers.get_mut(peer) {

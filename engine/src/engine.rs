@@ -250,8 +250,10 @@ impl<S: Storage> Engine<S> {
     pub fn handle<H: Host>(&mut self, host: &mut H, event: Event) {
         match event {
             Event::Finished { op, result, word0, word1 } => self.work_finished(host, op, result, word0, word1),
-            Event::LocalDone { op, result } => self.local_done(host, op, result),
-            Event::TransferDone { transfer, result, bytes } => self.inbound_done(host, transfer, result, bytes),
+            Event::LocalDone { op, result, checksum } => self.local_done(host, op, result, checksum),
+            Event::TransferDone { transfer, result, bytes, checksum } => {
+                self.inbound_done(host, transfer, result, bytes, checksum);
+            }
             Event::Message { peer, frame, message } => self.message(host, peer, frame, &message),
             Event::Connected { op, pending, info } => self.connected(host, op, pending, info),
             Event::Incoming { listener, pending, info } => self.incoming(host, listener, pending, info),

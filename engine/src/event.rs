@@ -28,6 +28,8 @@ pub enum Event {
         op: OpId,
         /// 0 or a negative errno.
         result: i32,
+        /// CRC-32C of what has landed here, where the request asked for it; else 0.
+        checksum: u32,
     },
     /// A peer's transfer touches nothing of ours any more.
     TransferDone {
@@ -37,6 +39,8 @@ pub enum Event {
         result: i32,
         /// Bytes moved.
         bytes: u64,
+        /// CRC-32C of what has landed here, where the request asked for it; else 0.
+        checksum: u32,
     },
     /// A peer said something.
     Message {
@@ -80,8 +84,10 @@ impl Event {
         let mut words = [0; EVENT_WORDS];
         let head: [u64; 5] = match *self {
             Event::Finished { op, result, word0, word1 } => [1, op.bits(), u64::from(result as u32), word0, word1],
-            Event::LocalDone { op, result } => [2, op.bits(), u64::from(result as u32), 0, 0],
-            Event::TransferDone { transfer, result, bytes } => [3, transfer.bits(), u64::from(result as u32), bytes, 0],
+            Event::LocalDone { op, result, checksum } => [2, op.bits(), u64::from(result as u32), checksum.into(), 0],
+            Event::TransferDone { transfer, result, bytes, checksum } => {
+                [3, transfer.bits(), u64::from(result as u32), bytes, checksum.into()]
+            }
             Event::Message { peer, frame, message } => {
                 for (word, value) in words.iter_mut().skip(4).zip(message.encode()) {
                     *word = value;
@@ -111,8 +117,13 @@ impl Event {
         let info = PeerInfo { context: [c, d], window: e as u32 };
         Some(match kind {
             1 => Event::Finished { op: OpId::from_bits(a), result: b as u32 as i32, word0: c, word1: d },
-            2 => Event::LocalDone { op: OpId::from_bits(a), result: b as u32 as i32 },
-            3 => Event::TransferDone { transfer: OpId::from_bits(a), result: b as u32 as i32, bytes: c },
+            2 => Event::LocalDone { op: OpId::from_bits(a), result: b as u32 as i32, checksum: c as u32 },
+            3 => Event::TransferDone {
+                transfer: OpId::from_bits(a),
+                result: b as u32 as i32,
+                bytes: c,
+                checksum: d as u32,
+            },
             4 => {
                 let [_, _, _, _, m0, m1, m2, m3, m4, m5, m6, m7] = *words;
                 let message: [u64; WIRE_WORDS] = [m0, m1, m2, m3, m4, m5, m6, m7];
@@ -136,8 +147,8 @@ mod tests {
         let info = PeerInfo { context: [5, 6], window: 7 };
         let events = [
             Event::Finished { op, result: -22, word0: 1, word1: 2 },
-            Event::LocalDone { op, result: -1 },
-            Event::TransferDone { transfer: op, result: 0, bytes: 1 << 40 },
+            Event::LocalDone { op, result: -1, checksum: u32::MAX },
+            Event::TransferDone { transfer: op, result: 0, bytes: 1 << 40, checksum: 7 },
             Event::Message { peer, frame: 3, message: Message::Done { op: 9, result: -116, bytes: 4 } },
             Event::Connected { op, pending: 4, info },
             Event::Incoming { listener: peer, pending: 4, info },

@@ -183,13 +183,15 @@ pub trait Host {
 
     /// Sends a message, in order, without loss while the connection lives.
     fn send(&mut self, peer: u32, message: &Message);
-    /// Sends a request with what it touches here.
+    /// Sends a request with what it touches here. Where the request asks for a checksum and bytes come in, `LocalDone`
+    /// tells their CRC-32C.
     fn post(&mut self, peer: u32, op: OpId, request: &Request, post: &Post) -> Result<LocalPart, Errno>;
     /// Stops touching our memory for a posted operation; its `LocalDone` comes, once.
     fn abandon(&mut self, op: OpId);
 
-    /// Brings a peer's bytes in. The host looks between slices whether [`Host::stop`] was called.
-    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome;
+    /// Brings a peer's bytes in. The host looks between slices whether [`Host::stop`] was called. With `checksum` it
+    /// tells their CRC-32C: `word1` of what is done at once, or the event's.
+    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target, checksum: bool) -> Outcome;
     /// Gives our bytes to a peer.
     fn serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome;
     /// Stops a transfer; its `TransferDone` comes, once.

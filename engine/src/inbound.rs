@@ -42,12 +42,24 @@ impl<S: Storage> Engine<S> {
                 request.notify && request.length <= MAX_SEND_BYTES && request.length == u64::from(request.payload_bytes)
             }
         };
-        if !within || !lengths || request.length == 0 || (request.notify && !self.take_credit_of_peer(peer)) {
+        // Nobody would be told it.
+        let idle_checksum = request.checksum
+            && match request.kind {
+                RequestKind::Write | RequestKind::WriteList => !request.notify,
+                RequestKind::Read | RequestKind::ReadList => false,
+                RequestKind::Send => true,
+            };
+        if !within
+            || !lengths
+            || idle_checksum
+            || request.length == 0
+            || (request.notify && !self.take_credit_of_peer(peer))
+        {
             host.drop_frame(peer, frame);
             return self.breach(host, peer);
         }
         if request.kind == RequestKind::Send {
-            let outcome = self.arrive(host, peer, frame, request);
+            let outcome = self.arrive(host, peer, frame, request, 0);
             host.drop_frame(peer, frame);
             let result = outcome.err().map_or(0, Errno::as_result);
             host.send(peer, &Message::Done { op: request.op, result, bytes: request.length });
@@ -91,11 +103,13 @@ impl<S: Storage> Engine<S> {
         }
         let transfer = OpId::new(index, generation);
         let outcome = match request.kind {
-            RequestKind::Write | RequestKind::WriteList => host.copy_in(transfer, peer, frame, target),
+            RequestKind::Write | RequestKind::WriteList => {
+                host.copy_in(transfer, peer, frame, target, request.checksum)
+            }
             _ => host.serve(transfer, peer, frame, target),
         };
-        if let Outcome::Done { result, word0: bytes, .. } = outcome {
-            self.inbound_done(host, transfer, result, bytes);
+        if let Outcome::Done { result, word0: bytes, word1: checksum } = outcome {
+            self.inbound_done(host, transfer, result, bytes, checksum as u32);
         }
     }
 
@@ -143,7 +157,14 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A peer's transfer touches our memory no more.
-    pub(crate) fn inbound_done<H: Host>(&mut self, host: &mut H, transfer: OpId, result: i32, bytes: u64) {
+    pub(crate) fn inbound_done<H: Host>(
+        &mut self,
+        host: &mut H,
+        transfer: OpId,
+        result: i32,
+        bytes: u64,
+        checksum: u32,
+    ) {
         let index = transfer.index();
         if self.inbound.generation(index) != transfer.generation() {
             return;
@@ -173,7 +194,7 @@ impl<S: Storage> Engine<S> {
         }
         if request.notify {
             if result >= 0 {
-                result = self.arrive(host, peer, frame, &request).err().map_or(0, Errno::as_result);
+                result = self.arrive(host, peer, frame, &request, checksum).err().map_or(0, Errno::as_result);
             } else {
                 self.give_credit_back(host, peer);
             }

@@ -28,6 +28,8 @@ pub struct Request {
     pub kind: RequestKind,
     /// Whether it uses a credit and delivers the immediate.
     pub notify: bool,
+    /// Whoever copies the bytes in tells its client their CRC-32C.
+    pub checksum: bool,
     /// Immediate data.
     pub immediate: u32,
     /// The initiator's operation: comes back in `Done`.
@@ -112,6 +114,7 @@ const STOP: u64 = 20;
 const STOPPED: u64 = 21;
 const RELEASED: u64 = 22;
 const NOTIFY: u64 = 1 << 8;
+const CHECKSUM: u64 = 1 << 9;
 const LIST: u64 = 1 << 8;
 
 impl Message {
@@ -120,7 +123,10 @@ impl Message {
         let result_word = |kind: u64, result: i32| kind | u64::from(result as u32) << 32;
         match *self {
             Message::Request(request) => [
-                request.kind as u64 | if request.notify { NOTIFY } else { 0 } | u64::from(request.immediate) << 32,
+                request.kind as u64
+                    | if request.notify { NOTIFY } else { 0 }
+                    | if request.checksum { CHECKSUM } else { 0 }
+                    | u64::from(request.immediate) << 32,
                 request.op,
                 request.lease,
                 request.offset,
@@ -165,6 +171,7 @@ impl Message {
                 Message::Request(Request {
                     kind,
                     notify: head & NOTIFY != 0,
+                    checksum: head & CHECKSUM != 0,
                     immediate: high,
                     op: a,
                     lease: b,
@@ -216,6 +223,7 @@ mod tests {
         let request = Request {
             kind: RequestKind::WriteList,
             notify: true,
+            checksum: true,
             immediate: 0xdead_beef,
             op: 1,
             lease: 2,

@@ -74,6 +74,8 @@ pub enum State {
         local_pending: bool,
         /// What the peer answered.
         answer: Option<(i32, u64)>,
+        /// What the host told of the bytes that have landed here.
+        checksum: u32,
     },
     /// For the owner's answer to a claim.
     Claiming,

@@ -57,6 +57,14 @@ pub struct Peer {
     pub(crate) tx_granted: u32,
     /// Of those, used; never ahead of `tx_granted`.
     pub(crate) tx_used: u32,
+    /// Operations that hold one of them: posted, or waiting for the window.
+    pub(crate) credited: u32,
+    /// Watermarks of `credited` (clause CRD-7): at `high` no further operation may take a credit until it is down at
+    /// `low`, which is less. 0: none.
+    pub(crate) high: u32,
+    pub(crate) low: u32,
+    /// `credited` has been at `high`, and not at `low` since.
+    pub(crate) throttled: bool,
     /// Credits that we have granted it; wraps.
     pub(crate) rx_granted: u32,
     /// Of those, arrived; never ahead of `rx_granted`, or it has broken the protocol.
@@ -96,6 +104,10 @@ impl Peer {
             state: PeerState::Live,
             tx_granted: 0,
             tx_used: 0,
+            credited: 0,
+            high: 0,
+            low: 0,
+            throttled: false,
             rx_granted: 0,
             rx_arrived: 0,
             credit_queue: Queue::EMPTY,
@@ -112,6 +124,33 @@ impl Peer {
     /// Credits that we may use.
     pub(crate) fn credits(&self) -> u32 {
         self.tx_granted.wrapping_sub(self.tx_used)
+    }
+
+    /// Whether the next operation may take a credit.
+    pub(crate) fn may_take_credit(&self) -> bool {
+        self.credits() > 0 && !self.throttled
+    }
+
+    /// An operation takes a credit.
+    pub(crate) fn take_credit(&mut self) {
+        self.tx_used = self.tx_used.wrapping_add(1);
+        self.credited += 1;
+        self.throttled |= self.high > 0 && self.credited >= self.high;
+    }
+
+    /// An operation that took one has ended; `unsent`: the credit is ours again.
+    pub(crate) fn end_credited(&mut self, unsent: bool) {
+        if unsent {
+            self.tx_used = self.tx_used.wrapping_sub(1);
+        }
+        self.credited = self.credited.saturating_sub(1);
+        self.throttled &= self.credited > self.low;
+    }
+
+    /// Sets both watermarks; 0 and 0: none.
+    pub(crate) fn set_watermarks(&mut self, high: u32, low: u32) {
+        (self.high, self.low) = (high, low);
+        self.throttled = high > 0 && self.credited >= high;
     }
 
     /// Credits that it may use.

@@ -84,16 +84,19 @@ fn allowed(opcode: Opcode) -> (u8, u16, u8) {
         O::Connect => (LOCAL_RANGE, 0, LINKS | DRAIN),
         O::Accept => (Fields::LOCAL, 0, LINKS | DRAIN),
         O::Disconnect => (Fields::REMOTE, 0, LINKS | SKIP | DRAIN),
-        O::Write | O::Read => (TRANSFER, 0, LINKS | SKIP | DRAIN),
-        O::WriteImm => (TRANSFER | Fields::ARG32, F::NO_CREDIT_WAIT, LINKS | SKIP | DRAIN),
-        O::WriteList => {
-            (TRANSFER | Fields::ARG32 | Fields::ARG64, F::NO_CREDIT_WAIT | F::LIST_NOTIFY, LINKS | SKIP | DRAIN)
-        }
-        O::ReadList => (TRANSFER, 0, LINKS | SKIP | DRAIN),
+        O::Write => (TRANSFER, 0, LINKS | SKIP | DRAIN),
+        O::Read | O::ReadList => (TRANSFER, F::CHECKSUM, LINKS | SKIP | DRAIN),
+        O::WriteImm => (TRANSFER | Fields::ARG32, F::NO_CREDIT_WAIT | F::CHECKSUM, LINKS | SKIP | DRAIN),
+        O::WriteList => (
+            TRANSFER | Fields::ARG32 | Fields::ARG64,
+            F::NO_CREDIT_WAIT | F::LIST_NOTIFY | F::CHECKSUM,
+            LINKS | SKIP | DRAIN,
+        ),
         O::Send => (LOCAL_RANGE | Fields::REMOTE, F::NO_CREDIT_WAIT, LINKS | SKIP | DRAIN),
         O::Recv => (LOCAL_RANGE | Fields::REMOTE, F::GRANT_SLOTS, LINKS | DRAIN),
         O::CreditGrant => (LOCAL_RANGE | Fields::REMOTE | Fields::ARG32, F::GRANT_SLOTS, 0),
         O::CreditQuery => (Fields::REMOTE, 0, LINKS | DRAIN),
+        O::CreditWatermarks => (Fields::REMOTE | Fields::ARG64, 0, LINKS | SKIP | DRAIN),
     }
 }
 
@@ -416,6 +419,7 @@ impl<S: Storage> Engine<S> {
             }
             Opcode::Recv | Opcode::CreditGrant => self.credit_grant(host, opcode, op),
             Opcode::CreditQuery => self.credit_query(op),
+            Opcode::CreditWatermarks => self.credit_watermarks(host, op),
         };
         flow.unwrap_or_else(Flow::from)
     }

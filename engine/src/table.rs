@@ -5,6 +5,7 @@ use core::hash::Hash;
 use core::marker::PhantomData;
 use core::ops::DerefMut;
 use dmaplane_ring::abi::{Errno, Handle, HandleKind};
+use dmaplane_ring::nospec;
 
 /// No index.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -99,21 +100,33 @@ impl<T: Copy + Debug + Hash, M: DerefMut<Target = [Slot<T>]>> Table<T, M> {
         Some(value)
     }
 
+    /// The slot at an index that may be a client's or a peer's number (clause SEC-3).
+    #[inline]
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        self.memory.get(nospec::clamp(index as usize, self.memory.len()))
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        let index = nospec::clamp(index as usize, self.memory.len());
+        self.memory.get_mut(index)
+    }
+
     pub fn get(&self, index: u32) -> Option<&T> {
-        self.memory.get(index as usize)?.value.as_ref()
+        self.slot(index)?.value.as_ref()
     }
 
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.memory.get_mut(index as usize)?.value.as_mut()
+        self.slot_mut(index)?.value.as_mut()
     }
 
     pub fn generation(&self, index: u32) -> u32 {
-        self.memory.get(index as usize).map_or(0, |slot| slot.generation)
+        self.slot(index).map_or(0, |slot| slot.generation)
     }
 
     /// The index that a handle names: -EBADF for another kind or no object, -ESTALE for an earlier generation.
     pub fn find(&self, handle: Handle, kind: HandleKind) -> Result<u32, Errno> {
-        let slot = self.memory.get(handle.index() as usize).ok_or(Errno::EBADF)?;
+        let slot = self.slot(handle.index()).ok_or(Errno::EBADF)?;
         if !handle.is(kind) {
             return Err(Errno::EBADF);
         }

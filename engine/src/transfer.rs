@@ -11,8 +11,8 @@ use crate::peer::PeerState;
 use crate::storage::Storage;
 use crate::table::NONE;
 use dmaplane_ring::abi::{
-    Errno, Handle, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_SEND_BYTES, Opcode,
-    Rights, Sqe, op_flags,
+    CqeFlags, Errno, Handle, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES, MAX_OPERATION_BYTES, MAX_SEND_BYTES,
+    Opcode, Rights, Sqe, op_flags,
 };
 
 /// Where a list write's notification lies: offset and length, packed in `arg64` (clause LST-6).
@@ -25,6 +25,37 @@ fn needs_credit(sqe: &Sqe) -> bool {
         Some(Opcode::WriteImm | Opcode::Send) => true,
         Some(Opcode::WriteList) => sqe.op_flags & op_flags::LIST_NOTIFY != 0,
         _ => false,
+    }
+}
+
+/// Whether the CRC-32C of the bytes is to be told (clause XFR-10).
+fn asks_checksum(sqe: &Sqe) -> bool {
+    let may = matches!(
+        Opcode::from_byte(sqe.opcode),
+        Some(Opcode::WriteImm | Opcode::WriteList | Opcode::Read | Opcode::ReadList)
+    );
+    may && sqe.op_flags & op_flags::CHECKSUM != 0
+}
+
+/// How a posted operation ended.
+#[derive(Clone, Copy)]
+struct RequestEnd {
+    result: i32,
+    /// Bytes moved, as far as known.
+    bytes: u64,
+    /// Of what has landed here.
+    checksum: u32,
+    /// The peer never heard of it: its credit is still ours.
+    unsent: bool,
+}
+
+impl RequestEnd {
+    const fn failed(result: i32, bytes: u64) -> RequestEnd {
+        RequestEnd { result, bytes, checksum: 0, unsent: false }
+    }
+
+    const fn unsent(result: i32) -> RequestEnd {
+        RequestEnd { result, bytes: 0, checksum: 0, unsent: true }
     }
 }
 
@@ -52,7 +83,7 @@ impl<S: Storage> Engine<S> {
         };
         let credit = needs_credit(&sqe);
         let waits =
-            credit && self.peers.get(peer).is_none_or(|peer| peer.credits() == 0 || peer.credit_queue.length > 0);
+            credit && self.peers.get(peer).is_none_or(|peer| !peer.may_take_credit() || peer.credit_queue.length > 0);
         if waits && sqe.op_flags & op_flags::NO_CREDIT_WAIT != 0 {
             return Err(Errno::EAGAIN);
         }
@@ -69,7 +100,7 @@ impl<S: Storage> Engine<S> {
             return Ok(Flow::Pending);
         }
         if credit {
-            state.tx_used = state.tx_used.wrapping_add(1);
+            state.take_credit();
         }
         self.post_or_queue(host, index);
         Ok(Flow::Pending)
@@ -97,7 +128,7 @@ impl<S: Storage> Engine<S> {
                 if length > 0 {
                     self.buffer_range(index_buffer, offset, length)?;
                 }
-            } else if sqe.arg64 != 0 || sqe.arg32 != 0 || sqe.op_flags != 0 {
+            } else if sqe.arg64 != 0 || sqe.arg32 != 0 || (sqe.op_flags != 0 && opcode == Opcode::WriteList) {
                 return Err(Errno::EINVAL);
             }
             let (_, import) = self.usable_import(sqe.remote, need, true)?;
@@ -177,7 +208,7 @@ impl<S: Storage> Engine<S> {
         };
         let (request, post) = self.describe(index, &operation);
         if let Some(operation) = self.operations.get_mut(index) {
-            operation.state = State::Posted { local_pending: true, answer: None };
+            operation.state = State::Posted { local_pending: true, answer: None, checksum: 0 };
         }
         if let Some(peer) = self.peers.get_mut(operation.object) {
             peer.posted.push_back(&mut self.operations, Through::State, index);
@@ -187,11 +218,11 @@ impl<S: Storage> Engine<S> {
             Ok(LocalPart::Started) => {}
             Ok(LocalPart::Done) => {
                 if let Some(operation) = self.operations.get_mut(index) {
-                    operation.state = State::Posted { local_pending: false, answer: None };
+                    operation.state = State::Posted { local_pending: false, answer: None, checksum: 0 };
                 }
             }
             // Whoever called us looks for what the credit that is free again may start.
-            Err(errno) => self.retire_posted(host, index, errno.as_result(), 0, true),
+            Err(errno) => self.retire_posted(host, index, RequestEnd::unsent(errno.as_result())),
         }
     }
 
@@ -217,6 +248,7 @@ impl<S: Storage> Engine<S> {
         let request = Request {
             kind,
             notify: needs_credit(sqe),
+            checksum: asks_checksum(sqe),
             immediate: sqe.arg32,
             op: self.op_id(index).bits(),
             lease,
@@ -249,7 +281,7 @@ impl<S: Storage> Engine<S> {
         let Some(operation) = self.operations.get_mut(index) else {
             return;
         };
-        let State::Posted { local_pending, answer: None } = operation.state else {
+        let State::Posted { local_pending, answer: None, checksum } = operation.state else {
             return self.breach(host, peer);
         };
         if operation.object != peer {
@@ -257,46 +289,48 @@ impl<S: Storage> Engine<S> {
         }
         let result = errno_of_peer(result);
         if !local_pending {
-            return self.end_posted(host, index, result, bytes, false);
+            return self.end_posted(host, index, RequestEnd { result, bytes, checksum, unsent: false });
         }
-        operation.state = State::Posted { local_pending: true, answer: Some((result, bytes)) };
+        operation.state = State::Posted { local_pending: true, answer: Some((result, bytes)), checksum };
         if result < 0 {
             host.abandon(op);
         }
     }
 
     /// The host touches our memory no more for a posted operation. An error means that no answer will come.
-    pub(crate) fn local_done<H: Host>(&mut self, host: &mut H, op: OpId, result: i32) {
+    pub(crate) fn local_done<H: Host>(&mut self, host: &mut H, op: OpId, result: i32, checksum: u32) {
         let Some(index) = self.find_op(op) else {
             return;
         };
         let Some(operation) = self.operations.get_mut(index) else {
             return;
         };
-        let State::Posted { local_pending: true, answer } = operation.state else {
+        let State::Posted { local_pending: true, answer, .. } = operation.state else {
             return;
         };
         match answer {
             // Our part has failed although the peer's went well: a READ whose bytes could not be put where they belong.
-            Some((0.., bytes)) if result < 0 => self.end_posted(host, index, result, bytes, false),
-            Some((result, bytes)) => self.end_posted(host, index, result, bytes, false),
-            None if result < 0 => self.end_posted(host, index, result, 0, true),
-            None => operation.state = State::Posted { local_pending: false, answer: None },
+            Some((0.., bytes)) if result < 0 => self.end_posted(host, index, RequestEnd::failed(result, bytes)),
+            Some((result, bytes)) => {
+                self.end_posted(host, index, RequestEnd { result, bytes, checksum, unsent: false });
+            }
+            None if result < 0 => self.end_posted(host, index, RequestEnd::unsent(result)),
+            None => operation.state = State::Posted { local_pending: false, answer: None, checksum },
         }
     }
 
-    /// Ends a posted operation; `unsent` when the peer never heard of it, so that its credit is still ours.
-    fn end_posted<H: Host>(&mut self, host: &mut H, index: u32, result: i32, bytes: u64, unsent: bool) {
+    /// Ends a posted operation.
+    fn end_posted<H: Host>(&mut self, host: &mut H, index: u32, end: RequestEnd) {
         let Some(operation) = self.operations.get(index).copied() else {
             return;
         };
-        self.retire_posted(host, index, result, bytes, unsent);
+        self.retire_posted(host, index, end);
         self.pump(host, operation.object);
         self.try_drop_peer(host, operation.object);
     }
 
     /// The part of [`Engine::end_posted`] that starts nothing else, so that failures in a row do not nest.
-    fn retire_posted<H: Host>(&mut self, host: &mut H, index: u32, result: i32, bytes: u64, unsent: bool) {
+    fn retire_posted<H: Host>(&mut self, host: &mut H, index: u32, end: RequestEnd) {
         let Some(operation) = self.operations.get(index).copied() else {
             return;
         };
@@ -304,15 +338,20 @@ impl<S: Storage> Engine<S> {
         if let Some(state) = self.peers.get_mut(peer) {
             state.posted.remove(&mut self.operations, Through::State, index);
             state.requests = state.requests.saturating_sub(1);
-            if unsent && needs_credit(&operation.sqe) {
-                state.tx_used = state.tx_used.wrapping_sub(1);
+            if needs_credit(&operation.sqe) {
+                state.end_credited(end.unsent);
             }
         }
         self.let_go(host, &operation.sqe);
         // A range's count is known; a list's is the peer's word, which can but be a number.
-        let bytes = if is_list(&operation.sqe) { bytes } else { operation.sqe.length.min(bytes) };
-        let result = if result < 0 { result } else { i32::try_from(bytes).unwrap_or(i32::MAX) };
-        self.finish(host, index, result, bytes, 0);
+        let bytes = if is_list(&operation.sqe) { end.bytes } else { operation.sqe.length.min(end.bytes) };
+        let result = if end.result < 0 { end.result } else { i32::try_from(bytes).unwrap_or(i32::MAX) };
+        // Of a write the receiver is told.
+        if result >= 0 && asks_checksum(&operation.sqe) && !needs_credit(&operation.sqe) {
+            self.finish_with(host, index, result, CqeFlags::CHECKSUM, bytes, end.checksum.into());
+        } else {
+            self.finish(host, index, result, bytes, 0);
+        }
     }
 
     /// Sends what waits for room in a peer's window, then what waits for credit, as far as there is some.
@@ -325,10 +364,10 @@ impl<S: Storage> Engine<S> {
                 && let Some(next) = state.window_queue.pop_front(&mut self.operations, Through::State)
             {
                 self.post(host, next);
-            } else if state.credits() > 0
+            } else if state.may_take_credit()
                 && let Some(next) = state.credit_queue.pop_front(&mut self.operations, Through::State)
             {
-                state.tx_used = state.tx_used.wrapping_add(1);
+                state.take_credit();
                 self.post_or_queue(host, next);
             } else {
                 return;
@@ -356,7 +395,7 @@ impl<S: Storage> Engine<S> {
                 State::AwaitingWindow => {
                     state.window_queue.remove(&mut self.operations, Through::State, index);
                     if needs_credit(&operation.sqe) {
-                        state.tx_used = state.tx_used.wrapping_sub(1);
+                        state.end_credited(true);
                     }
                 }
                 _ => return,
@@ -399,9 +438,9 @@ impl<S: Storage> Engine<S> {
         while let Some(operation) = self.operations.get_mut(index) {
             let next = operation.links.next;
             match operation.state {
-                State::Posted { local_pending: true, answer } => {
+                State::Posted { local_pending: true, answer, checksum } => {
                     let answer = answer.unwrap_or((errno.as_result(), 0));
-                    operation.state = State::Posted { local_pending: true, answer: Some(answer) };
+                    operation.state = State::Posted { local_pending: true, answer: Some(answer), checksum };
                     let op = self.op_id(index);
                     host.abandon(op);
                 }
@@ -413,7 +452,7 @@ impl<S: Storage> Engine<S> {
                     }
                     self.finish(host, index, errno.as_result(), 0, 0);
                 }
-                _ => self.end_posted(host, index, errno.as_result(), 0, false),
+                _ => self.end_posted(host, index, RequestEnd::failed(errno.as_result(), 0)),
             }
             index = next;
         }

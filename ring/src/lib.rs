@@ -34,6 +34,7 @@ extern crate std;
 pub mod abi;
 pub mod atomic;
 pub mod build;
+pub mod nospec;
 pub mod queue;
 #[cfg(feature = "std")]
 pub mod wait;

@@ -62,6 +62,7 @@ pub const MIXES: [&[Opcode]; 4] = {
             O::Recv,
             O::CreditGrant,
             O::CreditQuery,
+            O::CreditWatermarks,
         ],
         &[
             O::Nop,
@@ -110,6 +111,7 @@ pub const MIXES: [&[Opcode]; 4] = {
             O::CreditGrant,
             O::CreditGrant,
             O::CreditQuery,
+            O::CreditWatermarks,
             O::ListPrepare,
             O::LinkTimeout,
         ],
@@ -272,6 +274,10 @@ impl Surroundings<'_> {
             }
             Opcode::Accept => sqe.local = self.handle(HandleKind::Listener, a),
             Opcode::Disconnect | Opcode::CreditQuery => sqe.remote = self.handle(HandleKind::Peer, a),
+            Opcode::CreditWatermarks => {
+                sqe.remote = self.handle(HandleKind::Peer, a);
+                sqe.arg64 = u64::from(b % 4) | u64::from(c % 3) << 32;
+            }
             Opcode::Write | Opcode::WriteImm | Opcode::Read => {
                 (sqe.local, sqe.local_offset, sqe.length) = (buffer(a), offset, length);
                 sqe.remote = self.handle(HandleKind::Import, d);
@@ -279,6 +285,9 @@ impl Surroundings<'_> {
                 if opcode == Opcode::WriteImm {
                     sqe.arg32 = u32::from(e);
                     sqe.op_flags = if e >= 224 { op_flags::NO_CREDIT_WAIT } else { 0 };
+                }
+                if opcode != Opcode::Write && e & 1 == 1 {
+                    sqe.op_flags |= op_flags::CHECKSUM;
                 }
             }
             Opcode::WriteList | Opcode::ReadList => {
@@ -294,8 +303,10 @@ impl Surroundings<'_> {
                     .collect();
                 first.push((index_of(sqe.remote_offset), 64, pairs));
                 if opcode == Opcode::WriteList && e & 1 == 1 {
-                    sqe.op_flags = op_flags::LIST_NOTIFY;
+                    sqe.op_flags = op_flags::LIST_NOTIFY | if e & 2 == 2 { op_flags::CHECKSUM } else { 0 };
                     (sqe.arg32, sqe.arg64) = (u32::from(e), u64::from(e % 3 * 8) << 48);
+                } else if opcode == Opcode::ReadList && e & 2 == 2 {
+                    sqe.op_flags = op_flags::CHECKSUM;
                 }
             }
             Opcode::Send => {

@@ -83,6 +83,11 @@ pub struct Posted {
     pub pairs: Vec<(u32, u32)>,
 }
 
+/// The simulated host's checksum. The engine only carries it, so any function will do that tells bytes apart.
+pub fn checksum_of(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(1, |sum: u32, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
 /// A peer's transfer here.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -102,6 +107,10 @@ pub struct Job {
     pub out: Vec<u8>,
     /// The engine has called stop.
     pub stopped: bool,
+    /// Its request asks for a checksum.
+    pub checked: bool,
+    /// Of what has landed, where one is asked for; else 0.
+    pub checksum: u32,
 }
 
 /// What travels between planes.
@@ -429,7 +438,15 @@ impl SimHost {
         })
     }
 
-    fn transfer(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target, inward: bool) -> Outcome {
+    fn transfer(
+        &mut self,
+        transfer: OpId,
+        peer: u32,
+        frame: u32,
+        target: &Target,
+        inward: bool,
+        checked: bool,
+    ) -> Outcome {
         if self.jobs.iter().any(|job| job.transfer == transfer) {
             self.breach(format!("transfer {transfer:?} begun twice"));
         }
@@ -449,6 +466,8 @@ impl SimHost {
             moved: 0,
             out: Vec::new(),
             stopped: false,
+            checked,
+            checksum: 0,
         });
         Outcome::Started
     }
@@ -739,19 +758,19 @@ impl Host for SimHost {
         match self.posted.get_mut(&op.bits()) {
             Some(posted) if !posted.local.is_over() => {
                 posted.local = Local::Abandoned;
-                self.events.push(Event::LocalDone { op, result: Errno::ECANCELED.as_result() });
+                self.events.push(Event::LocalDone { op, result: Errno::ECANCELED.as_result(), checksum: 0 });
             }
             Some(_) if known => {}
             _ => self.breach(format!("abandon of {op:?}, which has no local part in flight")),
         }
     }
 
-    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
-        self.transfer(transfer, peer, frame, target, true)
+    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target, checksum: bool) -> Outcome {
+        self.transfer(transfer, peer, frame, target, true, checksum)
     }
 
     fn serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {
-        self.transfer(transfer, peer, frame, source, false)
+        self.transfer(transfer, peer, frame, source, false, false)
     }
 
     fn stop(&mut self, transfer: OpId) {

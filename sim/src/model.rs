@@ -4,7 +4,7 @@
 //! what is wrong. `user_data` is the entry's number, so that every CQE is known for whose it is.
 
 use dmaplane_engine::Request;
-use dmaplane_ring::abi::{Cqe, Errno, Handle, HandleKind, Opcode, Sqe, SqeFlags, op_flags};
+use dmaplane_ring::abi::{Cqe, CqeFlags, Errno, Handle, HandleKind, Opcode, Sqe, SqeFlags, op_flags};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an SQE is.
@@ -160,7 +160,7 @@ impl Model {
             Some(Opcode::WriteList | Opcode::ReadList) => {
                 over(sqe.local) || over(sqe.remote) || over(sqe.remote_offset)
             }
-            Some(Opcode::CreditQuery) => over(sqe.remote),
+            Some(Opcode::CreditQuery | Opcode::CreditWatermarks) => over(sqe.remote),
             Some(_) => over(sqe.local) || over(sqe.remote),
         }
     }
@@ -306,6 +306,14 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
         let with_its_chain = entry.is_linked() && cqe.res == Errno::ENOBUFS.as_result();
         return with_its_chain || [Errno::EINVAL, Errno::ECANCELED].map(Errno::as_result).contains(&cqe.res);
     };
+    let told = cqe.flags & CqeFlags::CHECKSUM.bits() != 0;
+    let reads = matches!(opcode, O::Read | O::ReadList);
+    let asked = reads && cqe.res >= 0 && sqe.op_flags & op_flags::CHECKSUM != 0;
+    let receives = matches!(opcode, O::Recv | O::CreditGrant);
+    // A checksum comes with a read that asked for it, and may come with an arrival that has an immediate.
+    if told && !asked && !(receives && cqe.flags & CqeFlags::IMMEDIATE.bits() != 0) || asked && !told {
+        return false;
+    }
     if cqe.res >= 0 {
         let result = cqe.res as u64;
         return match opcode {
@@ -314,7 +322,7 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
             O::Write | O::WriteImm | O::Read => result == sqe.length,
             O::Send => result == sqe.length,
             O::LeaseExport => result == dmaplane_engine::Token::BYTES as u64,
-            O::Recv | O::CreditGrant => result == cqe.word0 >> 32,
+            O::Recv | O::CreditGrant => told || result == cqe.word0 >> 32,
             O::Cancel => result > 0,
             O::Query | O::WriteList | O::ReadList => true,
             _ => result == 0,
@@ -335,7 +343,7 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
         O::Wait => &[Errno::ERANGE],
         O::Alloc => &[Errno::EMSGSIZE, Errno::ENFILE, Errno::ENOMEM, Errno::EOPNOTSUPP],
         O::Free | O::ListFree | O::ImportRelease => &[Errno::EBUSY],
-        O::Placement | O::Sync | O::CreditQuery => &[],
+        O::Placement | O::Sync | O::CreditQuery | O::CreditWatermarks => &[],
         O::ExportDmabuf => &[Errno::ENFILE, Errno::EOPNOTSUPP],
         O::ListPrepare => &[Errno::EMSGSIZE, Errno::ENFILE, Errno::ERANGE, Errno::ENOMEM],
         O::LeaseGrant => &[Errno::ENFILE, Errno::ERANGE],
@@ -356,7 +364,8 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
         opcode,
         O::LeaseExport | O::LeaseImport | O::LeaseRenew | O::Write | O::WriteImm | O::Read | O::WriteList | O::ReadList
     );
-    let uses_peer = uses_lease || matches!(opcode, O::Send | O::Recv | O::CreditGrant | O::LeaseGrant);
+    let uses_peer =
+        uses_lease || matches!(opcode, O::Send | O::Recv | O::CreditGrant | O::CreditWatermarks | O::LeaseGrant);
     // A chain that could not be reserved beside what peers detain.
     let shared = opcode.is_passive() || opcode.is_detained() || entry.is_linked();
     [Errno::EINVAL, Errno::ECANCELED].contains(&errno)

@@ -1,6 +1,6 @@
 //! Everything that happens outside the engines, one thing at a time, in any order.
 
-use crate::host::{Job, Local, Packet, Started, Work};
+use crate::host::{Job, Local, Packet, Started, Work, checksum_of};
 use crate::world::{Connection, Fault, World};
 use dmaplane_engine::{Event, Message, Post};
 use dmaplane_ring::abi::{Errno, HandleKind};
@@ -238,6 +238,9 @@ impl World {
             }
             let part = &bytes[job.moved as usize..(job.moved + slice) as usize];
             self.planes[plane].host.scatter(&fragments, job.moved, part, "copy_in");
+            if job.checked && job.moved + slice == all {
+                job.checksum = checksum_of(&bytes);
+            }
         } else {
             let part = host.gather(&fragments, job.moved, slice, "serve");
             job.out.extend(part);
@@ -256,7 +259,7 @@ impl World {
 
     fn job_ends(&mut self, plane: usize, job: &Job, result: i32) -> Result<(), Fault> {
         let bytes = if result < 0 { 0 } else { job.moved };
-        let event = Event::TransferDone { transfer: job.transfer, result, bytes };
+        let event = Event::TransferDone { transfer: job.transfer, result, bytes, checksum: job.checksum };
         self.planes[plane].host.events.push(event);
         Ok(())
     }
@@ -300,7 +303,11 @@ impl World {
         let Some(mut posted) = self.planes[plane].host.posted.get(&op).cloned() else {
             return Ok(());
         };
-        let done = |result| Event::LocalDone { op: dmaplane_engine::OpId::from_bits(op), result };
+        let done = |result| Event::LocalDone {
+            op: dmaplane_engine::OpId::from_bits(op),
+            result,
+            checksum: posted.received.as_deref().map_or(0, checksum_of),
+        };
         let event = match posted.local {
             Local::Over | Local::Abandoned => None,
             Local::Unsent => {

@@ -1,10 +1,11 @@
 //! Scenarios aimed at one clause each, over many seeds, where random programs seldom get by themselves.
 
-use dmaplane_ring::abi::{BufferHandle, Errno, LeaseHandle, Rights, Sqe};
+use dmaplane_ring::abi::{BufferHandle, Cqe, CqeFlags, Errno, LeaseHandle, Rights, Sqe, op_flags};
 use dmaplane_ring::build::{
-    Alloc, CreditGrant, CreditQuery, Free, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, Nop, Recv, Send, Watch,
-    Write, WriteImm, WriteList,
+    Alloc, CreditGrant, CreditQuery, CreditWatermarks, Free, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, Nop,
+    Read, Recv, Send, Watch, Write, WriteImm, WriteList,
 };
+use dmaplane_sim::host::checksum_of;
 use dmaplane_sim::script::{EVEN, Furniture};
 use dmaplane_sim::world::World;
 
@@ -230,4 +231,78 @@ fn chn_4_a_failure_cancels_what_is_linked_and_not_what_is_hardlinked() {
         let result = cq.iter().find(|cqe| Some(cqe.user_data) == last).map(|cqe| cqe.res);
         assert_eq!(result, Some(second), "{first:?}");
     }
+}
+
+/// XFR-10: a READ that asks for it, and the arrival of a write that does, tell the checksum of the bytes moved.
+#[test]
+fn xfr_10_who_copies_the_bytes_in_tells_their_checksum() {
+    for seed in 0..50 {
+        let (mut world, [ours, theirs]) = furnished(seed);
+        let bytes: Vec<u8> = (0..512).map(|byte| (byte + seed) as u8).collect();
+        world.prepare(1, vec![(theirs.leased.handle().index(), 1024, bytes.clone())]);
+        let read = Read::new(ours.own, 0, ours.import, 0, 512).unwrap();
+        let cqe = world.ok(0, LARGE, read.checksum()).unwrap();
+        assert_eq!((cqe.flags, cqe.word1), (CqeFlags::CHECKSUM.bits(), checksum_of(&bytes).into()));
+        let cqe = world.ok(0, LARGE, read).unwrap();
+        assert_eq!((cqe.flags, cqe.word1), (0, 0), "nobody asked");
+        let write = WriteImm::new(ours.own, 128, ours.import, 0, 256).unwrap().immediate(9).checksum();
+        world.submit(0, LARGE, write.sqe());
+        world.turn(0, LARGE).unwrap();
+        let immediate = |cqe: &&Cqe| cqe.flags & CqeFlags::IMMEDIATE.bits() != 0;
+        let arrival = loop {
+            assert!(world.step().unwrap(), "seed {seed}: nothing arrives");
+            if let Some(cqe) = world.planes[1].host.rings[LARGE as usize].cq.iter().find(immediate) {
+                break *cqe;
+            }
+        };
+        let checksum = u64::from(checksum_of(&bytes[128..384]));
+        assert_eq!(arrival.word0, 9 | checksum << 32);
+        assert!(arrival.flags & CqeFlags::CHECKSUM.bits() != 0);
+        world.finish().unwrap();
+    }
+    let (mut world, [ours, _]) = furnished(1);
+    let plain = WriteList::new(ours.list, ours.list_import, ours.own, 0, 2).unwrap();
+    let nobody_hears = Sqe { op_flags: op_flags::CHECKSUM, ..plain.sqe() };
+    assert_eq!(world.run(0, LARGE, nobody_hears).unwrap().result(), Err(Errno::EINVAL));
+}
+
+/// CRD-7: at the high watermark nothing more takes a credit until what is in flight is down at the low one.
+#[test]
+fn crd_7_watermarks_hold_writes_back_with_hysteresis() {
+    for seed in 0..100 {
+        let (mut world, [ours, _]) = furnished(seed);
+        let used = |world: &mut World| 4 - world.ok(0, LARGE, CreditQuery::new(ours.peer)).unwrap().word0;
+        world.ok(0, LARGE, CreditWatermarks::new(ours.peer, 3, 1).unwrap()).unwrap();
+        let write = WriteImm::new(ours.own, 0, ours.import, 0, 64).unwrap();
+        let numbers: Vec<u64> = (0..4).map(|_| world.submit(0, SMALL, write.sqe()).unwrap()).collect();
+        world.turn(0, SMALL).unwrap();
+        assert_eq!(used(&mut world), 3, "four credits and four writes, but the high watermark is three");
+        let refused = WriteImm::new(ours.own, 0, ours.import, 0, 64).unwrap().no_credit_wait();
+        assert_eq!(world.run(0, LARGE, refused.sqe()).unwrap().result(), Err(Errno::EAGAIN));
+        let ended = |world: &World| {
+            let cq = &world.planes[0].host.rings[SMALL as usize].cq;
+            cq.iter().filter(|cqe| numbers.contains(&cqe.user_data)).count()
+        };
+        while ended(&world) < 2 {
+            assert_eq!(used(&mut world), 3, "seed {seed}: more than the low watermark are in flight");
+            assert!(world.step().unwrap(), "seed {seed}: the writes hang");
+        }
+        assert_eq!(used(&mut world), 4, "one is in flight: the fourth may go");
+        world.settle().unwrap();
+        world.finish().unwrap();
+    }
+    let (mut world, [ours, _]) = furnished(1);
+    let upside_down = Sqe { arg64: 2 | 2 << 32, ..CreditWatermarks::none(ours.peer).sqe() };
+    assert_eq!(world.run(0, LARGE, upside_down).unwrap().result(), Err(Errno::EINVAL));
+    let write = WriteImm::new(ours.own, 0, ours.import, 0, 64).unwrap();
+    world.ok(0, LARGE, CreditWatermarks::new(ours.peer, 1, 0).unwrap()).unwrap();
+    for _ in 0..4 {
+        world.submit(0, SMALL, write.sqe());
+    }
+    world.turn(0, SMALL).unwrap();
+    world.ok(0, LARGE, CreditWatermarks::none(ours.peer)).unwrap();
+    let left = world.ok(0, LARGE, CreditQuery::new(ours.peer)).unwrap().word0;
+    assert_eq!(left, 0, "without watermarks all four go at once");
+    world.settle().unwrap();
+    world.finish().unwrap();
 }

@@ -227,7 +227,7 @@ fn a_peer_s_strange_errno_is_eio() {
     let plane = &mut world.planes[0];
     plane.engine.handle(&mut plane.host, Event::Message { peer: ours.peer.handle(), frame: 0, message });
     let local = dmaplane_engine::OpId::from_bits(op);
-    plane.engine.handle(&mut plane.host, Event::LocalDone { op: local, result: 0 });
+    plane.engine.handle(&mut plane.host, Event::LocalDone { op: local, result: 0, checksum: 0 });
     world.after(0).unwrap();
     assert_eq!(result(&world, numbers[0]), errno(Errno::EIO));
 }

@@ -143,9 +143,9 @@ impl Host for KernelHost {
         self.glue.abandon(op.bits());
     }
 
-    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
+    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target, checksum: bool) -> Outcome {
         let target = GlueTarget::from(target);
-        asked(|outcome| self.glue.copy_in(transfer.bits(), peer, frame, &target, outcome))
+        asked(|outcome| self.glue.copy_in(transfer.bits(), peer, frame, &target, checksum, outcome))
     }
 
     fn serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {

@@ -22,26 +22,35 @@ pub unsafe extern "C" fn dmaplane_post_finished(context: *const Context, op: u64
     unsafe { &*context }.post(&event);
 }
 
-/// The glue touches nothing more of ours for a posted operation. An error means that no answer of the peer's will come.
+/// The glue touches nothing more of ours for a posted operation. `checksum`: CRC-32C of what came in, where the request
+/// asked for it; else 0. An error means that no answer of the peer's will come.
 ///
 /// # Safety
 /// `context` is valid.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dmaplane_post_local_done(context: *const Context, op: u64, result: i32) {
-    let event = Event::LocalDone { op: OpId::from_bits(op), result: clean_result(result) };
+pub unsafe extern "C" fn dmaplane_post_local_done(context: *const Context, op: u64, result: i32, checksum: u32) {
+    let event = Event::LocalDone { op: OpId::from_bits(op), result: clean_result(result), checksum };
     // SAFETY: the caller's promise.
     unsafe { &*context }.post(&event);
 }
 
-/// A peer's transfer touches nothing of ours any more: 0 or an errno, and the bytes moved.
+/// A peer's transfer touches nothing of ours any more: 0 or an errno, the bytes moved, and their CRC-32C where the
+/// request asked for it.
 ///
 /// # Safety
 /// `context` is valid.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dmaplane_post_transfer_done(context: *const Context, transfer: u64, result: i32, bytes: u64) {
-    let event = Event::TransferDone { transfer: OpId::from_bits(transfer), result: clean_result(result), bytes };
+pub unsafe extern "C" fn dmaplane_post_transfer_done(
+    context: *const Context,
+    transfer: u64,
+    result: i32,
+    bytes: u64,
+    checksum: u32,
+) {
+    let event =
+        Event::TransferDone { transfer: OpId::from_bits(transfer), result: clean_result(result), bytes, checksum };
     // SAFETY: the caller's promise.
     unsafe { &*context }.post(&event);
 }

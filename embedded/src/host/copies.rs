@@ -3,7 +3,7 @@
 use super::ListMemory;
 use super::transfers::Prepared;
 use crate::fabric::shm::{FragmentSource, Kind};
-use crate::memory::{CopyEnd, PeerRegion, Region, SLICE_BYTES, copy_slices};
+use crate::memory::{Checksum, CopyEnd, Moved, PeerRegion, Region, SLICE_BYTES, copy_slices};
 use dmaplane_engine::{AllocRequest, locate_segment};
 use dmaplane_ring::abi::{Errno, IndexPair};
 use std::collections::HashMap;
@@ -34,13 +34,14 @@ pub(super) fn copy_range(
     source: &PeerRegion,
     source_offset: u64,
     length: u64,
+    mut checksum: Checksum,
     stop: &AtomicBool,
-) -> Result<u64, Errno> {
+) -> Result<Moved, Errno> {
     let to = target.at(target_offset, length).ok_or(Errno::ERANGE)?;
     let from = source.at(source_offset, length)?;
     // SAFETY: both ranges were just checked, their regions are borrowed, and a peer's mapping never overlaps ours.
-    match unsafe { copy_slices(to, from, length as usize, stop) } {
-        CopyEnd::Whole => Ok(length),
+    match unsafe { copy_slices(to, from, length as usize, stop, &mut checksum) } {
+        CopyEnd::Whole => Ok(Moved { bytes: length, checksum: checksum.value() }),
         CopyEnd::Stopped(_) => Err(Errno::EKEYREVOKED),
     }
 }
@@ -85,14 +86,15 @@ pub(super) fn read_remote_index(index: &PeerRegion, offset: u64, count: u64) -> 
 fn copy_out(source: &PeerRegion, offset: u64, length: u64) -> Result<Vec<u8>, Errno> {
     let from = source.at(offset, length)?;
     let mut bytes = vec![0u8; length as usize];
+    let (to, go_on) = (NonNull::from(bytes.as_mut_slice()).cast(), AtomicBool::new(false));
     // SAFETY: `from` was checked for that length; the vector is as long and ours.
-    unsafe { copy_slices(NonNull::from(bytes.as_mut_slice()).cast(), from, bytes.len(), &AtomicBool::new(false)) };
+    unsafe { copy_slices(to, from, length as usize, &go_on, &mut Checksum::new(false)) };
     Ok(bytes)
 }
 
 /// Copies checked fragments, looking now and then whether to stop.
-fn copy_fragments(fragments: &[Fragment], stop: &AtomicBool) -> Result<u64, Errno> {
-    let mut total = 0;
+fn copy_fragments(fragments: &[Fragment], mut checksum: Checksum, stop: &AtomicBool) -> Result<Moved, Errno> {
+    let mut bytes = 0;
     let mut since_look = SLICE_BYTES;
     for fragment in fragments {
         since_look += fragment.length;
@@ -104,12 +106,12 @@ fn copy_fragments(fragments: &[Fragment], stop: &AtomicBool) -> Result<u64, Errn
             since_look = 0;
         }
         // SAFETY: both ends were checked against regions that the caller holds.
-        match unsafe { copy_slices(fragment.target, fragment.source, fragment.length, stop) } {
-            CopyEnd::Whole => total += fragment.length as u64,
+        match unsafe { copy_slices(fragment.target, fragment.source, fragment.length, stop, &mut checksum) } {
+            CopyEnd::Whole => bytes += fragment.length as u64,
             CopyEnd::Stopped(_) => return Err(Errno::EKEYREVOKED),
         }
     }
-    Ok(total)
+    Ok(Moved { bytes, checksum: checksum.value() })
 }
 
 type PeerRegions = Arc<Mutex<HashMap<u32, Arc<PeerRegion>>>>;
@@ -181,8 +183,9 @@ impl LocalSegments {
         table: &PeerRegion,
         offset: u64,
         count: u64,
+        checksum: Checksum,
         stop: &AtomicBool,
-    ) -> Result<u64, Errno> {
+    ) -> Result<Moved, Errno> {
         let table = copy_out(table, offset, count.checked_mul(FragmentSource::BYTES).ok_or(Errno::ERANGE)?)?;
         let mut sources = Sources { regions, known: HashMap::new() };
         let mut fragments = Vec::with_capacity(count as usize);
@@ -194,7 +197,7 @@ impl LocalSegments {
                 length: source.length as usize,
             });
         }
-        copy_fragments(&fragments, stop)
+        copy_fragments(&fragments, checksum, stop)
     }
 
     /// A READ_LIST of ours, whose sources the peer has shown.
@@ -204,8 +207,9 @@ impl LocalSegments {
         regions: &PeerRegions,
         table: &PeerRegion,
         offset: u64,
+        checksum: Checksum,
         stop: &AtomicBool,
-    ) -> Result<u64, Errno> {
+    ) -> Result<Moved, Errno> {
         let table = copy_out(table, offset, pairs.len() as u64 * FragmentSource::BYTES)?;
         let mut sources = Sources { regions, known: HashMap::new() };
         let mut fragments = Vec::with_capacity(pairs.len());
@@ -217,6 +221,6 @@ impl LocalSegments {
                 length: source.length as usize,
             });
         }
-        copy_fragments(&fragments, stop)
+        copy_fragments(&fragments, checksum, stop)
     }
 }

@@ -12,7 +12,7 @@ mod transfers;
 
 use crate::config::Config;
 use crate::fabric::frames::Frames;
-use crate::memory::Region;
+use crate::memory::{Checksum, Region};
 use crate::runner::Shared;
 use crate::storage::Heap;
 use dmaplane_engine::{
@@ -294,8 +294,8 @@ impl Host for EmbeddedHost {
         self.abandon_op(op);
     }
 
-    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
-        self.start_copy_in(transfer, peer, frame, target)
+    fn copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target, checksum: bool) -> Outcome {
+        self.start_copy_in(transfer, peer, frame, target, Checksum::new(checksum))
     }
 
     fn serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {

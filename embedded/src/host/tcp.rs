@@ -10,6 +10,7 @@ use crate::fabric::frames::Frame;
 use crate::fabric::tcp::{
     Arrived, Command, Ending, Fragment, Guard, IoThread, Landing, Load, OutBody, OutFrame, Sockets, Span, Told, wire,
 };
+use crate::memory::{Checksum, Moved};
 use crate::runner::Shared;
 use crate::storage::Heap;
 use dmaplane_engine::{Engine, Event, LocalPart, Message, OpId, Outcome, Post, Request, RequestKind, Target};
@@ -33,6 +34,15 @@ struct Posted {
     /// told to have succeeded whose bytes are not there.
     reads_from: Option<Handle>,
     answer: Option<Message>,
+}
+
+/// A body that waits in its socket for its place.
+struct Waiting {
+    connection: u64,
+    body: u64,
+    table: Vec<Fragment>,
+    bytes: u64,
+    checksum: bool,
 }
 
 /// The host's part that is about tcp.
@@ -154,7 +164,7 @@ impl EmbeddedHost {
                 Ok(LocalPart::Done)
             }
             (RequestKind::Read, Post::Range { buffer, offset, length }) => {
-                let span = Span::range(self.region(buffer)?, offset, length)?;
+                let span = Span::range(self.region(buffer)?, offset, length)?.checked(request.checksum);
                 let guard = self.tcp.post(op, Some(peer));
                 let landing = Landing { span, guard, ending: Ending::Operation(op) };
                 self.tcp.commands.push(Command::Expect { connection, op: op.bits(), landing });
@@ -207,36 +217,37 @@ impl EmbeddedHost {
         }
     }
 
-    pub(super) fn copy_in_tcp(&mut self, transfer: OpId, frame: u32, target: &Target) -> Result<Outcome, Errno> {
+    pub(super) fn copy_in_tcp(
+        &mut self,
+        transfer: OpId,
+        frame: u32,
+        target: &Target,
+        mut checksum: Checksum,
+    ) -> Result<Outcome, Errno> {
         let frame = self.frames.get_mut(frame).ok_or(Errno::EPROTO)?;
         let arrived = frame.arrived.take();
         if let (Some(Arrived::Whole(bytes)), Target::Range { buffer, offset, length }) = (&arrived, *target)
             && bytes.len() as u64 == length
         {
             self.region(buffer)?.write(offset, bytes)?;
-            return Ok(Outcome::done(length, 0));
+            checksum.add(bytes);
+            return Ok(Outcome::done(length, checksum.value().into()));
         }
         let Some(Arrived::Waiting { connection, body, table, bytes }) = arrived else { return Err(Errno::EPROTO) };
-        let started = self.admit(connection, body, table, bytes, transfer, target);
+        let waiting = Waiting { connection, body, table, bytes, checksum: checksum.is_wanted() };
+        let started = self.admit(waiting, transfer, target);
         if started.is_err() {
             self.tcp.commands.push(Command::Refuse { connection, body });
         }
         started
     }
 
-    fn admit(
-        &mut self,
-        connection: u64,
-        body: u64,
-        table: Vec<Fragment>,
-        bytes: u64,
-        transfer: OpId,
-        target: &Target,
-    ) -> Result<Outcome, Errno> {
+    fn admit(&mut self, waiting: Waiting, transfer: OpId, target: &Target) -> Result<Outcome, Errno> {
+        let Waiting { connection, body, table, bytes, checksum } = waiting;
         let ending = Ending::Transfer(transfer);
         match *target {
             Target::Range { buffer, offset, length } if length == bytes => {
-                let span = Span::range(self.region(buffer)?, offset, length)?;
+                let span = Span::range(self.region(buffer)?, offset, length)?.checked(checksum);
                 let landing = Landing { span, guard: self.tcp.transfer(transfer), ending };
                 self.tcp.commands.push(Command::Admit { connection, body, landing });
             }
@@ -246,6 +257,7 @@ impl EmbeddedHost {
                 let guard = self.tcp.transfer(transfer);
                 self.give(move |shared| match segments.span(&table) {
                     Ok(span) => {
+                        let span = span.checked(checksum);
                         outlet(vec![Command::Admit { connection, body, landing: Landing { span, guard, ending } }]);
                     }
                     Err(errno) => {
@@ -311,7 +323,7 @@ impl EmbeddedHost {
         if guard.stop() {
             self.tcp.transfers.remove(&transfer.bits());
             let result = Errno::EKEYREVOKED.as_result();
-            self.report(Event::TransferDone { transfer, result, bytes: 0 });
+            self.report(Event::TransferDone { transfer, result, bytes: 0, checksum: 0 });
         }
         true
     }
@@ -321,7 +333,7 @@ impl EmbeddedHost {
         let Some(posted) = self.tcp.posts.get(&op.bits()) else { return false };
         if posted.guard.stop() {
             self.tcp.posts.remove(&op.bits());
-            self.report(Event::LocalDone { op, result: 0 });
+            self.report(Event::LocalDone { op, result: 0, checksum: 0 });
         }
         true
     }
@@ -332,13 +344,13 @@ impl EmbeddedHost {
         match told {
             Told::TransferEnded { transfer, outcome } => {
                 self.tcp.transfers.remove(&transfer.bits());
-                let (result, bytes) = split(outcome);
-                engine.handle(self, Event::TransferDone { transfer, result, bytes });
+                let (result, Moved { bytes, checksum }) = split(outcome);
+                engine.handle(self, Event::TransferDone { transfer, result, bytes, checksum });
             }
             Told::LocalEnded { op, outcome } => {
                 let posted = self.tcp.posts.remove(&op.bits());
-                let (result, _) = split(outcome);
-                engine.handle(self, Event::LocalDone { op, result });
+                let (result, Moved { checksum, .. }) = split(outcome);
+                engine.handle(self, Event::LocalDone { op, result, checksum });
                 if let (Some(message), true) = (posted.and_then(|posted| posted.answer), result >= 0) {
                     engine.handle(self, Event::Message { peer, frame: 0, message });
                 }
@@ -394,7 +406,7 @@ fn list_commands(
         local.push(Fragment { segment: pair.local, length });
         remote.push(Fragment { segment: pair.remote, length });
     }
-    let span = segments.span(&local)?;
+    let span = segments.span(&local)?.checked(request.checksum && request.kind == RequestKind::ReadList);
     let mut head = Vec::new();
     if request.kind == RequestKind::ReadList {
         wire::put_read_list(&mut head, request, &remote);

@@ -4,7 +4,7 @@ use super::EmbeddedHost;
 use super::copies::{self, LocalSegments};
 use crate::fabric::shm::{Entry, FragmentSource, Kind};
 use crate::fabric::tcp::Told;
-use crate::memory::{Region, SLICE_BYTES};
+use crate::memory::{Checksum, Moved, Region, SLICE_BYTES};
 use crate::runner::Shared;
 use crate::storage::Heap;
 use dmaplane_engine::Message;
@@ -25,9 +25,9 @@ pub(crate) enum Note {
     /// A request can be sent: what it needs is prepared.
     RequestReady { peer: Handle, op: OpId, request: Request, prepared: Result<Prepared, Errno> },
     /// A peer's transfer into our memory is over.
-    CopyEnded { transfer: OpId, outcome: Result<u64, Errno> },
+    CopyEnded { transfer: OpId, outcome: Result<Moved, Errno> },
     /// A READ of ours has been copied, as far as it was.
-    ReadEnded { peer: Handle, op: OpId, transfer: u64, outcome: Result<u64, Errno> },
+    ReadEnded { peer: Handle, op: OpId, transfer: u64, outcome: Result<Moved, Errno> },
     /// What a peer's READ needs is prepared.
     ServeReady { peer: Handle, transfer: OpId, reader: u64, prepared: Result<Prepared, Errno> },
     /// The I/O thread's word on a tcp peer.
@@ -52,6 +52,7 @@ pub(crate) struct Prepared {
 pub(crate) struct ReadPost {
     pub peer: Handle,
     pub into: ReadInto,
+    pub checksum: Checksum,
 }
 
 pub(crate) enum ReadInto {
@@ -116,6 +117,7 @@ impl EmbeddedHost {
         }
         let message = Message::Request(*request).encode();
         let request = *request;
+        let checksum = Checksum::new(request.checksum);
         match (request.kind, *post) {
             (RequestKind::Send, Post::Range { buffer, offset, length }) => {
                 let mut payload = vec![0; length as usize];
@@ -125,7 +127,7 @@ impl EmbeddedHost {
             }
             (RequestKind::Read, Post::Range { buffer, offset, length }) => {
                 let into = ReadInto::Range { region: self.region(buffer)?, offset, length };
-                self.reads.insert(op.bits(), ReadPost { peer: handle, into });
+                self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
                 self.send_entry(peer, Entry { message, ..Entry::default() }, Vec::new());
                 Ok(LocalPart::Started)
             }
@@ -150,7 +152,7 @@ impl EmbeddedHost {
                 let index = self.region(index_buffer)?;
                 if !sends {
                     let into = ReadInto::List { segments, pairs: Vec::new() };
-                    self.reads.insert(op.bits(), ReadPost { peer: handle, into });
+                    self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
                     self.give(move |shared| {
                         let prepared = copies::remote_index(&index, index_offset, count);
                         shared.note(Note::RequestReady { peer: handle, op, request, prepared });
@@ -181,14 +183,14 @@ impl EmbeddedHost {
                 match result {
                     // A READ_LIST goes on: its bytes are still to come.
                     Ok(()) if request.kind == RequestKind::ReadList => {}
-                    Ok(()) => engine.handle(self, Event::LocalDone { op, result: 0 }),
-                    Err(errno) => engine.handle(self, Event::LocalDone { op, result: errno.as_result() }),
+                    Ok(()) => engine.handle(self, Event::LocalDone { op, result: 0, checksum: 0 }),
+                    Err(errno) => engine.handle(self, Event::LocalDone { op, result: errno.as_result(), checksum: 0 }),
                 }
             }
             Note::CopyEnded { transfer, outcome } => {
                 self.running.remove(&transfer.bits());
-                let (result, bytes) = split(outcome);
-                engine.handle(self, Event::TransferDone { transfer, result, bytes });
+                let (result, Moved { bytes, checksum }) = split(outcome);
+                engine.handle(self, Event::TransferDone { transfer, result, bytes, checksum });
             }
             Note::ReadEnded { peer, op, transfer, outcome } => {
                 self.reading.remove(&op.bits());
@@ -251,10 +253,17 @@ impl EmbeddedHost {
         self.give(move |_| drop(region));
     }
 
-    pub(super) fn start_copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Outcome {
+    pub(super) fn start_copy_in(
+        &mut self,
+        transfer: OpId,
+        peer: u32,
+        frame: u32,
+        target: &Target,
+        checksum: Checksum,
+    ) -> Outcome {
         let tried = match self.tcp_connection(peer) {
-            Some(_) => self.copy_in_tcp(transfer, frame, target),
-            None => self.try_copy_in(transfer, peer, frame, target),
+            Some(_) => self.copy_in_tcp(transfer, frame, target, checksum),
+            None => self.try_copy_in(transfer, peer, frame, target, checksum),
         };
         match tried {
             Ok(outcome) => outcome,
@@ -262,7 +271,14 @@ impl EmbeddedHost {
         }
     }
 
-    fn try_copy_in(&mut self, transfer: OpId, peer: u32, frame: u32, target: &Target) -> Result<Outcome, Errno> {
+    fn try_copy_in(
+        &mut self,
+        transfer: OpId,
+        peer: u32,
+        frame: u32,
+        target: &Target,
+        checksum: Checksum,
+    ) -> Result<Outcome, Errno> {
         let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
         let kind = Kind::from_word(words[0]);
         let number = u32::try_from(words[1]).map_err(|_| Errno::EPROTO)?;
@@ -274,15 +290,18 @@ impl EmbeddedHost {
             (Target::Range { buffer, offset: at, length }, Some(Kind::Source)) => {
                 let region = self.region(buffer)?;
                 if length <= SLICE_BYTES as u64 && source.is_mapped() {
-                    copies::copy_range(&region, at, &source, offset, length, &AtomicBool::new(false))?;
-                    return Ok(Outcome::done(length, 0));
+                    let go_on = AtomicBool::new(false);
+                    let moved = copies::copy_range(&region, at, &source, offset, length, checksum, &go_on)?;
+                    return Ok(Outcome::done(moved.bytes, moved.checksum.into()));
                 }
-                self.run(transfer, move |stop| copies::copy_range(&region, at, &source, offset, length, stop));
+                self.run(transfer, move |stop| {
+                    copies::copy_range(&region, at, &source, offset, length, checksum, stop)
+                });
             }
             (Target::List { list, count }, Some(Kind::ListSource)) => {
                 let regions = link.regions();
                 let segments = self.segments(list, None)?;
-                self.run(transfer, move |stop| segments.copy_in(&regions, &source, offset, count, stop));
+                self.run(transfer, move |stop| segments.copy_in(&regions, &source, offset, count, checksum, stop));
             }
             _ => return Err(Errno::EPROTO),
         }
@@ -290,7 +309,7 @@ impl EmbeddedHost {
     }
 
     /// Runs a copy of a transfer on a worker.
-    fn run(&mut self, transfer: OpId, copy: impl FnOnce(&AtomicBool) -> Result<u64, Errno> + Send + 'static) {
+    fn run(&mut self, transfer: OpId, copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static) {
         let stop = Arc::new(AtomicBool::new(false));
         self.running.insert(transfer.bits(), stop.clone());
         self.give(move |shared| {
@@ -381,7 +400,7 @@ impl EmbeddedHost {
         });
         if let Err(errno) = sent {
             self.serving.remove(&transfer.bits());
-            engine.handle(self, Event::TransferDone { transfer, result: errno.as_result(), bytes: 0 });
+            engine.handle(self, Event::TransferDone { transfer, result: errno.as_result(), bytes: 0, checksum: 0 });
         }
     }
 
@@ -402,7 +421,7 @@ impl EmbeddedHost {
                 }
                 let result = if third == 0 { 0 } else { Errno::from_raw(third as i32).as_result() };
                 let bytes = if result == 0 { serving.bytes } else { second.min(serving.bytes) };
-                self.report(Event::TransferDone { transfer, result, bytes });
+                self.report(Event::TransferDone { transfer, result, bytes, checksum: 0 });
                 Ok(())
             }
             _ => {
@@ -428,9 +447,11 @@ impl EmbeddedHost {
         let quick = matches!(read.into, ReadInto::Range { length, .. } if length <= SLICE_BYTES as u64);
         let copy = move |stop: &AtomicBool| match read.into {
             ReadInto::Range { region, offset: at, length } => {
-                copies::copy_range(&region, at, &source, offset, length, stop)
+                copies::copy_range(&region, at, &source, offset, length, read.checksum, stop)
             }
-            ReadInto::List { segments, pairs } => segments.copy_read(&pairs, &regions, &source, offset, stop),
+            ReadInto::List { segments, pairs } => {
+                segments.copy_read(&pairs, &regions, &source, offset, read.checksum, stop)
+            }
         };
         if quick {
             let outcome = copy(&AtomicBool::new(false));
@@ -454,14 +475,14 @@ impl EmbeddedHost {
         peer: Handle,
         op: OpId,
         transfer: u64,
-        outcome: Result<u64, Errno>,
+        outcome: Result<Moved, Errno>,
     ) {
+        let (result, Moved { bytes, checksum }) = split(outcome);
         if self.is_connected(peer) {
-            let (result, bytes) = split(outcome);
             let words = [transfer, bytes, (-result) as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
         }
-        engine.handle(self, Event::LocalDone { op, result: 0 });
+        engine.handle(self, Event::LocalDone { op, result: 0, checksum });
     }
 
     pub(super) fn abandon_op(&mut self, op: OpId) {
@@ -477,7 +498,7 @@ impl EmbeddedHost {
             let preparing = matches!(&read.into, ReadInto::List { pairs, .. } if pairs.is_empty());
             // A READ_LIST that a worker still prepares ends with that worker's note.
             if !preparing {
-                self.report(Event::LocalDone { op, result: 0 });
+                self.report(Event::LocalDone { op, result: 0, checksum: 0 });
             }
         }
         // What a worker prepares to send ends with its note, too.
@@ -495,7 +516,7 @@ impl EmbeddedHost {
                 self.drop_scratch(serving.peer.index(), scratch);
             }
             let result = Errno::ECANCELED.as_result();
-            self.report(Event::TransferDone { transfer, result, bytes: 0 });
+            self.report(Event::TransferDone { transfer, result, bytes: 0, checksum: 0 });
         }
     }
 
@@ -507,10 +528,10 @@ impl EmbeddedHost {
     }
 }
 
-pub(super) fn split(outcome: Result<u64, Errno>) -> (i32, u64) {
+pub(super) fn split(outcome: Result<Moved, Errno>) -> (i32, Moved) {
     match outcome {
-        Ok(bytes) => (0, bytes),
-        Err(errno) => (errno.as_result(), 0),
+        Ok(moved) => (0, moved),
+        Err(errno) => (errno.as_result(), Moved { bytes: 0, checksum: 0 }),
     }
 }
 

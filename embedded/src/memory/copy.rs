@@ -1,6 +1,7 @@
 //! Every copy of the host. A peer may change the source meanwhile: the bytes are then the peer's fault, the copy is
 //! ours.
 
+use super::checksum::Checksum;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +28,7 @@ pub(crate) unsafe fn copy(target: NonNull<u8>, source: NonNull<u8>, length: usiz
     unsafe { libc::memcpy(target.as_ptr().cast(), source.as_ptr().cast(), length) };
 }
 
-/// Copies in slices until done or stopped.
+/// Copies in slices until done or stopped, adding what is copied to the checksum.
 ///
 /// # Safety
 /// As [`copy`].
@@ -36,6 +37,7 @@ pub(crate) unsafe fn copy_slices(
     source: NonNull<u8>,
     length: usize,
     stop: &AtomicBool,
+    checksum: &mut Checksum,
 ) -> CopyEnd {
     let mut done = 0;
     while done < length {
@@ -46,7 +48,7 @@ pub(crate) unsafe fn copy_slices(
         }
         let slice = SLICE_BYTES.min(length - done);
         // SAFETY: within the ranges that the caller has promised.
-        unsafe { copy(target.add(done), source.add(done), slice) };
+        unsafe { checksum.copy(target.add(done), source.add(done), slice) };
         done += slice;
     }
     CopyEnd::Whole

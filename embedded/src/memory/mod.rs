@@ -1,10 +1,12 @@
 //! Memory: regions that are ours, regions that are a peer's, where their pages lie, and every copy.
 
+mod checksum;
 mod copy;
 mod peer_region;
 mod placement;
 mod region;
 
+pub(crate) use checksum::{Checksum, Moved};
 pub(crate) use copy::{CopyEnd, SLICE_BYTES, copy_slices};
 pub(crate) use peer_region::PeerRegion;
 pub use placement::{Placement, placement_support};

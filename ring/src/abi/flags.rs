@@ -78,6 +78,8 @@ flags!(
         PAYLOAD = 1 << 17,
         /// PLACEMENT: the host could not find out where the pages lie.
         UNVERIFIABLE = 1 << 18,
+        /// The transfer's CRC-32C is in the CQE: of an arrival in `word0`'s high half, of a READ or READ_LIST in `word1`.
+        CHECKSUM = 1 << 19,
     }
 );
 
@@ -160,6 +162,8 @@ pub mod op_flags {
     pub const NO_CREDIT_WAIT: u16 = 1 << 0;
     /// WRITE_LIST: takes a credit and delivers `arg32` and the notification that `arg64` names (clause LST-6).
     pub const LIST_NOTIFY: u16 = 1 << 1;
+    /// WRITE_IMM, WRITE_LIST with a notification, READ, READ_LIST: who copies the bytes in tells their CRC-32C.
+    pub const CHECKSUM: u16 = 1 << 2;
     /// CREDIT_GRANT: arrivals' payloads go to slots in a buffer.
     pub const GRANT_SLOTS: u16 = 1 << 0;
     /// SYNC: ends the access that an earlier SYNC began.

@@ -85,6 +85,8 @@ opcodes! {
     CreditGrant = 64,
     /// Reports a peer's credits.
     CreditQuery = 65,
+    /// Sets the watermarks of what takes a peer's credits.
+    CreditWatermarks = 66,
 }
 
 impl Opcode {

@@ -45,3 +45,29 @@ impl CreditQuery {
         CreditQuery(sqe)
     }
 }
+
+builder!(
+    /** Sets the watermarks of the operations in flight toward a peer that have taken a credit. */
+    CreditWatermarks, CreditWatermarks, [link, drain, skip_success]
+);
+
+impl CreditWatermarks {
+    /// When `high` operations that took a credit are in flight, further ones wait until no more than `low` are. `low`
+    /// must be less than `high`.
+    pub const fn new(peer: PeerHandle, high: u32, low: u32) -> Result<Self, BuildError> {
+        if low >= high {
+            return Err(BuildError::Watermarks { high, low });
+        }
+        let mut sqe = Self::BLANK;
+        sqe.remote = peer.handle().bits();
+        sqe.arg64 = high as u64 | (low as u64) << 32;
+        Ok(CreditWatermarks(sqe))
+    }
+
+    /// No watermarks, as at the beginning.
+    pub const fn none(peer: PeerHandle) -> Self {
+        let mut sqe = Self::BLANK;
+        sqe.remote = peer.handle().bits();
+        CreditWatermarks(sqe)
+    }
+}

@@ -25,7 +25,7 @@ mod transfer;
 
 pub use buffer::{Alloc, ExportDmabuf, Free, PagePlacement, Placement, Sync};
 pub use control::{Cancel, LinkTimeout, Nop, Query, Timeout, Wait, Watch};
-pub use credit::{CreditGrant, CreditQuery};
+pub use credit::{CreditGrant, CreditQuery, CreditWatermarks};
 pub use lease::{ImportRelease, LeaseExport, LeaseGrant, LeaseImport, LeaseRenew, LeaseRevoke};
 pub use list::{ListFree, ListPrepare};
 pub use peer::{Accept, Connect, Disconnect, Recv, Send};
@@ -53,11 +53,21 @@ pub enum BuildError {
         /// How long it is.
         length: u64,
     },
+    /// A low watermark that is not below the high one.
+    Watermarks {
+        /// The high one.
+        high: u32,
+        /// The low one.
+        low: u32,
+    },
 }
 
 impl core::fmt::Display for BuildError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            BuildError::Watermarks { high, low } => {
+                write!(f, "the low watermark is {low} and the high one {high}: the low one must be less")
+            }
             BuildError::ZeroLength => f.write_str("the length is 0: leave the operation out"),
             BuildError::TooLong { asked, limit } => {
                 write!(f, "length {asked} is over the limit of {limit}: split it")

@@ -50,6 +50,14 @@ range_transfer!(Write);
 builder!(/** Reads from a lease; `res` is the bytes. */ Read, Read, [link, drain, skip_success]);
 range_transfer!(Read);
 
+impl Read {
+    /// The CQE's `word1` is to be the CRC-32C of the bytes, made while they are copied.
+    pub const fn checksum(mut self) -> Self {
+        self.0.op_flags |= op_flags::CHECKSUM;
+        self
+    }
+}
+
 builder!(
     /** Writes into a lease, then delivers an immediate; takes a credit. */
     WriteImm, WriteImm, [link, drain, skip_success]
@@ -66,6 +74,12 @@ impl WriteImm {
     /// -EAGAIN rather than wait for credit.
     pub const fn no_credit_wait(mut self) -> Self {
         self.0.op_flags |= op_flags::NO_CREDIT_WAIT;
+        self
+    }
+
+    /// The receiver is to be told the CRC-32C of the bytes, made while they are copied.
+    pub const fn checksum(mut self) -> Self {
+        self.0.op_flags |= op_flags::CHECKSUM;
         self
     }
 }
@@ -117,6 +131,14 @@ list_transfer!(WriteList);
 builder!(/** Reads a leased list's segments into segments. */ ReadList, ReadList, [link, drain, skip_success]);
 list_transfer!(ReadList);
 
+impl ReadList {
+    /// The CQE's `word1` is to be the CRC-32C of the bytes in the order of the index pairs, made while they are copied.
+    pub const fn checksum(mut self) -> Self {
+        self.0.op_flags |= op_flags::CHECKSUM;
+        self
+    }
+}
+
 impl WriteList {
     /// Takes a credit and delivers, after the last byte, 32 bits and `length_bytes` (at most 256) that lie at
     /// `offset_bytes` of the index buffer.
@@ -131,6 +153,23 @@ impl WriteList {
         self.0.arg32 = immediate;
         self.0.arg64 = offset_bytes | length_bytes << 48;
         Ok(self)
+    }
+
+    /// As [`WriteList::notify`]; the receiver is also told the CRC-32C of the bytes in the order of the index pairs,
+    /// made while they are copied.
+    pub const fn notify_with_checksum(
+        self,
+        immediate: u32,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Self, BuildError> {
+        match self.notify(immediate, offset_bytes, length_bytes) {
+            Ok(mut list) => {
+                list.0.op_flags |= op_flags::CHECKSUM;
+                Ok(list)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// -EAGAIN rather than wait for credit.

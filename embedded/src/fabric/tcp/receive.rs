@@ -9,6 +9,7 @@ use super::report::{Arrived, Ending, Reports, Told};
 use super::socket::{Came, Socket};
 use super::span::Span;
 use super::wire::{Body, Breach, Decoder, Lane, Record, SLICE_WORD_BYTES, Slice};
+use crate::memory::Moved;
 use dmaplane_engine::Message;
 use dmaplane_ring::abi::Errno;
 use std::collections::HashMap;
@@ -235,7 +236,7 @@ impl Receiving {
         let outcome = match next(body, socket, self.ahead_bytes, reports)? {
             None => return Ok(false),
             Some(Next::Blocked) => return Ok(true),
-            Some(Next::End) => Ok(*bytes),
+            Some(Next::End) => Ok(Moved { bytes: *bytes, checksum: landing.span.checksum() }),
             Some(Next::Abort(errno)) => Err(errno),
             Some(Next::Bytes(left)) => {
                 if !landing.guard.enter() {

@@ -1,6 +1,7 @@
 //! What the I/O thread tells the host.
 
 use super::wire::{Breach, Fragment};
+use crate::memory::Moved;
 use dmaplane_engine::{Message, OpId};
 use dmaplane_ring::abi::{Errno, Handle};
 use std::sync::Arc;
@@ -28,9 +29,9 @@ pub(crate) enum Told {
     /// A message.
     Message { message: Message, payload: Vec<u8>, arrived: Option<Arrived> },
     /// A transfer of the peer's touches our memory no more.
-    TransferEnded { transfer: OpId, outcome: Result<u64, Errno> },
+    TransferEnded { transfer: OpId, outcome: Result<Moved, Errno> },
     /// An operation of ours touches our memory no more.
-    LocalEnded { op: OpId, outcome: Result<u64, Errno> },
+    LocalEnded { op: OpId, outcome: Result<Moved, Errno> },
     /// The connection is over.
     Lost { errno: Errno },
 }
@@ -87,7 +88,7 @@ impl Reports {
         self.told.push((self.peer, told));
     }
 
-    pub(crate) fn ended(&mut self, ending: &Ending, outcome: Result<u64, Errno>) {
+    pub(crate) fn ended(&mut self, ending: &Ending, outcome: Result<Moved, Errno>) {
         self.tell(match *ending {
             Ending::Operation(op) => Told::LocalEnded { op, outcome },
             Ending::Transfer(transfer) => Told::TransferEnded { transfer, outcome },

@@ -5,6 +5,7 @@ use super::report::{Ending, Reports};
 use super::socket::Socket;
 use super::span::Span;
 use super::wire;
+use crate::memory::Moved;
 use dmaplane_ring::abi::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Sending {
         let goes_on = current.body.guard.leave();
         let whole = current.body.span.left() == 0;
         if !goes_on || (whole && current.body.guard.end()) {
-            let outcome = if whole { Ok(current.bytes) } else { Err(Errno::EKEYREVOKED) };
+            let outcome = if whole { Ok(Moved { bytes: current.bytes, checksum: 0 }) } else { Err(Errno::EKEYREVOKED) };
             reports.ended(&current.body.ending, outcome);
         }
         current.in_slice -= sent? as u32;

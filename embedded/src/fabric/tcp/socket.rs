@@ -217,7 +217,7 @@ impl Socket {
         let came = self.came(result, wanted + ahead)?;
         let Came::Bytes(bytes) = came else { return Ok(came) };
         let landed = bytes.min(wanted);
-        span.advance(landed);
+        span.landed(landed);
         (self.input.start, self.input.end) = (0, bytes - landed);
         Ok(Came::Bytes(landed))
     }

@@ -1,6 +1,6 @@
 //! Memory of ours that a transfer touches: pieces of regions, in order, and how far it is.
 
-use crate::memory::Region;
+use crate::memory::{Checksum, Region};
 use dmaplane_ring::abi::Errno;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(crate) struct Span {
     offset: usize,
     /// Bytes from there to the end.
     left: u64,
+    /// Of what has landed in it.
+    checksum: Checksum,
     _regions: Vec<Arc<Region>>,
 }
 
@@ -37,7 +39,8 @@ impl Span {
     pub(crate) fn range(region: Arc<Region>, offset: u64, length: u64) -> Result<Span, Errno> {
         let start = region.at(offset, length).ok_or(Errno::ERANGE)?;
         let pieces = vec![Piece { start, length: length as usize }];
-        Ok(Span { pieces, piece: 0, offset: 0, left: length, _regions: vec![region] })
+        let checksum = Checksum::new(false);
+        Ok(Span { pieces, piece: 0, offset: 0, left: length, checksum, _regions: vec![region] })
     }
 
     /// Pieces: region, offset and length each.
@@ -45,7 +48,14 @@ impl Span {
         count: usize,
         pieces: impl Iterator<Item = Result<(&'a Arc<Region>, u64, u32), Errno>>,
     ) -> Result<Span, Errno> {
-        let mut span = Span { pieces: Vec::with_capacity(count), piece: 0, offset: 0, left: 0, _regions: Vec::new() };
+        let mut span = Span {
+            pieces: Vec::with_capacity(count),
+            piece: 0,
+            offset: 0,
+            left: 0,
+            checksum: Checksum::new(false),
+            _regions: Vec::new(),
+        };
         for piece in pieces {
             let (region, offset, length) = piece?;
             if length == 0 {
@@ -60,6 +70,33 @@ impl Span {
             span.pieces.push(Piece { start, length: length as usize });
         }
         Ok(span)
+    }
+
+    /// Makes the CRC-32C of what lands in it, where that is wanted.
+    pub(crate) fn checked(mut self, wanted: bool) -> Span {
+        self.checksum = Checksum::new(wanted);
+        self
+    }
+
+    /// The CRC-32C of what has landed in it; 0 where it is not wanted.
+    pub(crate) fn checksum(&self) -> u32 {
+        self.checksum.value()
+    }
+
+    /// The kernel has put `bytes` in at the current place.
+    pub(crate) fn landed(&mut self, bytes: usize) {
+        let (mut left, mut offset) = (bytes, self.offset);
+        for piece in &self.pieces[self.piece..] {
+            if left == 0 || !self.checksum.is_wanted() {
+                break;
+            }
+            let here = left.min(piece.length - offset);
+            // SAFETY: within the piece, which its region keeps mapped.
+            unsafe { self.checksum.add_shared(piece.start.add(offset), here) };
+            left -= here;
+            offset = 0;
+        }
+        self.advance(bytes);
     }
 
     /// Bytes that are still to be moved.
@@ -112,6 +149,7 @@ impl Span {
                 let target = piece.start.add(self.offset);
                 libc::memcpy(target.as_ptr().cast(), bytes[done..].as_ptr().cast(), length);
             }
+            self.checksum.add(&bytes[done..done + length]);
             done += length;
             self.advance(length);
         }

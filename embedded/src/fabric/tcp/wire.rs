@@ -394,6 +394,7 @@ mod tests {
     fn request(kind: RequestKind, length: u64, payload_bytes: u32) -> Request {
         Request {
             kind,
+            checksum: false,
             notify: kind == RequestKind::Send,
             immediate: 7,
             op: 8,
