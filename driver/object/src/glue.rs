@@ -145,7 +145,8 @@ glue! {
     dmaplane_glue_post as post(peer: u32, op: u64, request: &[u64; WIRE_WORDS], post: &GluePost) -> i32;
     /// Stops touching our memory for a posted operation; its `dmaplane_post_local_done` comes, once.
     dmaplane_glue_abandon as abandon(op: u64);
-    /// Brings a peer's bytes in. `word0` is the bytes moved; with `checksum`, `word1` their CRC-32C. The glue looks between slices whether `stop` was called.
+    /// Brings a peer's bytes in. `word0` is the bytes moved; with `checksum`, `word1` their CRC-32C. The glue looks
+    /// between slices whether `stop` was called.
     dmaplane_glue_copy_in as copy_in(
         transfer: u64, peer: u32, frame: u32, target: &GlueTarget, checksum: bool, outcome: &mut GlueOutcome
     );

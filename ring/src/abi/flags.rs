@@ -78,7 +78,7 @@ flags!(
         PAYLOAD = 1 << 17,
         /// PLACEMENT: the host could not find out where the pages lie.
         UNVERIFIABLE = 1 << 18,
-        /// The transfer's CRC-32C is in the CQE: of an arrival in `word0`'s high half, of a READ or READ_LIST in `word1`.
+        /// The transfer's CRC-32C is in the CQE: of an arrival in the high half of `word0`, of a READ in `word1`.
         CHECKSUM = 1 << 19,
     }
 );
