@@ -21,6 +21,7 @@ fn moment(random: &mut Random) -> Duration {
     Duration::from_millis(100 + random.next() % 900)
 }
 
+/// SHM-8, TCP-10.
 #[test]
 fn when_the_sender_is_killed_the_receiver_says_so_and_leaves_nothing() {
     for fabric in FABRICS {
@@ -42,6 +43,7 @@ fn when_the_sender_is_killed_the_receiver_says_so_and_leaves_nothing() {
     }
 }
 
+/// SHM-8, TCP-10.
 #[test]
 fn when_the_receiver_is_killed_the_sender_says_so_and_nothing_is_left() {
     for fabric in FABRICS {

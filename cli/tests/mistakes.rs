@@ -104,6 +104,7 @@ fn an_output_that_cannot_be() {
     recv(&bench.text("no/such/folder")).failed_with("cannot write in");
 }
 
+/// SHM-1: -EADDRINUSE, -ECONNREFUSED; TCP-1: off loopback without a key.
 #[test]
 fn places_that_are_taken_or_none() {
     for fabric in FABRICS {
@@ -129,6 +130,7 @@ fn places_that_are_taken_or_none() {
     dmaplane(&nobody).failed_with("nobody connected within 1 s");
 }
 
+/// TCP-2: the other security; TCP-3: another key.
 #[test]
 fn keys_that_do_not_fit() {
     let bench = Bench::new("tcp");
@@ -163,6 +165,7 @@ fn stranger(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     place
 }
 
+/// TCP-2: another preamble; TCP-9: silence; SHM-1: a socket of another type, a file that is no socket.
 #[test]
 fn servers_that_speak_another_protocol() {
     let bench = Bench::new("tcp");
@@ -193,6 +196,7 @@ fn servers_that_speak_another_protocol() {
     shm.send(&shm.text("plain"), &file, &[]).end().failed_with("nobody listens at");
 }
 
+/// TCP-2: no `DPTC`, or the end before all of the preamble.
 #[test]
 fn clients_that_speak_another_protocol_are_turned_away_and_the_receiver_goes_on() {
     let bench = Bench::new("tcp");

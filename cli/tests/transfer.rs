@@ -48,6 +48,7 @@ fn small_and_empty_files_arrive_too() {
     }
 }
 
+/// TCP-3: two contexts with one key. (That the wire is sealed is not looked at.)
 #[test]
 fn with_a_key_tcp_is_encrypted_and_the_file_the_same() {
     let bench = Bench::new("tcp");

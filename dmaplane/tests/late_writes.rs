@@ -1,6 +1,6 @@
-//! Nothing lands late (clauses LSE-12, INB-5): a sender holds writes in flight, the receiver revokes and reuses the
-//! memory at once, and the old bytes never appear. Built with the feature `broken-no-lease-check` this must fail: it is
-//! its own negative control (`cargo xtask test defects`).
+//! Nothing lands late (clauses LSE-12, INB-5, SHM-5, TCP-7): a sender holds writes in flight, the receiver revokes and
+//! reuses the memory at once, and the old bytes never appear. Built with the feature `broken-no-lease-check` this must
+//! fail: it is its own negative control (`cargo xtask test defects`).
 
 mod two_processes;
 

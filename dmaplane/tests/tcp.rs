@@ -61,6 +61,7 @@ fn the_documented_example_works_over_tcp_too() {
     });
 }
 
+/// TCP-4, WIRE-1: order on the control lane.
 #[test]
 fn messages_arrive_in_order() {
     both(|mut p| {
@@ -80,6 +81,7 @@ fn lease(p: &mut Pair, length: u64, rights: Rights) -> (Leased<Buffer>, Import) 
     (leased, import)
 }
 
+/// TCP-5 to TCP-7, in the clear and under a key (TCP-3), around the bounds 16,384, 65,536 and 1,048,576; LSE-8, INB-4.
 #[test]
 fn writes_and_reads_of_any_length_arrive_whole() {
     both(|mut p| {
@@ -124,6 +126,7 @@ fn block(list: &List, number: u32) -> &[u8] {
     &list.buffers()[0].as_slice()[start..start + BLOCK as usize]
 }
 
+/// TCP-5, TCP-6: tables and their bodies; LST-5.
 #[test]
 fn lists_are_scattered_and_gathered_segment_by_segment() {
     both(|mut p| {
@@ -158,7 +161,8 @@ fn lists_are_scattered_and_gathered_segment_by_segment() {
     });
 }
 
-/// E: revoked in mid-transfer, the memory is ours at once and stays as we leave it; the other transfers complete.
+/// TCP-7, INB-6; acceptance E: revoked in mid-transfer, the memory is ours at once and stays as we leave it; the other
+/// transfers complete.
 #[test]
 fn a_revoke_in_mid_transfer_costs_that_transfer_alone() {
     both(|mut p| {
@@ -198,6 +202,7 @@ fn a_revoke_in_mid_transfer_costs_that_transfer_alone() {
     });
 }
 
+/// TCP-10: the end of both lanes.
 #[test]
 fn a_peer_s_end_is_noticed_in_mid_transfer() {
     both(|mut p| {
@@ -218,6 +223,7 @@ fn a_peer_s_end_is_noticed_in_mid_transfer() {
     });
 }
 
+/// TCP-1: -EACCES to listen and to connect.
 #[test]
 fn tcp_1_without_a_key_nothing_leaves_loopback() {
     let mut plane = Plane::open(config(None)).unwrap();
@@ -230,6 +236,7 @@ fn tcp_1_without_a_key_nothing_leaves_loopback() {
     keyed.listen("tcp:0.0.0.0:0").unwrap();
 }
 
+/// TCP-2: the other security; TCP-3: another key.
 #[test]
 fn tcp_3_another_key_or_none_is_rejected_on_both_sides() {
     let mut listening = Plane::open(config(Some([1; 32]))).unwrap();
@@ -248,6 +255,7 @@ fn tcp_3_another_key_or_none_is_rejected_on_both_sides() {
     listening.accept(&listener, WAIT).unwrap();
 }
 
+/// TCP-1, PEER-1: the errno of the last address.
 #[test]
 fn a_port_in_use_and_a_port_where_nobody_listens_are_said_to_be() {
     let mut plane = Plane::open(config(None)).unwrap();

@@ -155,7 +155,8 @@ fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
     sorted[(sorted.len() - 1) * of_hundred / 100]
 }
 
-/// TCP-7, acceptance E: a sender that stalls in mid-frame delays no revoke, and its bytes never land afterwards.
+/// TCP-7, and TCP-6 for what is thrown away; LSE-12; acceptance E: a sender that stalls in mid-frame delays no revoke,
+/// and its bytes never land afterwards.
 #[test]
 fn tcp_7_a_sender_that_stalls_in_mid_frame_delays_no_revoke() {
     let mut scene = scene();
@@ -199,6 +200,7 @@ fn tcp_7_a_sender_that_stalls_in_mid_frame_delays_no_revoke() {
     assert!(middle < Duration::from_millis(20), "p50 {middle:?}");
 }
 
+/// TCP-8: a on both lanes, d on the control lane (WIRE-2).
 #[test]
 fn tcp_8_babble_after_the_handshake_ends_the_connection_with_eproto() {
     let mut scene = scene();
@@ -222,6 +224,8 @@ fn tcp_8_babble_after_the_handshake_ends_the_connection_with_eproto() {
     }
 }
 
+/// TCP-8: j. No bytes, too many, an end too early, more than is lacking, more where nothing is lacking, and giving up
+/// without an errno.
 #[test]
 fn tcp_8_a_body_that_does_not_end_where_it_must_ends_the_connection() {
     let mut scene = scene();
@@ -239,6 +243,7 @@ fn tcp_8_a_body_that_does_not_end_where_it_must_ends_the_connection() {
     }
 }
 
+/// TCP-6: read data for an operation that awaits nothing.
 #[test]
 fn tcp_6_bytes_that_nobody_asked_for_are_thrown_away() {
     let mut scene = scene();
@@ -255,6 +260,7 @@ fn tcp_6_bytes_that_nobody_asked_for_are_thrown_away() {
     assert_eq!(&buffer.as_slice()[99..101], &[4, 0]);
 }
 
+/// TCP-2: no `DPTC`, a nonce that nobody awaits; TCP-9: 2 s for one that says nothing.
 #[test]
 fn tcp_2_strangers_at_the_door_are_turned_away_and_delay_nobody() {
     let mut scene = scene();
@@ -286,6 +292,7 @@ fn listening(serve: impl FnOnce(&TcpListener) + Send + 'static) -> (String, std:
     (address, std::thread::spawn(move || serve(&listener)))
 }
 
+/// TCP-2: -EPROTO, -ECONNRESET; TCP-9: -ETIMEDOUT.
 #[test]
 fn tcp_2_connecting_to_a_stranger_says_so() {
     let mut plane = Plane::open(Config::default()).unwrap();
@@ -305,7 +312,8 @@ fn tcp_2_connecting_to_a_stranger_says_so() {
     server.join().unwrap();
 }
 
-/// An owner of leases who says that a READ has succeeded and never sends its bytes.
+/// TCP-6, and TCP-10 where the owner dies: an owner of leases who says that a READ has succeeded and never sends its
+/// bytes.
 #[test]
 fn tcp_6_a_read_does_not_succeed_without_its_bytes() {
     for (round, ending) in ["dies", "gives up"].into_iter().enumerate() {

@@ -63,6 +63,7 @@ fn lease(plane: &mut Plane, peer: &Peer) -> Leased<Buffer> {
     leased
 }
 
+/// TCP-7, LSE-12.
 #[test]
 fn a_sender_stopped_in_mid_transfer_lands_nothing_when_it_is_woken_after_the_revoke() {
     for key in [None, Some([3; 32])] {
@@ -100,6 +101,7 @@ fn a_sender_stopped_in_mid_transfer_lands_nothing_when_it_is_woken_after_the_rev
     }
 }
 
+/// TCP-10, TD-2.
 #[test]
 fn a_sender_killed_in_mid_transfer_is_noticed_and_the_next_one_is_served() {
     let mut plane = Plane::open(Config::default()).unwrap();

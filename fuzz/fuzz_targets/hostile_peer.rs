@@ -1,4 +1,4 @@
-//! A peer that says anything, in any order: it may lose its connection and nothing else may happen.
+//! SEC-4, INB-1: a peer that says anything, in any order: it may lose its connection and nothing else may happen.
 #![no_main]
 
 use dmaplane_engine::{Event, Message, WIRE_WORDS};

@@ -1,4 +1,4 @@
-//! SHM-5: a hostile peer on the shared-memory channel costs its own connection and nothing else.
+//! SHM-6, SHM-7, SHM-10: a hostile peer on the shared-memory channel costs its own connection and nothing else.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! TCP-4: whatever a peer sends, on whichever socket, is decoded or refused; nothing panics and nothing is kept.
+//! TCP-4 to TCP-6, TCP-8: whatever a peer sends, on whichever socket, is decoded or refused; nothing panics and nothing
+//! is kept.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

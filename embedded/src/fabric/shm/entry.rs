@@ -131,6 +131,7 @@ impl FragmentSource {
 mod tests {
     use super::*;
 
+    /// SHM-6: fragment sources, and the bits of word 0; SHM-10: b.
     #[test]
     fn fragment_sources_round_trip_and_unknown_kinds_are_none() {
         let source = FragmentSource { region: 1, length: 2, offset: 3 << 40, segment: 4 };

@@ -1,4 +1,4 @@
-//! The fabric between processes of one host and one user (clauses SHM-1 to SHM-9).
+//! The fabric between processes of one host and one user (clauses SHM-1 to SHM-10).
 //!
 //! Each side owns an area of shared memory that only it can write: its outgoing entries, its flags, how far it has
 //! read. Bytes never go through it: the receiver copies them, straight out of the sender's sealed memory. A socket

@@ -67,6 +67,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, AtomicU32};
 
+    /// TCP-7: the end is reported once.
     #[test]
     fn tcp_7_one_side_reports_the_end() {
         let guard = Guard::default();
@@ -77,6 +78,7 @@ mod tests {
         assert!(guard.stop() && guard.is_stopped() && !guard.enter() && !guard.stop());
     }
 
+    /// TCP-7: nothing touches the memory after the end was reported.
     #[test]
     fn tcp_7_nobody_is_inside_after_a_stop_was_reported() {
         for round in 0..2000 {

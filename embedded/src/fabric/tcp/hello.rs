@@ -96,6 +96,7 @@ impl Hello {
 mod tests {
     use super::*;
 
+    /// TCP-2: a hello's purpose, window and zero bytes; a preamble's magic, version and security.
     #[test]
     fn tcp_2_hellos_round_trip_and_strangers_are_told_from_keyless_peers() {
         let info = PeerInfo { context: [1, u64::MAX], window: 128 };

@@ -1,4 +1,4 @@
-//! The fabric between hosts without RDMA (clauses TCP-1 to TCP-9).
+//! The fabric between hosts without RDMA (clauses TCP-1 to TCP-10).
 //!
 //! A peer has two sockets: messages go on one, data and the requests that carry it on the other, so that a message
 //! never waits behind data. One thread a context moves the bytes. The receiver decides where they go: its engine sees

@@ -92,6 +92,7 @@ mod tests {
         Ok((a.finish()?, b.finish()?))
     }
 
+    /// TCP-3: the handshake's two messages, a sealed record of 65,535 bytes and a short one; TCP-8: l.
     #[test]
     fn tcp_3_one_key_opens_what_it_sealed_and_another_is_rejected() {
         assert_eq!(pair(&[1; 32], &[2; 32]).unwrap_err(), Errno::EKEYREJECTED);

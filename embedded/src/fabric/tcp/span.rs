@@ -190,6 +190,7 @@ mod tests {
         Arc::new(region)
     }
 
+    /// TCP-6: a body is the bytes of the segments in the table's order.
     #[test]
     fn pieces_are_walked_in_order_across_their_bounds() {
         let (a, b) = (region(b"abcdef"), region(b"ghijkl"));

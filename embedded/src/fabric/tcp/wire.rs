@@ -419,6 +419,7 @@ mod tests {
         records
     }
 
+    /// TCP-5, on the lanes of TCP-4.
     #[test]
     fn tcp_5_every_record_round_trips_in_pieces_of_any_size() {
         let table = [Fragment { segment: 3, length: 4096 }, Fragment { segment: u32::MAX, length: 1 }];
@@ -449,6 +450,7 @@ mod tests {
         assert_eq!(all(Lane::Control, &bytes, 13), expected);
     }
 
+    /// TCP-8: a, b, e, g, h.
     #[test]
     fn tcp_8_what_no_honest_peer_sends_is_named() {
         let fails = |lane, bytes: &[u8]| Decoder::new(lane).take(bytes).unwrap_err();
@@ -471,6 +473,7 @@ mod tests {
         assert_eq!(fails(Lane::Control, &http), Breach::Kind { kind, lane: Lane::Control });
     }
 
+    /// TCP-6; TCP-8: j.
     #[test]
     fn tcp_6_slices_end_exactly_where_the_body_does() {
         let mut body = Body::new(10);
@@ -487,6 +490,7 @@ mod tests {
     }
 
     proptest! {
+        /// TCP-8: found or not, it is no panic.
         #[test]
         fn tcp_8_garbage_never_panics(bytes: Vec<u8>, control: bool, kind in 0u8..7, message in 0u8..8) {
             let _ = decode_all(control, &bytes);
