@@ -1,13 +1,15 @@
 //! Typed objects. None of them can be copied, so that a handle is used up when its object goes.
 
+use crate::objects::Hold;
 use dmaplane_embedded::Mapping;
 use dmaplane_ring::abi::{BufferHandle, ImportHandle, LeaseHandle, ListHandle};
 
-/// Memory that is ours alone: no peer holds a lease on it and no operation uses it.
+/// Memory that is ours alone: no peer holds a lease on it and no operation uses it. Dropping it frees it.
 #[derive(Debug)]
 pub struct Buffer {
     pub(crate) handle: BufferHandle,
     pub(crate) mapping: Mapping,
+    pub(crate) hold: Hold,
 }
 
 impl Buffer {
@@ -29,7 +31,8 @@ impl Buffer {
     /// Its bytes.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: the mapping is valid while `self` lives. Nobody writes to it meanwhile: operations that write
-        // locally take the buffer by `&mut` or by value, and a lease consumes it.
+        // locally take the buffer by `&mut` or by value, a lease consumes it, each is checked to be of the context that
+        // it is used with, and whoever goes round the types (`Plane::attach`, `Plane::sublist`) promises it.
         unsafe { std::slice::from_raw_parts(self.mapping.as_ptr(), self.mapping.len()) }
     }
 
@@ -40,12 +43,13 @@ impl Buffer {
     }
 }
 
-/// Segments over buffers, which it holds.
+/// Segments over buffers, which it holds. Dropping it ends it and frees them.
 #[derive(Debug)]
 pub struct List {
     pub(crate) handle: ListHandle,
-    /// Its segments.
-    pub segments: u64,
+    pub(crate) segments: u64,
+    // Dropped before the buffers, which it uses.
+    pub(crate) hold: Hold,
     pub(crate) buffers: Vec<Buffer>,
 }
 
@@ -55,14 +59,19 @@ impl List {
         self.handle
     }
 
+    /// Its segments.
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
     /// The buffers, in the order in which they were given.
     pub fn buffers(&self) -> &[Buffer] {
         &self.buffers
     }
 
-    /// The same, to be written.
-    pub fn buffers_mut(&mut self) -> &mut [Buffer] {
-        &mut self.buffers
+    /// One buffer's bytes, to be written. (Not the buffer: it stays the list's.)
+    pub fn bytes_mut(&mut self, buffer: usize) -> Option<&mut [u8]> {
+        self.buffers.get_mut(buffer).map(Buffer::as_mut_slice)
     }
 }
 
@@ -71,13 +80,26 @@ pub trait LeaseTarget: sealed::Sealed {}
 impl LeaseTarget for Buffer {}
 impl LeaseTarget for List {}
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Buffer {}
-    impl Sealed for super::List {}
+pub(crate) mod sealed {
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn hold(&self) -> &crate::objects::Hold;
+    }
+
+    impl Sealed for super::Buffer {
+        fn hold(&self) -> &crate::objects::Hold {
+            &self.hold
+        }
+    }
+
+    impl Sealed for super::List {
+        fn hold(&self) -> &crate::objects::Hold {
+            &self.hold
+        }
+    }
 }
 
-/// What a peer may touch: no slices until the lease is revoked.
+/// What a peer may touch: no slices until the lease is revoked. Dropping it revokes the lease and frees what it was on.
 ///
 /// ```compile_fail
 /// fn peek(leased: dmaplane::Leased<dmaplane::Buffer>) -> u8 {
@@ -95,6 +117,8 @@ mod sealed {
 #[must_use = "the memory comes back by `Plane::revoke`"]
 pub struct Leased<T: LeaseTarget> {
     pub(crate) handle: LeaseHandle,
+    // Dropped before the target, which it uses.
+    pub(crate) hold: Hold,
     pub(crate) target: T,
 }
 
@@ -105,15 +129,20 @@ impl<T: LeaseTarget> Leased<T> {
     }
 }
 
-/// A peer's lease, claimed by us.
+/// A peer's lease, claimed by us. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Import {
     pub(crate) handle: ImportHandle,
-    /// Bytes of a range, segments of a list.
-    pub length: u64,
+    pub(crate) length: u64,
+    pub(crate) hold: Hold,
 }
 
 impl Import {
+    /// Bytes of a range, segments of a list.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Its handle, for SQEs of your own.
     pub fn handle(&self) -> ImportHandle {
         self.handle

@@ -31,6 +31,12 @@ pub enum Error {
         /// Its CQE's errno.
         errno: Errno,
     },
+    /// An object of another context, or of another plane, whose handles mean other things here.
+    #[error("{what}: an object of another context; use it with the plane that made it")]
+    Foreign {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// Nothing came in time.
     #[error("{what}: nothing came within {waited:?}")]
     TimedOut {

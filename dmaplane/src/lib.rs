@@ -42,6 +42,7 @@
 mod buffer;
 mod error;
 mod mailbox;
+mod objects;
 mod plane;
 mod transfer;
 
@@ -51,5 +52,6 @@ pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, Rights, Run};
 pub use dmaplane_ring::build::PagePlacement;
 pub use error::Error;
 pub use mailbox::Arrival;
-pub use plane::{Listener, Peer, Plane};
+pub use plane::Plane;
+pub use plane::connection::{Listener, Peer};
 pub use transfer::Operation;

@@ -1,4 +1,5 @@
-//! What arrives from a peer: messages, immediates, notifications. A few receives are always posted.
+//! What arrives from a peer: messages, immediates, notifications. A few receives are posted; a
+//! slot is posted again when what it brought is read.
 
 use crate::buffer::Buffer;
 use dmaplane_ring::abi::{Cqe, CqeFlags, MAX_SEND_BYTES, PeerHandle, Sqe};
@@ -25,9 +26,8 @@ pub struct Arrival {
 pub(crate) struct Mailbox {
     pub peer: PeerHandle,
     pub slots: Buffer,
-    pub arrived: VecDeque<Arrival>,
-    /// Receives that are posted.
-    pub posted: u64,
+    /// What came and was not read yet, each with the slot that it holds: no more than there are.
+    pub arrived: VecDeque<(u64, Arrival)>,
     /// Its last receive ended with an error: nothing more will come.
     pub closed: Option<dmaplane_ring::abi::Errno>,
 }
@@ -44,7 +44,6 @@ impl Mailbox {
 
     /// Takes an arrival out of its slot.
     pub(crate) fn take(&mut self, slot: u64, cqe: &Cqe) {
-        self.posted -= 1;
         let payload_bytes = match cqe.result() {
             Ok(bytes) => u64::from(bytes),
             Err(errno) => {
@@ -59,6 +58,6 @@ impl Mailbox {
         let checksum = flags.contains(CqeFlags::CHECKSUM).then_some((cqe.word0 >> 32) as u32);
         let mut payload = vec![0; length as usize];
         self.slots.mapping.read(slot * MAX_SEND_BYTES, &mut payload);
-        self.arrived.push_back(Arrival { immediate, payload, checksum });
+        self.arrived.push_back((slot, Arrival { immediate, payload, checksum }));
     }
 }

@@ -2,30 +2,39 @@
 
 use crate::buffer::{Buffer, Import, List};
 use crate::error::Error;
+use crate::objects::Wish;
 use crate::plane::Plane;
 use dmaplane_ring::abi::{Cqe, Errno, IndexPair, Sqe};
 use dmaplane_ring::build::{BuildError, Read, ReadList, Write, WriteImm, WriteList};
 use std::time::Duration;
 
-/// How long a blocking transfer may take before it is cancelled by force.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// An operation in flight that owns what it uses. Forgetting it leaks; dropping it leaves the operation to end by
-/// itself, and its memory to the context.
+/// itself, and its memory is freed after that.
 #[derive(Debug)]
 #[must_use = "finish it to have its memory back"]
 pub struct Operation<T> {
     what: &'static str,
     user_data: u64,
+    wish: Wish,
     resources: T,
 }
 
 impl<T> Operation<T> {
-    /// Waits for its end. The resources come back with the result; `Err` holds the operation when the time is up.
-    pub fn finish(self, plane: &mut Plane, patience: Duration) -> Result<(Result<Cqe, Error>, T), Operation<T>> {
+    fn new(plane: &mut Plane, what: &'static str, sqe: Sqe, resources: T) -> Operation<T> {
+        let user_data = plane.begin(sqe);
+        Operation { what, user_data, wish: Wish::new(plane.given_up(), user_data), resources }
+    }
+
+    /// Waits for its end. The resources come back with the result; `Err` holds the operation when the time is up, or
+    /// when it is not this plane's.
+    pub fn finish(mut self, plane: &mut Plane, patience: Duration) -> Result<(Result<Cqe, Error>, T), Operation<T>> {
+        if !self.wish.is_of(plane.given_up()) {
+            return Err(self);
+        }
         match plane.finish(self.user_data, patience) {
             None => Err(self),
             Some(cqe) => {
+                self.wish.fulfilled();
                 let result = cqe.result().map(|_| cqe);
                 let what = self.what;
                 Ok((result.map_err(|errno| Error::Operation { what, errno }), self.resources))
@@ -40,12 +49,13 @@ fn value<T>(what: &'static str, built: Result<T, BuildError>) -> Result<T, Error
 
 impl Plane {
     fn transfer(&mut self, what: &'static str, sqe: Sqe) -> Result<u64, Error> {
-        self.call(what, sqe, PATIENCE).map(|cqe| cqe.word0)
+        self.call(what, sqe, self.patience()).map(|cqe| cqe.word0)
     }
 
     /// Writes bytes of a buffer into a lease; returns how many.
     pub fn write(&mut self, from: &Buffer, offset: u64, to: &Import, at: u64, length: u64) -> Result<u64, Error> {
         let what = "writing";
+        self.check(what, &from.hold).and_then(|()| self.check(what, &to.hold))?;
         let sqe = value(what, Write::new(from.handle, offset, to.handle, at, length))?.sqe();
         self.transfer(what, sqe)
     }
@@ -61,6 +71,7 @@ impl Plane {
         immediate: u32,
     ) -> Result<u64, Error> {
         let what = "writing";
+        self.check(what, &from.hold).and_then(|()| self.check(what, &to.hold))?;
         let write = value(what, WriteImm::new(from.handle, offset, to.handle, at, length))?;
         self.transfer(what, write.immediate(immediate).sqe())
     }
@@ -68,6 +79,7 @@ impl Plane {
     /// Reads bytes of a lease into a buffer; returns how many.
     pub fn read(&mut self, into: &mut Buffer, offset: u64, from: &Import, at: u64, length: u64) -> Result<u64, Error> {
         let what = "reading";
+        self.check(what, &into.hold).and_then(|()| self.check(what, &from.hold))?;
         let sqe = value(what, Read::new(into.handle, offset, from.handle, at, length))?.sqe();
         self.transfer(what, sqe)
     }
@@ -82,8 +94,11 @@ impl Plane {
         length: u64,
     ) -> Result<Operation<Buffer>, (Error, Buffer)> {
         let what = "writing";
+        if let Err(error) = self.check(what, &from.hold).and_then(|()| self.check(what, &to.hold)) {
+            return Err((error, from));
+        }
         match value(what, Write::new(from.handle, offset, to.handle, at, length)) {
-            Ok(write) => Ok(Operation { what, user_data: self.begin(write.sqe()), resources: from }),
+            Ok(write) => Ok(Operation::new(self, what, write.sqe(), from)),
             Err(error) => Err((error, from)),
         }
     }
@@ -99,11 +114,11 @@ impl Plane {
         immediate: u32,
     ) -> Result<Operation<Buffer>, (Error, Buffer)> {
         let what = "writing";
+        if let Err(error) = self.check(what, &from.hold).and_then(|()| self.check(what, &to.hold)) {
+            return Err((error, from));
+        }
         match value(what, WriteImm::new(from.handle, offset, to.handle, at, length)) {
-            Ok(write) => {
-                let user_data = self.begin(write.immediate(immediate).sqe());
-                Ok(Operation { what, user_data, resources: from })
-            }
+            Ok(write) => Ok(Operation::new(self, what, write.immediate(immediate).sqe(), from)),
             Err(error) => Err((error, from)),
         }
     }
@@ -147,6 +162,7 @@ impl Plane {
         notify: impl FnOnce(WriteList, u64, u64) -> Result<WriteList, BuildError>,
     ) -> Result<u64, Error> {
         let what = "writing a list";
+        self.check(what, &list.hold).and_then(|()| self.check(what, &to.hold))?;
         let index = self.index_buffer(pairs, notification)?;
         let pairs_bytes = size_of_val(pairs) as u64;
         let built = value(what, WriteList::new(list.handle, to.handle, index.handle, 0, pairs.len() as u64));
@@ -181,9 +197,10 @@ impl Plane {
         with: impl FnOnce(ReadList) -> ReadList,
     ) -> Result<Cqe, Error> {
         let what = "reading a list";
+        self.check(what, &list.hold).and_then(|()| self.check(what, &from.hold))?;
         let index = self.index_buffer(pairs, &[])?;
         let built = value(what, ReadList::new(list.handle, from.handle, index.handle, 0, pairs.len() as u64));
-        let result = built.and_then(|read| self.call(what, with(read).sqe(), PATIENCE));
+        let result = built.and_then(|read| self.call(what, with(read).sqe(), self.patience()));
         self.free(index)?;
         result
     }

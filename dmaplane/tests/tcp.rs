@@ -133,7 +133,7 @@ fn lists_are_scattered_and_gathered_segment_by_segment() {
         const BLOCKS: u32 = 5000;
         let theirs = list(&mut p.b, BLOCKS);
         let mut ours = list(&mut p.a, BLOCKS);
-        pattern(ours.buffers_mut()[0].as_mut_slice(), 5);
+        pattern(ours.bytes_mut(0).unwrap(), 5);
         let leased = p.b.grant_list(theirs, Rights::WRITE.with(Rights::READ), &p.to_a).unwrap();
         let token = p.b.token(&leased).unwrap();
         let import = p.a.import(&p.to_b, &token).unwrap();

@@ -239,6 +239,11 @@ impl Context {
         ListenerHandle::from_bits(handle.bits()).ok_or_else(|| refused("adding a listener")(Errno::EIO))
     }
 
+    /// What it tells its peers of itself: random, another one for each context.
+    pub fn identity(&self) -> [u64; 2] {
+        self.inner.shared.info.context
+    }
+
     /// What is in use.
     pub fn usage(&self) -> Usage {
         self.inner.shared.with_core(|_, core| core.engine.usage())

@@ -1,0 +1,97 @@
+//! Leases: granting, exporting, revoking, claiming.
+
+use super::Plane;
+use super::connection::Peer;
+use crate::buffer::{Buffer, Import, LeaseTarget, Leased, List};
+use crate::error::Error;
+use crate::objects::Dropped;
+use dmaplane_ring::abi::{Errno, ImportHandle, LeaseHandle, Rights};
+use dmaplane_ring::build::{ImportRelease, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke};
+use std::time::Duration;
+
+impl Plane {
+    /// Leases a whole buffer to the first peer that shows its token.
+    pub fn grant(&mut self, buffer: Buffer, rights: Rights) -> Result<Leased<Buffer>, Error> {
+        let what = "granting a lease";
+        let grant = LeaseGrant::range(buffer.handle, 0, buffer.len() as u64, rights);
+        self.granted(what, grant.map_err(|source| Error::Value { what, source })?, buffer)
+    }
+
+    /// Leases a whole buffer to one peer.
+    pub fn grant_to(&mut self, buffer: Buffer, rights: Rights, to: &Peer) -> Result<Leased<Buffer>, Error> {
+        let what = "granting a lease";
+        let grant = LeaseGrant::range(buffer.handle, 0, buffer.len() as u64, rights);
+        let to = self.peer_handle(what, to)?;
+        self.granted(what, grant.map_err(|source| Error::Value { what, source })?.to_peer(to), buffer)
+    }
+
+    /// Leases a list's segments to one peer.
+    pub fn grant_list(&mut self, list: List, rights: Rights, to: &Peer) -> Result<Leased<List>, Error> {
+        let what = "granting a lease";
+        let to = self.peer_handle(what, to)?;
+        self.granted(what, LeaseGrant::list(list.handle, rights).to_peer(to), list)
+    }
+
+    fn granted<T: LeaseTarget>(&mut self, what: &'static str, grant: LeaseGrant, target: T) -> Result<Leased<T>, Error> {
+        self.check(what, target.hold())?;
+        let cqe = self.local(what, grant.sqe())?;
+        let handle = LeaseHandle::from_bits(cqe.word0).ok_or(Error::Operation { what, errno: Errno::EIO })?;
+        Ok(Leased { handle, hold: self.hold(Dropped::Lease(handle)), target })
+    }
+
+    /// The token with which a peer claims a lease: bytes for it to show, through whatever router.
+    pub fn token<T: LeaseTarget>(&mut self, leased: &Leased<T>) -> Result<Vec<u8>, Error> {
+        let what = "exporting a lease";
+        self.check(what, &leased.hold)?;
+        let scratch = self.put_scratch(what, &[])?;
+        let cqe = self.local(what, LeaseExport::new(leased.handle, scratch, 0).sqe())?;
+        let scratch = self.scratch.as_ref().ok_or(Error::Operation { what, errno: Errno::EIO })?;
+        Ok(scratch.as_slice()[..cqe.res as usize].to_vec())
+    }
+
+    /// Ends a lease now: transfers in flight under it are stopped. When it returns, nothing lands any more.
+    pub fn revoke<T: LeaseTarget>(&mut self, leased: Leased<T>) -> Result<T, Error> {
+        self.revoked(leased, LeaseRevoke::now)
+    }
+
+    /// Ends a lease, letting what is in flight end within `grace`.
+    pub fn revoke_gracefully<T: LeaseTarget>(&mut self, leased: Leased<T>, grace: Duration) -> Result<T, Error> {
+        let nanoseconds = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self.revoked(leased, |lease| LeaseRevoke::graceful(lease, nanoseconds))
+    }
+
+    fn revoked<T: LeaseTarget>(
+        &mut self,
+        leased: Leased<T>,
+        revoke: impl FnOnce(LeaseHandle) -> LeaseRevoke,
+    ) -> Result<T, Error> {
+        let what = "revoking a lease";
+        self.check(what, &leased.hold)?;
+        self.local(what, revoke(leased.handle).sqe())?;
+        let Leased { mut hold, target, .. } = leased;
+        hold.ended();
+        Ok(target)
+    }
+
+    /// Claims a lease by its token.
+    pub fn import(&mut self, peer: &Peer, token: &[u8]) -> Result<Import, Error> {
+        let what = "claiming a lease";
+        let from = self.peer_handle(what, peer)?;
+        let handle = self.put_scratch(what, token)?;
+        let import = LeaseImport::new(handle, 0, token.len() as u64);
+        let import = import.map_err(|source| Error::Value { what, source })?.from_peer(from);
+        let cqe = self.call(what, import.sqe(), self.patience())?;
+        let handle = ImportHandle::from_bits(cqe.word0).ok_or(Error::Operation { what, errno: Errno::EIO })?;
+        Ok(Import { handle, length: cqe.word1, hold: self.hold(Dropped::Import(handle)) })
+    }
+
+    /// Gives a claimed lease back.
+    pub fn release(&mut self, import: Import) -> Result<(), Error> {
+        let what = "releasing a lease";
+        self.check(what, &import.hold)?;
+        self.local(what, ImportRelease::new(import.handle).sqe())?;
+        let Import { mut hold, .. } = import;
+        hold.ended();
+        Ok(())
+    }
+}
