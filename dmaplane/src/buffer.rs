@@ -36,6 +36,24 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.mapping.as_ptr(), self.mapping.len()) }
     }
 
+    /// Some of its bytes; `None` outside of it. No reference to the others is made meanwhile.
+    pub fn range(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
+        if range.start > range.end || range.end > self.mapping.len() {
+            return None;
+        }
+        // SAFETY: within the mapping; otherwise as in `as_slice`.
+        Some(unsafe { std::slice::from_raw_parts(self.mapping.as_ptr().add(range.start), range.len()) })
+    }
+
+    /// Some of its bytes; `None` outside of it.
+    pub fn range_mut(&mut self, range: std::ops::Range<usize>) -> Option<&mut [u8]> {
+        if range.start > range.end || range.end > self.mapping.len() {
+            return None;
+        }
+        // SAFETY: within the mapping; otherwise as in `as_mut_slice`.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.mapping.as_ptr().add(range.start), range.len()) })
+    }
+
     /// Its bytes.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`; and nobody reads it through us meanwhile, by `&mut`.
@@ -72,6 +90,11 @@ impl List {
     /// One buffer's bytes, to be written. (Not the buffer: it stays the list's.)
     pub fn bytes_mut(&mut self, buffer: usize) -> Option<&mut [u8]> {
         self.buffers.get_mut(buffer).map(Buffer::as_mut_slice)
+    }
+
+    /// Some of one buffer's bytes, to be written.
+    pub fn range_mut(&mut self, buffer: usize, range: std::ops::Range<usize>) -> Option<&mut [u8]> {
+        self.buffers.get_mut(buffer)?.range_mut(range)
     }
 }
 

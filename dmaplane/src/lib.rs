@@ -48,7 +48,7 @@ mod transfer;
 
 pub use buffer::{Buffer, Import, LeaseTarget, Leased, List};
 pub use dmaplane_embedded::{Config, Context, Limits, Placement, RunMode, Usage, placement_support};
-pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, Rights, Run};
+pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Rights, Run};
 pub use dmaplane_ring::build::PagePlacement;
 pub use error::Error;
 pub use mailbox::Arrival;

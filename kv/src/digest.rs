@@ -27,13 +27,17 @@ impl fmt::Display for Digest64 {
     }
 }
 
-/// Which checksum a transfer is to be checked by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Which checksum a transfer is to be checked by, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ChecksumAlgorithm {
     /// None: rely on the fabric.
     None,
-    /// The digests of this module.
+    /// CRC-32C of each part's fragments in their order, padding included. Who copies them in makes it while copying, so
+    /// it costs no second pass over the receiver's memory.
+    Crc32c,
+    /// The digests of this module, of the whole sequence as it lies in the receiver's blocks: also finds fragments that
+    /// went to a wrong place, for a pass over its memory.
     Xxh3,
 }
 
@@ -43,6 +47,7 @@ impl ChecksumAlgorithm {
         match self {
             ChecksumAlgorithm::None => 0,
             ChecksumAlgorithm::Xxh3 => 1,
+            ChecksumAlgorithm::Crc32c => 2,
         }
     }
 
@@ -51,6 +56,7 @@ impl ChecksumAlgorithm {
         match code {
             0 => Some(ChecksumAlgorithm::None),
             1 => Some(ChecksumAlgorithm::Xxh3),
+            2 => Some(ChecksumAlgorithm::Crc32c),
             _ => None,
         }
     }
@@ -72,9 +78,17 @@ pub fn of_bytes(bytes: &[u8]) -> Digest64 {
 /// `pool_bytes` is the whole pool.
 pub fn of_sequence(sequence: PagedSequence<'_>, pool_bytes: &[u8]) -> Result<Digest64, PoolError> {
     sequence.pool().check_size(pool_bytes.len())?;
+    of_ranges(sequence, |range| Ok(&pool_bytes[range.start as usize..range.end as usize]))
+}
+
+/// As [`of_sequence`], with a way to each range of the pool instead of the whole.
+pub fn of_ranges<'a, E>(
+    sequence: PagedSequence<'_>,
+    bytes: impl Fn(core::ops::Range<u64>) -> Result<&'a [u8], E>,
+) -> Result<Digest64, E> {
     let mut digest = header(sequence.pool().layout(), sequence.table().tokens());
     for range in sequence.token_ranges() {
-        digest.write(&pool_bytes[range.start as usize..range.end as usize]);
+        digest.write(bytes(range)?);
     }
     Ok(Digest64(digest.finish()))
 }
@@ -168,9 +182,11 @@ mod tests {
 
     #[test]
     fn checksum_codes_come_back() {
-        for algorithm in [ChecksumAlgorithm::None, ChecksumAlgorithm::Xxh3] {
+        for algorithm in [ChecksumAlgorithm::None, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Xxh3] {
             assert_eq!(ChecksumAlgorithm::from_code(algorithm.code()), Some(algorithm));
         }
-        assert_eq!(ChecksumAlgorithm::from_code(2), None);
+        assert_eq!(ChecksumAlgorithm::from_code(3), None);
+        assert!(ChecksumAlgorithm::None < ChecksumAlgorithm::Crc32c);
+        assert!(ChecksumAlgorithm::Crc32c < ChecksumAlgorithm::Xxh3);
     }
 }

@@ -1,8 +1,8 @@
-//! KV caches on the move, the pure part: what lies where, what goes where, and when it is there.
+//! KV caches on the move: what lies where, what goes where, and when it is there.
 //!
 //! A prefill process computes a request's keys and values; a decode process goes on from them. Both
-//! keep them in a paged pool: blocks of some tokens, scattered as the free list had them. This
-//! crate computes, without any I/O:
+//! keep them in a paged pool: blocks of some tokens, scattered as the free list had them. All but
+//! [`transfer`], which moves them over planes, is arithmetic without any I/O:
 //!
 //! | question | answer |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | what has arrived, and whether late data can do harm | [`TransferSlots`] |
 //! | whether it is what was sent | [`digest`] |
 //! | the vectors themselves | [`TensorView`], [`TensorViewMut`] |
+//! | moving a sequence, by push or by pull | [`transfer`] |
 //!
 //! # A transfer, with memcpy for a fabric
 //!
@@ -77,7 +78,7 @@
 //!   and says why.
 //! - Errors are `#[non_exhaustive]`, one variant per broken rule. A failed call changes nothing.
 //! - Element bytes are little endian, in memory as on the wire.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 #[cfg(target_endian = "big")]
 compile_error!("pools are moved byte by byte and read in place: both ends must be little endian");

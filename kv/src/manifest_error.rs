@@ -90,7 +90,7 @@ pub enum ManifestError {
     #[error(transparent)]
     DType(#[from] DTypeError),
     /// A checksum algorithm that was never given out.
-    #[error("checksum algorithm {code} is unknown; use 0 for none or 1 for XXH3")]
+    #[error("checksum algorithm {code} is unknown; use 0 for none, 1 for XXH3 or 2 for CRC-32C")]
     Checksum {
         /// Code as received.
         code: u8,

@@ -127,6 +127,21 @@ impl FragmentPlan {
         self.ordinals.end - self.ordinals.start
     }
 
+    /// Fragments of one plane of one layer.
+    pub fn columns(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Planes of all layers.
+    pub fn planes(&self) -> u64 {
+        u64::from(self.local.layers) * u64::from(self.local.planes)
+    }
+
+    /// Where this plan begins among the fragments of all layers and planes.
+    pub fn first_ordinal(&self) -> u64 {
+        self.ordinals.start
+    }
+
     /// Bytes that this plan moves, padding included.
     pub fn bytes_total(&self) -> u64 {
         // Cannot overflow: these are distinct pieces of a pool whose size fits.

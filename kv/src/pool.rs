@@ -182,8 +182,27 @@ impl PoolGeometry {
         Ok(())
     }
 
+    /// From the start of one plane to the start of the next.
+    pub const fn plane_stride_bytes(&self) -> u64 {
+        self.plane_stride_bytes
+    }
+
+    /// The blocks that a range of the buffer touches; some more than once where it spans planes.
+    pub fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = u32> + use<> {
+        let (block_bytes, stride, blocks) =
+            (self.layout.bytes_per_block_plane(), self.plane_stride_bytes, u64::from(self.blocks));
+        let first = range.start / stride;
+        let last = if range.is_empty() { first } else { (range.end - 1) / stride + 1 };
+        (first..last).flat_map(move |plane| {
+            let (start, end) = (plane * stride, (plane + 1) * stride);
+            let (from, to) = (range.start.max(start) - start, range.end.min(end) - start);
+            // What lies behind a plane's blocks, in its padding, is no block's.
+            (from / block_bytes..to.div_ceil(block_bytes).min(blocks)).map(|block| block as u32)
+        })
+    }
+
     /// Planes of all layers together.
-    fn plane_count(&self) -> u64 {
+    pub fn plane_count(&self) -> u64 {
         u64::from(self.layout.layers()) * u64::from(self.layout.planes())
     }
 }

@@ -10,7 +10,7 @@ use crate::model::greedy;
 use anyhow::Result;
 use dmaplane::{Config, Plane};
 use dmaplane_kv::transfer::{PagedPool, Source, push};
-use dmaplane_kv::{ChecksumAlgorithm, LeaseToken, TransferId, TransferManifest};
+use dmaplane_kv::{LeaseToken, TransferId, TransferManifest};
 use std::time::Instant;
 
 const POOL_SEED: u64 = 7;
@@ -45,7 +45,7 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
                 fragment_tokens: layout.block_tokens(),
                 parts: 1,
                 transfer: TransferId::unpack(0),
-                checksum: ChecksumAlgorithm::Xxh3,
+                checksum: pool.checksum(),
                 lease_token: LeaseToken::default(),
                 user: Vec::new(),
             };
@@ -65,14 +65,14 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
             let (source, manifest) = Source::open(&mut plane, &mut pool, &peer, &table, decode_block_tokens, &user)?;
             if common.sabotage == Some(Sabotage::ReplayGeneration) {
                 // The lease that the manifest names is over before decode reads under it.
-                source.close(&mut plane)?;
+                source.close(&mut plane, &mut pool)?;
                 send_manifest(&mut plane, &peer, &manifest)?;
                 receive_word(&mut plane, &peer)?;
                 anyhow::bail!("decode took a cache under a lease that was over");
             }
             send_manifest(&mut plane, &peer, &manifest)?;
             receive_word(&mut plane, &peer)?;
-            source.close(&mut plane)?;
+            source.close(&mut plane, &mut pool)?;
             PrefillReport::default()
         }
     };

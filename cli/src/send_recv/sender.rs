@@ -196,7 +196,7 @@ impl Sending<'_> {
         let token = self.grant(piece)?;
         let import = self.wire.plane.import(&self.wire.peer, &token);
         let import = import.map_err(|error| self.wire.explain(error))?;
-        if import.length < length {
+        if import.length() < length {
             bail!(self.wire.protocol("a place that is shorter than its piece"));
         }
         let started = self.wire.plane.start_write_imm(buffer, 0, &import, 0, length, piece);

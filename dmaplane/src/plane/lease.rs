@@ -32,7 +32,12 @@ impl Plane {
         self.granted(what, LeaseGrant::list(list.handle, rights).to_peer(to), list)
     }
 
-    fn granted<T: LeaseTarget>(&mut self, what: &'static str, grant: LeaseGrant, target: T) -> Result<Leased<T>, Error> {
+    fn granted<T: LeaseTarget>(
+        &mut self,
+        what: &'static str,
+        grant: LeaseGrant,
+        target: T,
+    ) -> Result<Leased<T>, Error> {
         self.check(what, target.hold())?;
         let cqe = self.local(what, grant.sqe())?;
         let handle = LeaseHandle::from_bits(cqe.word0).ok_or(Error::Operation { what, errno: Errno::EIO })?;

@@ -73,7 +73,7 @@ fn each_broken_field_has_its_error() {
     assert_eq!(forged(12, &[0]), Err(E::Layout(crate::LayoutError::Layers { layers: 0 })));
     assert_eq!(forged(16, &[9]), Err(E::Attention { tag: 9 }));
     assert_eq!(forged(17, &[0]), Err(E::DType(crate::DTypeError::UnknownCode { code: 0 })));
-    assert_eq!(forged(18, &[2]), Err(E::Checksum { code: 2 }));
+    assert_eq!(forged(18, &[3]), Err(E::Checksum { code: 3 }));
     assert_eq!(forged(32, &[0; 4]), Err(E::Pool(PoolError::NoBlocks)));
     assert_eq!(forged(36, &[0]), Err(E::NoTokens));
     assert!(matches!(forged(36, &[129]), Err(E::Table(_))));

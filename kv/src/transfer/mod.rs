@@ -1,11 +1,16 @@
 //! Transfers over a plane: push and pull, between pools of different block sizes, committed only when everything is
 //! there.
 //!
-//! The side that owns the memory leases *only the blocks of this request*, as a list in token order
-//! (layer, plane, fragment); the other side moves between its own pool and that list with one list write or read.
+//! The side that owns the memory leases *only the blocks of this request*, as a list of (fragment of tokens, plane); the
+//! other side moves between its own pool and that list with one list write or read, or, where one operation cannot hold
+//! all, in parts.
+//!
+//! What both sides have to agree on is in the manifests: the tokens, the size of a fragment, the parts, the checksum.
+//! Either side may insist on a checksum ([`PagedPool::set_checksum`]); the stronger one is used.
 
 mod error;
 mod notice;
+#[expect(unsafe_code, reason = "lists of leased blocks, and slices of the others")]
 mod paged_pool;
 mod pull;
 mod push;
@@ -13,6 +18,7 @@ mod push;
 pub use error::TransferError;
 pub use notice::Notice;
 pub use paged_pool::PagedPool;
+use paged_pool::list_segment;
 pub use pull::{Source, pull};
 pub use push::{Landing, push};
 
@@ -28,19 +34,37 @@ pub struct Moved {
     pub fragments: u64,
 }
 
-/// Our fragments against the peer's list, which holds the sequence in token order.
-fn pairs_with(
+/// Our fragments against the peer's.
+fn plan_with(
     pool: &PagedPool,
     table: &crate::BlockTable,
     theirs: &TransferManifest,
-) -> Result<(FragmentPlan, Vec<IndexPair>), TransferError> {
+) -> Result<FragmentPlan, TransferError> {
+    let (wanted, tokens) = (theirs.table.tokens(), table.tokens());
+    if wanted != tokens {
+        return Err(TransferError::Tokens { theirs: wanted, ours: tokens });
+    }
+    if theirs.checksum < pool.checksum() {
+        return Err(TransferError::WeakChecksum { theirs: theirs.checksum, ours: pool.checksum() });
+    }
     let local = PagedSequence::new(pool.geometry(), table)?;
     let their_pool = theirs.pool()?;
     let remote = PagedSequence::new(&their_pool, &theirs.table)?;
-    let plan = FragmentPlan::with_fragment_tokens(local, remote, theirs.table.tokens(), theirs.fragment_tokens)?;
-    let pairs = plan.pairs().zip(0..).map(|(pair, ordinal)| IndexPair { local: pair.local_segment, remote: ordinal });
-    let pairs = pairs.collect();
-    Ok((plan, pairs))
+    Ok(FragmentPlan::with_fragment_tokens(local, remote, tokens, theirs.fragment_tokens)?)
+}
+
+/// The index pairs of a part of a plan, against the peer's [sequence list](PagedPool::sequence_list).
+fn pairs_of(part: &FragmentPlan) -> Vec<IndexPair> {
+    let pair = |(pair, ordinal): (crate::FragmentPair, u64)| IndexPair {
+        local: pair.local_segment,
+        remote: list_segment(part, ordinal),
+    };
+    part.pairs().zip(part.first_ordinal()..).map(pair).collect()
+}
+
+/// How many fragments each part of a transfer has, the last one perhaps fewer.
+fn part_fragments(fragments: u64, parts: u32) -> u64 {
+    fragments.div_ceil(u64::from(parts.max(1)))
 }
 
 /// The largest fragments that both block sizes allow.

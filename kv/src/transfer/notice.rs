@@ -1,4 +1,4 @@
-//! What travels with the last byte of a pushed transfer: at most 256 bytes.
+//! What travels with the last byte of each part of a pushed transfer: at most 256 bytes.
 
 use super::TransferError;
 use crate::Digest64;
@@ -10,7 +10,8 @@ pub struct Notice {
     pub part: u32,
     /// Bytes of this part.
     pub bytes: u64,
-    /// Of the whole sequence, as [`digest::of_sequence`](crate::digest::of_sequence) makes it; 0 bytes are its own.
+    /// What it is checked by: of the whole sequence, as [`digest::of_sequence`](crate::digest::of_sequence) makes it, or
+    /// the CRC-32C of this part; 0 for none.
     pub digest: Digest64,
     /// The user's, at most 232 bytes: in the demo, the first generated token.
     pub user: Vec<u8>,

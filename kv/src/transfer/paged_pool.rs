@@ -2,19 +2,42 @@
 
 use super::TransferError;
 use crate::segment::segment_range;
-use crate::{BlockAllocator, BlockTable, CacheLayout, Digest64, FragmentPlan, PagedSequence, PoolGeometry, digest};
-use dmaplane::{List, Plane, Run};
+use crate::{
+    BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, Digest64, FragmentPlan, PagedSequence, PoolError,
+    PoolGeometry, digest,
+};
+use core::ops::Range;
+use dmaplane::{List, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Plane, Run};
 use std::collections::HashMap;
 
+/// What peers may do to a block at the moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    /// Leases under which a peer may read it.
+    readers: u32,
+    /// Leases under which a peer may write it.
+    writers: u32,
+}
+
 /// A pool of blocks, its memory, and the lists that name its fragments.
+///
+/// Its bytes are given out only where no peer may write (for [`PagedPool::bytes_mut`] and
+/// [`PagedPool::slice_mut`]: nor read) them at the moment.
 #[derive(Debug)]
 pub struct PagedPool {
     geometry: PoolGeometry,
     allocator: BlockAllocator,
+    checksum: ChecksumAlgorithm,
+    part_fragments: u32,
+    /// By block.
+    open: Vec<Open>,
+    /// Of all blocks.
+    open_in_all: Open,
+    /// The whole pool in smaller fragments, by their size in tokens: prepared once, when first needed. Dropped before
+    /// `base`, whose buffer they name.
+    by_fragment: HashMap<u32, List>,
     /// The whole pool in whole blocks; holds the buffer.
     base: List,
-    /// The whole pool in smaller fragments, by their size in tokens: prepared once, when first needed.
-    by_fragment: HashMap<u32, List>,
 }
 
 fn whole_pool(geometry: &PoolGeometry, fragment_tokens: u32) -> Result<Vec<(usize, Run)>, TransferError> {
@@ -41,8 +64,27 @@ impl PagedPool {
         let geometry = PoolGeometry::new(layout, blocks)?;
         let buffer = plane.alloc(geometry.size_bytes())?;
         let base = plane.prepare_list(vec![buffer], &whole_pool(&geometry, layout.block_tokens())?)?;
-        let allocator = BlockAllocator::scattered(blocks, seed);
-        Ok(PagedPool { geometry, allocator, base, by_fragment: HashMap::new() })
+        Ok(PagedPool {
+            geometry,
+            allocator: BlockAllocator::scattered(blocks, seed),
+            checksum: ChecksumAlgorithm::Crc32c,
+            part_fragments: MAX_LIST_SEGMENTS as u32,
+            open: vec![Open::default(); blocks as usize],
+            open_in_all: Open::default(),
+            by_fragment: HashMap::new(),
+            base,
+        })
+    }
+
+    /// Ends the pool and frees its memory. (Dropping it does so with a later call of the plane.)
+    pub fn free(self, plane: &mut Plane) -> Result<(), TransferError> {
+        for list in self.by_fragment.into_values() {
+            plane.free_list(list)?;
+        }
+        for buffer in plane.free_list(self.base)? {
+            plane.free(buffer)?;
+        }
+        Ok(())
     }
 
     /// Layout and size.
@@ -50,14 +92,84 @@ impl PagedPool {
         &self.geometry
     }
 
-    /// The whole pool's bytes. Do not touch blocks that a transfer in flight names.
+    /// What transfers of this pool are checked by at least: CRC-32C unless set. Each side insists on its own.
+    pub fn checksum(&self) -> ChecksumAlgorithm {
+        self.checksum
+    }
+
+    /// Sets what transfers are checked by at least.
+    pub fn set_checksum(&mut self, checksum: ChecksumAlgorithm) {
+        self.checksum = checksum;
+    }
+
+    /// Bounds the fragments of one operation, at least 1: a longer transfer is made in parts, each with its own
+    /// notification. What a list operation takes at most (2^20 fragments, 2 GiB) holds in any case.
+    pub fn set_part_fragments(&mut self, most: u32) {
+        self.part_fragments = most.clamp(1, MAX_LIST_SEGMENTS as u32);
+    }
+
+    /// The whole pool's bytes.
+    ///
+    /// # Panics
+    /// While a peer may write to a block: use [`PagedPool::slice`] then.
     pub fn bytes(&self) -> &[u8] {
+        assert!(self.open_in_all.writers == 0, "a peer may write to this pool: abort or commit its transfer first");
         self.base.buffers()[0].as_slice()
     }
 
-    /// The whole pool's bytes. Do not touch blocks that a transfer in flight names.
+    /// The whole pool's bytes.
+    ///
+    /// # Panics
+    /// While a peer may read or write a block: use [`PagedPool::slice_mut`] then.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.base.buffers_mut()[0].as_mut_slice()
+        let Open { readers, writers } = self.open_in_all;
+        assert!(readers + writers == 0, "a peer may touch this pool: end its transfer first");
+        self.base.bytes_mut(0).unwrap_or_default()
+    }
+
+    /// Bytes of the pool, which may lie in any blocks that no peer may write to.
+    pub fn slice(&self, range: Range<u64>) -> Result<&[u8], TransferError> {
+        self.check_closed(&range, |open| open.writers > 0)?;
+        let found_bytes = self.base.buffers()[0].len();
+        // The pool's slice is never made as a whole: a peer may be writing to the rest of it.
+        let bytes = self.base.buffers()[0].range(range.start as usize..range.end as usize);
+        let expected_bytes = range.end;
+        bytes.ok_or(PoolError::BufferTooSmall { found_bytes: found_bytes as u64, expected_bytes }.into())
+    }
+
+    /// Bytes of the pool, which may lie in any blocks that no peer may touch.
+    pub fn slice_mut(&mut self, range: Range<u64>) -> Result<&mut [u8], TransferError> {
+        self.check_closed(&range, |open| open.writers + open.readers > 0)?;
+        let found_bytes = self.base.buffers()[0].len() as u64;
+        let expected_bytes = range.end;
+        let bytes = self.base.range_mut(0, range.start as usize..range.end as usize);
+        bytes.ok_or(PoolError::BufferTooSmall { found_bytes, expected_bytes }.into())
+    }
+
+    fn check_closed(&self, range: &Range<u64>, is_open: impl Fn(Open) -> bool) -> Result<(), TransferError> {
+        if !is_open(self.open_in_all) || range.is_empty() {
+            return Ok(());
+        }
+        for block in self.geometry.blocks_of(range.clone()) {
+            if self.open.get(block as usize).is_some_and(|&open| is_open(open)) {
+                return Err(TransferError::Leased { block });
+            }
+        }
+        Ok(())
+    }
+
+    /// A lease on a sequence's blocks begins (`1`) or has ended (`-1`).
+    pub(super) fn note_lease(&mut self, table: &BlockTable, writes: bool, by: i32) {
+        let count = |open: &mut Open| {
+            let side = if writes { &mut open.writers } else { &mut open.readers };
+            *side = side.saturating_add_signed(by);
+        };
+        for &block in table.blocks() {
+            if let Some(open) = self.open.get_mut(block as usize) {
+                count(open);
+            }
+        }
+        count(&mut self.open_in_all);
     }
 
     /// Blocks for `tokens` tokens.
@@ -85,7 +197,25 @@ impl PagedPool {
 
     /// The digest of a sequence, equal on both sides whatever their blocks.
     pub fn digest(&self, table: &BlockTable) -> Result<Digest64, TransferError> {
-        Ok(digest::of_sequence(PagedSequence::new(&self.geometry, table)?, self.bytes())?)
+        let sequence = PagedSequence::new(&self.geometry, table)?;
+        digest::of_ranges(sequence, |range| self.slice(range))
+    }
+
+    /// The CRC-32C of a plan's fragments as they lie here, in the plan's order: what whoever copies them will find.
+    pub(super) fn crc32c(&self, plan: &FragmentPlan) -> Result<u32, TransferError> {
+        let runs = self.geometry.runs(plan.fragment_tokens())?;
+        let mut checksum = 0;
+        for pair in plan.pairs() {
+            let range = segment_range(&runs, pair.local_segment).ok_or(PoolError::NoBlocks)?;
+            checksum = crc32c::crc32c_append(checksum, self.slice(range)?);
+        }
+        Ok(checksum)
+    }
+
+    /// The most fragments of one operation.
+    pub(super) fn part_fragments(&self, fragment_bytes: u64) -> u32 {
+        let most = MAX_OPERATION_BYTES / fragment_bytes.max(1);
+        self.part_fragments.min(u32::try_from(most).unwrap_or(u32::MAX))
     }
 
     /// The whole pool as a list of fragments of `fragment_tokens` tokens.
@@ -94,13 +224,17 @@ impl PagedPool {
             return Ok(&mut self.base);
         }
         if !self.by_fragment.contains_key(&fragment_tokens) {
-            let list = plane.sublist(&self.base, &whole_pool(&self.geometry, fragment_tokens)?)?;
+            let runs = whole_pool(&self.geometry, fragment_tokens)?;
+            // SAFETY: no lease is ever given on this list, and operations on it are over when the calls of this module
+            // that borrow the pool are.
+            let list = unsafe { plane.sublist(&self.base, &runs)? };
             self.by_fragment.insert(fragment_tokens, list);
         }
-        self.by_fragment.get_mut(&fragment_tokens).ok_or(TransferError::Pool(crate::PoolError::NoBlocks))
+        self.by_fragment.get_mut(&fragment_tokens).ok_or(TransferError::Pool(PoolError::NoBlocks))
     }
 
-    /// A list of one sequence's fragments alone, in token order: what a lease is given on.
+    /// A list of one sequence's fragments alone: what a lease is given on. One run for each fragment of tokens, through
+    /// all planes: [`list_segment`] numbers them.
     pub(super) fn sequence_list(
         &self,
         plane: &mut Plane,
@@ -110,25 +244,20 @@ impl PagedPool {
         let sequence = PagedSequence::new(&self.geometry, table)?;
         let plan = FragmentPlan::with_fragment_tokens(sequence, sequence, table.tokens(), fragment_tokens)?;
         let pool_runs = self.geometry.runs(fragment_tokens)?;
-        let mut runs: Vec<(usize, Run)> = Vec::new();
-        for pair in plan.pairs() {
-            let range = segment_range(&pool_runs, pair.local_segment).ok_or(crate::PoolError::NoBlocks)?;
+        let planes = self.geometry.plane_count() as u32;
+        let mut runs: Vec<(usize, Run)> = Vec::with_capacity(plan.columns());
+        for pair in plan.pairs().take(plan.columns()) {
+            let range = segment_range(&pool_runs, pair.local_segment).ok_or(PoolError::NoBlocks)?;
             let length_bytes = (range.end - range.start) as u32;
-            match runs.last_mut() {
-                // Fragments of one block lie one after the other: one run.
-                Some((_, last))
-                    if last.offset_bytes + u64::from(last.count) * u64::from(last.length_bytes) == range.start =>
-                {
-                    last.count += 1;
-                }
-                _ => {
-                    let stride_bytes = length_bytes.into();
-                    let offset_bytes = range.start;
-                    runs.push((0, Run { offset_bytes, stride_bytes, length_bytes, count: 1, ..Run::default() }));
-                }
-            }
+            let stride_bytes = self.geometry.plane_stride_bytes().max(length_bytes.into());
+            runs.push((
+                0,
+                Run { offset_bytes: range.start, stride_bytes, length_bytes, count: planes, ..Run::default() },
+            ));
         }
-        Ok((plane.sublist(&self.base, &runs)?, plan))
+        // SAFETY: the callers lease this list and note that (`note_lease`); until the lease's end no slice of these blocks
+        // is given out, and none is there when it begins, since they borrow the pool mutably.
+        Ok((unsafe { plane.sublist(&self.base, &runs)? }, plan))
     }
 
     /// Zeroes what a transfer moves beyond the last token, which may be another request's.
@@ -136,8 +265,17 @@ impl PagedPool {
         let geometry = self.geometry;
         let sequence = PagedSequence::new(&geometry, table)?;
         for range in sequence.padding_ranges(fragment_tokens)? {
-            self.bytes_mut()[range.start as usize..range.end as usize].fill(0);
+            self.slice_mut(range)?.fill(0);
         }
         Ok(())
     }
+}
+
+/// The segment, in a [`PagedPool::sequence_list`], of the fragment that a plan names at `ordinal`: plans go through
+/// planes first, such a list through fragments of tokens.
+pub(super) fn list_segment(plan: &FragmentPlan, ordinal: u64) -> u32 {
+    let columns = plan.columns() as u64;
+    let (plane, column) = (ordinal / columns, ordinal % columns);
+    // At most the pool's segments, which fit 32 bits.
+    (column * (plan.planes()) + plane) as u32
 }
