@@ -74,7 +74,7 @@ flags!(
         MORE = 1 << 1,
         /// `word0` holds immediate data in its low half.
         IMMEDIATE = 1 << 16,
-        /// Bytes were placed in the receive's buffer; `word0`'s high half is their count.
+        /// Bytes were placed in the receive's buffer; `res` is their count.
         PAYLOAD = 1 << 17,
         /// PLACEMENT: the host could not find out where the pages lie.
         UNVERIFIABLE = 1 << 18,
