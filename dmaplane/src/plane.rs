@@ -12,7 +12,6 @@ use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
 use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, ListPrepare, PagePlacement, Placement};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SQ_ENTRIES: u32 = 256;
@@ -28,9 +27,6 @@ const BURIALS_MAX: usize = 64;
 /// How long a blocking transfer may take unless [`Plane::set_patience`] says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Numbers of planes in this process.
-static PLANES: AtomicU64 = AtomicU64::new(0);
-
 /// One thread's ring over a context, with the bookkeeping that turns CQEs into results.
 #[derive(Debug)]
 pub struct Plane {
@@ -38,7 +34,6 @@ pub struct Plane {
     context: Context,
     /// Shared with the context's other planes and with every object.
     objects: Arc<Objects>,
-    number: u64,
     patience: Duration,
     next_user_data: u64,
     /// CQEs that came while another was waited for.
@@ -81,8 +76,6 @@ impl Plane {
             ring,
             context: context.clone(),
             objects: Objects::of(context.identity()),
-            // Relaxed: only that no two are the same.
-            number: PLANES.fetch_add(1, Ordering::Relaxed),
             patience: PATIENCE,
             next_user_data: 1,
             finished: HashMap::new(),

@@ -45,6 +45,14 @@ pub fn capture(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
+/// Runs a program to its end and gives its status and all that it printed, errors last.
+pub fn capture_all(mut command: Command) -> Result<(ExitStatus, String)> {
+    let description = describe(&command);
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("starting {description}"))?;
+    let printed = [String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)].concat();
+    Ok((status, format!("$ {description}\n{printed}")))
+}
+
 /// Whether a program starts and succeeds; its output goes nowhere.
 #[must_use]
 pub fn probe(mut command: Command) -> bool {

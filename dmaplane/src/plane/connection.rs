@@ -3,7 +3,7 @@
 use super::{LOCAL_PATIENCE, MAILBOX, Plane};
 use crate::error::Error;
 use crate::mailbox::{Arrival, Mailbox, SLOTS};
-use crate::objects::{Dropped, Objects};
+use crate::objects::{Dropped, Objects, Unwanted};
 use dmaplane_ring::abi::{BufferHandle, Errno, ListenerHandle, MAX_SEND_BYTES, PeerHandle};
 use dmaplane_ring::build::{Accept, Connect, Disconnect, Send};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 pub struct Peer {
     pub(super) handle: PeerHandle,
     mailbox: u32,
-    plane: u64,
+    /// Whose: this plane's.
+    plane: Arc<Unwanted>,
     objects: Arc<Objects>,
 }
 
@@ -79,7 +80,7 @@ impl Plane {
         for slot in 0..SLOTS {
             self.post_receive(number, slot);
         }
-        Ok(Peer { handle, mailbox: number, plane: self.number, objects: self.objects.clone() })
+        Ok(Peer { handle, mailbox: number, plane: self.given_up.clone(), objects: self.objects.clone() })
     }
 
     fn post_receive(&mut self, number: u32, slot: u64) {
@@ -102,7 +103,7 @@ impl Plane {
     pub fn disconnect(&mut self, peer: Peer) -> Result<(), Error> {
         let what = "disconnecting";
         let handle = self.peer_handle(what, &peer)?;
-        if peer.plane != self.number {
+        if !Arc::ptr_eq(&peer.plane, &self.given_up) {
             return Err(Error::Foreign { what });
         }
         self.call(what, Disconnect::new(handle).sqe(), LOCAL_PATIENCE)?;
@@ -126,7 +127,7 @@ impl Plane {
     /// Waits for what the peer sends next.
     pub fn receive(&mut self, peer: &Peer, patience: Duration) -> Result<Arrival, Error> {
         let what = "waiting for the peer";
-        if peer.plane != self.number {
+        if !Arc::ptr_eq(&peer.plane, &self.given_up) {
             return Err(Error::Foreign { what });
         }
         let deadline = Instant::now().checked_add(patience);

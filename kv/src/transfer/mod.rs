@@ -1,9 +1,9 @@
 //! Transfers over a plane: push and pull, between pools of different block sizes, committed only when everything is
 //! there.
 //!
-//! The side that owns the memory leases *only the blocks of this request*, as a list of (fragment of tokens, plane); the
-//! other side moves between its own pool and that list with one list write or read, or, where one operation cannot hold
-//! all, in parts.
+//! The side that owns the memory leases *only the blocks of this request*, as a list of (fragment of tokens, plane).
+//! The other side moves between its own pool and that list with one list write or read, or, where one operation cannot
+//! hold all, in parts.
 //!
 //! What both sides have to agree on is in the manifests: the tokens, the size of a fragment, the parts, the checksum.
 //! Either side may insist on a checksum ([`PagedPool::set_checksum`]); the stronger one is used.

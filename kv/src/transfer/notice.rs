@@ -10,8 +10,8 @@ pub struct Notice {
     pub part: u32,
     /// Bytes of this part.
     pub bytes: u64,
-    /// What it is checked by: of the whole sequence, as [`digest::of_sequence`](crate::digest::of_sequence) makes it, or
-    /// the CRC-32C of this part; 0 for none.
+    /// What it is checked by: of the whole sequence, as [`digest::of_sequence`](crate::digest::of_sequence) makes it,
+    /// or the CRC-32C of this part; 0 for none.
     pub digest: Digest64,
     /// The user's, at most 232 bytes: in the demo, the first generated token.
     pub user: Vec<u8>,

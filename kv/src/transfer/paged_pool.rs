@@ -255,8 +255,8 @@ impl PagedPool {
                 Run { offset_bytes: range.start, stride_bytes, length_bytes, count: planes, ..Run::default() },
             ));
         }
-        // SAFETY: the callers lease this list and note that (`note_lease`); until the lease's end no slice of these blocks
-        // is given out, and none is there when it begins, since they borrow the pool mutably.
+        // SAFETY: the callers lease this list and note that (`note_lease`); until the lease's end no slice of these
+        // blocks is given out, and none is there when it begins, since they borrow the pool mutably.
         Ok((unsafe { plane.sublist(&self.base, &runs)? }, plan))
     }
 

@@ -68,8 +68,8 @@ impl Source {
     }
 }
 
-/// The reader's half: reads the sequence into blocks of its own, with one list read where that can hold it. Returns them
-/// with the owner's user bytes. On an error the blocks are free again.
+/// The reader's half: reads the sequence into blocks of its own, with one list read where that can hold it. Returns
+/// them with the owner's user bytes. On an error the blocks are free again.
 pub fn pull(
     plane: &mut Plane,
     pool: &mut PagedPool,

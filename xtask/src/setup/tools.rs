@@ -79,12 +79,6 @@ pub const TOOLS: &[Tool] = &[
         lanes: &["fuzz"],
         reason: "compiles libFuzzer, which is C++",
     },
-    Tool {
-        program: "cargo-fuzz",
-        source: Source::Crate { name: "cargo-fuzz", version: "0.13.2" },
-        lanes: &["fuzz"],
-        reason: "builds and runs the fuzz targets",
-    },
 ];
 
 #[cfg(test)]
