@@ -51,8 +51,30 @@ const LINKS: u8 = SqeFlags::LINK.bits() | SqeFlags::HARDLINK.bits();
 const SKIP: u8 = SqeFlags::CQE_SKIP_SUCCESS.bits();
 const DRAIN: u8 = SqeFlags::DRAIN.bits();
 
+/// What an opcode allows.
+#[derive(Clone, Copy)]
+struct Allowed {
+    opcode: Opcode,
+    fields: u8,
+    operation_flags: u16,
+    flags: u8,
+}
+
+/// By the opcode's byte.
+static ALLOWED: [Option<Allowed>; 256] = {
+    let mut table = [None; 256];
+    let mut position = 0;
+    while position < Opcode::ALL.len() {
+        let opcode = Opcode::ALL[position];
+        let (fields, operation_flags, flags) = allowed(opcode);
+        table[opcode as usize] = Some(Allowed { opcode, fields, operation_flags, flags });
+        position += 1;
+    }
+    table
+};
+
 /// What an opcode allows: fields, op_flags, flags.
-fn allowed(opcode: Opcode) -> (u8, u16, u8) {
+const fn allowed(opcode: Opcode) -> (u8, u16, u8) {
     use Opcode as O;
     use op_flags as F;
     let rights = 3;
@@ -103,19 +125,21 @@ fn allowed(opcode: Opcode) -> (u8, u16, u8) {
 /// Checks what needs no table: -EINVAL for anything unknown or out of place.
 #[inline]
 fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
-    let opcode = Opcode::from_byte(sqe.opcode).ok_or(Errno::EINVAL)?;
-    let (fields, operation_flags, flags) = allowed(opcode);
-    let stray = |field: u8, value: u64| fields & field == 0 && value != 0;
-    let wrong = sqe.flags & !flags != 0
-        || sqe.op_flags & !operation_flags != 0
-        || stray(Fields::ARG32, sqe.arg32.into())
-        || stray(Fields::LOCAL_OFFSET, sqe.local_offset)
-        || stray(Fields::LOCAL, sqe.local)
-        || stray(Fields::LENGTH, sqe.length)
-        || stray(Fields::REMOTE, sqe.remote)
-        || stray(Fields::REMOTE_OFFSET, sqe.remote_offset)
-        || stray(Fields::ARG64, sqe.arg64);
-    if wrong { Err(Errno::EINVAL) } else { Ok(opcode) }
+    let Some(Some(allowed)) = ALLOWED.get(usize::from(sqe.opcode)) else {
+        return Err(Errno::EINVAL);
+    };
+    let stray = |field: u8, value: u64| if allowed.fields & field == 0 { value } else { 0 };
+    // Without branches: nothing is wrong as a rule, and each test is an instruction or two.
+    let wrong = u64::from(sqe.flags & !allowed.flags)
+        | u64::from(sqe.op_flags & !allowed.operation_flags)
+        | stray(Fields::ARG32, sqe.arg32.into())
+        | stray(Fields::LOCAL_OFFSET, sqe.local_offset)
+        | stray(Fields::LOCAL, sqe.local)
+        | stray(Fields::LENGTH, sqe.length)
+        | stray(Fields::REMOTE, sqe.remote)
+        | stray(Fields::REMOTE_OFFSET, sqe.remote_offset)
+        | stray(Fields::ARG64, sqe.arg64);
+    if wrong != 0 { Err(Errno::EINVAL) } else { Ok(allowed.opcode) }
 }
 
 fn class_of(opcode: Opcode, sqe: &Sqe) -> Class {
@@ -217,7 +241,7 @@ impl<S: Storage> Engine<S> {
 
     /// Takes one SQE, or the chain that it begins; 0 when the chain runs beyond the window.
     fn take_one<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe, window: &[Sqe], at: u32) -> Result<u32, Stop> {
-        let Some(state) = self.rings.get(ring as usize).copied() else {
+        let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
         if !state.attached || self.phase != Phase::Open {
@@ -226,14 +250,15 @@ impl<S: Storage> Engine<S> {
         if state.draining != NONE {
             return Err(Stop::Drain);
         }
-        if state.refusing == Refusing::UntilChainEnds {
+        let (refusing, active) = (state.refusing, state.active);
+        if refusing == Refusing::UntilChainEnds {
             self.refuse(host, ring, sqe, Errno::EINVAL)?;
             if !is_linked(sqe) {
                 self.set_refusing(ring, Refusing::No);
             }
             return Ok(1);
         }
-        if let Refusing::Rest(left) = state.refusing {
+        if let Refusing::Rest(left) = refusing {
             self.refuse(host, ring, sqe, Errno::ECANCELED)?;
             self.set_refusing(ring, if left > 1 { Refusing::Rest(left - 1) } else { Refusing::No });
             return Ok(1);
@@ -245,10 +270,13 @@ impl<S: Storage> Engine<S> {
             Ok(opcode) => opcode,
             Err(errno) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
         };
-        if sqe.flags & DRAIN != 0 && state.active > 0 {
+        if sqe.flags & DRAIN != 0 && active > 0 {
             return Err(Stop::Drain);
         }
         let reserve = completions(opcode, sqe);
+        let Some(state) = self.rings.get(ring as usize) else {
+            return Err(Stop::Closed);
+        };
         let (room, class) = state.room(class_of(opcode, sqe), reserve, host.cq_free(ring));
         match room {
             Room::Yes => {}
@@ -257,7 +285,7 @@ impl<S: Storage> Engine<S> {
             Room::Never => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
         }
         let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
-        if let Flow::Done { result, word0, word1 } = self.dispatch(host, &mut starting) {
+        if let Flow::Done { result, word0, word1 } = self.start_as(host, opcode, &mut starting) {
             if starting.index != NONE {
                 self.finish(host, starting.index, result, word0, word1);
             } else if result < 0 || sqe.flags & SKIP == 0 {
@@ -382,13 +410,16 @@ impl<S: Storage> Engine<S> {
         self.settle(host);
     }
 
-    /// Starts an operation.
-    #[inline]
+    /// Starts an operation of a chain, whose SQE is checked only now.
     pub(crate) fn dispatch<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Flow {
-        let opcode = match validate(&op.sqe) {
-            Ok(opcode) => opcode,
-            Err(errno) => return errno.into(),
-        };
+        match validate(&op.sqe) {
+            Ok(opcode) => self.start_as(host, opcode, op),
+            Err(errno) => errno.into(),
+        }
+    }
+
+    /// Starts an operation whose SQE is valid.
+    fn start_as<H: Host>(&mut self, host: &mut H, opcode: Opcode, op: &mut Starting) -> Flow {
         let flow = match opcode {
             Opcode::Nop => Ok(Flow::ok(0)),
             Opcode::Cancel => self.cancel(host, op),
