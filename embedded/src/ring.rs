@@ -128,7 +128,7 @@ impl Drop for Ring {
         let index = self.index;
         self.shared.with_core(|_, core| {
             core.engine.detach_ring(&mut core.host, index);
-            core.submissions[index as usize] = None;
+            core.inlets[index as usize] = None;
             core.host.drop_ring(index);
         });
     }
