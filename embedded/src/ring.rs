@@ -117,6 +117,11 @@ impl Ring {
         if self.wait(timeout) { self.reap_one() } else { None }
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &Arc<HeapRing> {
+        self.client.completer.memory()
+    }
+
     /// Whether the context is closing and takes nothing more.
     pub fn closed(&self) -> bool {
         self.client.submitter.closed()

@@ -29,6 +29,9 @@ const EVENT_BUDGET: u32 = 1024;
 /// How often who has let go for a call gives its core away, so that the call gets the baton first.
 const STEP_ASIDE: u32 = 64;
 
+/// The service thread is awake, and makes a turn before it sleeps: nobody need wake it, whatever is due.
+const AWAKE: u64 = 0;
+
 /// What the baton guards.
 pub(crate) struct Core {
     pub engine: Engine<Heap>,
@@ -50,7 +53,7 @@ pub(crate) struct Shared {
     callers: AtomicU32,
     /// Wakes the service thread: clients and peers write it.
     pub bell: OwnedFd,
-    /// When the service thread will wake by itself; `u64::MAX` while it is awake.
+    /// When the service thread will wake by itself; [`AWAKE`] while it is awake.
     sleeps_until_ns: AtomicU64,
     pub stopping: AtomicBool,
     pub workers: Workers,
@@ -105,7 +108,7 @@ impl Shared {
             has_notes: AtomicBool::new(false),
             callers: AtomicU32::new(0),
             bell,
-            sleeps_until_ns: AtomicU64::new(u64::MAX),
+            sleeps_until_ns: AtomicU64::new(AWAKE),
             stopping: AtomicBool::new(false),
             workers,
             config,
@@ -220,10 +223,8 @@ impl Shared {
             if !idle {
                 return self.leave_the_rest();
             }
-            let deadline = self.with_held(|core| core.engine.next_deadline_ns());
-            // Acquire: pairs with the service thread's release before it sleeps.
-            if deadline.is_some_and(|deadline| deadline < self.sleeps_until_ns.load(Ordering::Acquire)) {
-                self.ring_bell();
+            if let Some(deadline_ns) = self.with_held(|core| core.engine.next_deadline_ns()) {
+                self.wake_before(deadline_ns);
             }
             if self.baton.let_go() == Release::Released {
                 return;
@@ -236,14 +237,22 @@ impl Shared {
     /// baton next sees what they stand for (clause BAT-3).
     fn leave_the_rest(&self) {
         self.let_go_for_good();
-        // After letting go, so that who is woken finds the baton free. A service thread that is awake takes the baton
-        // by itself, and makes a turn before it sleeps.
-        self.ring_bell();
+        // After letting go, so that who is woken finds the baton free.
+        self.wake_before(0);
         for _ in 0..STEP_ASIDE {
             if self.callers.load(Ordering::Acquire) == 0 {
                 break;
             }
             std::thread::yield_now();
+        }
+    }
+
+    /// Wakes the service thread if it would sleep longer than that. One that is awake takes the baton by itself, makes
+    /// a turn, and looks how long it may sleep.
+    fn wake_before(&self, wanted_ns: u64) {
+        // Acquire: pairs with the service thread's release before it sleeps.
+        if wanted_ns < self.sleeps_until_ns.load(Ordering::Acquire) {
+            self.ring_bell();
         }
     }
 
@@ -292,8 +301,9 @@ impl Shared {
         worked
     }
 
-    /// Raises every flag that tells others to ring our bell, and looks once more; `false`: there is work.
-    fn prepare_sleep(&self, core: &mut Core) -> bool {
+    /// Raises every flag that tells others to ring our bell, and looks once more: how long to sleep. `None`: there is
+    /// work.
+    fn prepare_sleep(&self, core: &mut Core) -> Option<u64> {
         core.flags_up = true;
         let mut idle = true;
         for (index, inlet) in core.inlets.iter_mut().enumerate() {
@@ -301,7 +311,8 @@ impl Shared {
                 idle &= inlet.raise(&mut core.host, index as u32);
             }
         }
-        core.host.announce_sleep() && idle && self.inbox.is_empty() && !self.has_notes.load(Ordering::Acquire)
+        idle &= core.host.announce_sleep() && self.inbox.is_empty() && !self.has_notes.load(Ordering::Acquire);
+        idle.then(|| self.sleep_time(core))
     }
 
     fn wake_up(&self, core: &mut Core) {
@@ -318,56 +329,44 @@ impl Shared {
         };
         let mut awake_since = Instant::now();
         let mut rounds = 0u32;
-        loop {
-            let mut slept = false;
+        let mut spins = 0u32;
+        // Acquire: pairs with the release of whoever stops us.
+        while !self.stopping.load(Ordering::Acquire) {
             if self.baton.try_take() {
                 self.baton.look();
-                let worked = self.with_held(|core| self.turn(core));
+                let worked = self.with_held(|core| {
+                    // Also after a wake-up that found the baton held, and after work that was found while going to
+                    // sleep: a flag that stays up costs every client and peer a system call for each batch.
+                    if core.flags_up {
+                        self.wake_up(core);
+                    }
+                    self.turn(core)
+                });
                 rounds = rounds.wrapping_add(1);
                 if worked {
                     awake_since = Instant::now();
                     rounds = 0;
-                } else if idle.is_zero() || (rounds.is_multiple_of(64) && awake_since.elapsed() >= idle) {
-                    let timeout = self.with_held(|core| {
-                        // Look at links that have ended and the like before sleeping, too.
-                        if !self.prepare_sleep(core) {
-                            self.wake_up(core);
-                            return None;
-                        }
-                        Some(self.sleep_time(core))
-                    });
-                    if let Some(until) = timeout {
-                        // Release: pairs with the acquire in `run_and_let_go`.
-                        self.sleeps_until_ns.store(until, Ordering::Release);
-                        if self.baton.let_go() == Release::Released {
-                            self.sleep(until);
-                            slept = true;
-                            self.sleeps_until_ns.store(u64::MAX, Ordering::Release);
-                            if self.stopping.load(Ordering::Acquire) {
-                                return;
-                            }
-                            if !self.baton.take_or_mark() {
-                                continue;
-                            }
-                        }
-                        self.sleeps_until_ns.store(u64::MAX, Ordering::Release);
-                        self.with_held(|core| self.wake_up(core));
-                        awake_since = Instant::now();
-                        rounds = 0;
+                } else if (idle.is_zero() || (rounds.is_multiple_of(64) && awake_since.elapsed() >= idle))
+                    && let Some(until_ns) = self.with_held(|core| self.prepare_sleep(core))
+                {
+                    // Release: pairs with the acquire of who wakes us; the baton orders it, too.
+                    self.sleeps_until_ns.store(until_ns, Ordering::Release);
+                    if self.baton.let_go() == Release::Released {
+                        self.sleep(until_ns);
+                        self.sleeps_until_ns.store(AWAKE, Ordering::Release);
+                        (awake_since, rounds) = (Instant::now(), 0);
+                        continue;
                     }
+                    self.sleeps_until_ns.store(AWAKE, Ordering::Release);
                 }
                 // What a mark stands for is seen by the next turn, which comes before any sleep.
                 self.let_go_for_good();
             }
-            if !slept {
-                if self.stopping.load(Ordering::Acquire) {
-                    return;
-                }
-                while self.callers.load(Ordering::Acquire) > 0 {
-                    std::thread::yield_now();
-                }
-                dmaplane_ring::wait::relax(rounds);
+            while self.callers.load(Ordering::Acquire) > 0 {
+                std::thread::yield_now();
             }
+            spins = spins.wrapping_add(1);
+            dmaplane_ring::wait::relax(spins);
         }
     }
 

@@ -5,8 +5,9 @@ use super::*;
 use crate::config::Config;
 use crate::memory::Region;
 use dmaplane_engine::AllocRequest;
-use dmaplane_ring::abi::{BufferHandle, Run};
+use dmaplane_ring::abi::{BufferHandle, RingFlags, Run};
 use dmaplane_ring::build::ListPrepare;
+use dmaplane_ring::queue::{RingMemory, RingWord};
 
 fn shared(mode: RunMode) -> Arc<Shared> {
     Shared::new(Config { mode, workers: 1, ..Config::default() }).unwrap()
@@ -38,6 +39,8 @@ fn a_holder_of_the_baton_is_not_kept_by_endless_work() {
     let count = u64::from(HOLD_TURNS) * 4096 * 4;
     ring.push(ListPrepare::new(runs(&shared, count), 0, count).unwrap()).unwrap();
     ring.submit();
+    // As if the service thread slept.
+    shared.sleeps_until_ns.store(u64::MAX, Ordering::Relaxed);
     let mut seen_at_work = 0;
     let start = Instant::now();
     // Each call runs the engine, too, within its own bound.
@@ -48,4 +51,53 @@ fn a_holder_of_the_baton_is_not_kept_by_endless_work() {
     assert!(seen_at_work >= 2, "one hold of the baton did all of it");
     let mut count = [0; 8];
     assert!(rustix::io::read(&shared.bell, &mut count).is_ok(), "nobody was told of the work that was left");
+}
+
+/// A service thread of its own, and its end.
+struct Served {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Served {
+    fn start(shared: &Arc<Shared>) -> Served {
+        let serving = shared.clone();
+        Served { shared: shared.clone(), thread: Some(std::thread::spawn(move || serving.serve())) }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.ring_bell();
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The service thread woke, found the baton held, went round again and left its flags up: from then on every batch of
+/// every client cost a bell.
+#[test]
+fn flags_come_down_after_a_wake_up_that_found_the_baton_held() {
+    let shared = shared(RunMode::Poller { idle: Duration::from_millis(300) });
+    let ring = shared.attach(RingLayout::new(16, 16).unwrap()).unwrap();
+    let _served = Served::start(&shared);
+    let asleep = |shared: &Shared| shared.sleeps_until_ns.load(Ordering::Acquire) != AWAKE;
+    let flags = || ring.memory().word(RingWord::EngineFlags).load(Ordering::Relaxed);
+    until("it never sleeps", || asleep(&shared));
+    assert_eq!(flags(), RingFlags::NEED_WAKEUP.bits());
+    until("the baton is never free", || shared.baton.try_take());
+    shared.ring_bell();
+    until("it never wakes", || !asleep(&shared));
+    std::thread::sleep(Duration::from_millis(20));
+    shared.let_go_for_good();
+    until("its flags stay up", || flags() == 0);
+    assert!(!asleep(&shared), "it has gone to sleep again before this test looked");
 }
