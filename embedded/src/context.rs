@@ -221,6 +221,11 @@ impl Context {
         ListenerHandle::from_bits(handle.bits()).ok_or_else(|| refused("adding a listener")(Errno::EIO))
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// What is in use.
     pub fn usage(&self) -> Usage {
         self.inner.shared.with_core(|_, core| core.engine.usage())

@@ -19,11 +19,13 @@ pub(crate) struct Inlet {
     /// Why the head of the SQ could not be taken when last looked at, if it could not. What comes behind a head that is
     /// blocked is blocked too.
     blocked: Option<Stop>,
+    /// CQ_BLOCKED is up.
+    awaits_room: bool,
 }
 
 impl Inlet {
     pub(crate) fn new(submissions: Submissions<Arc<HeapRing>>) -> Inlet {
-        Inlet { submissions, blocked: None }
+        Inlet { submissions, blocked: None, awaits_room: false }
     }
 
     /// Takes what stands in the SQ, within the budget; `false` when nothing could be taken.
@@ -54,10 +56,12 @@ impl Inlet {
 
     /// Raises the flags that have the client ring our bell, and looks once more; `false`: there is work.
     pub(crate) fn raise(&mut self, host: &mut EmbeddedHost, index: u32) -> bool {
+        self.awaits_room = false;
         if self.submissions.prepare_sleep() {
             return true;
         }
         self.submissions.prepare_blocked_sleep();
+        self.awaits_room = true;
         // A head that has come since the last look is work. A blocked one waits for an event, which comes through the
         // inbox, or for the client to reap, which it may have done since.
         match self.blocked {
@@ -67,8 +71,15 @@ impl Inlet {
         }
     }
 
+    /// Brings flags that are up to what another thread has found while the service thread slept; `false`: there is work.
+    /// A client that is not asked to ring after reaping does not, and one that is asked in vain does each time.
+    pub(crate) fn raise_anew(&mut self, host: &mut EmbeddedHost, index: u32) -> bool {
+        self.blocked.is_some() == self.awaits_room || self.raise(host, index)
+    }
+
     /// Lowers the flags.
     pub(crate) fn lower(&mut self) {
+        self.awaits_room = false;
         self.submissions.awake();
     }
 

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 /// Turns that one hold of the baton makes at most: who holds it for a moment's work of its own must not be kept by
 /// everybody else's. The rest is left to the service thread.
 const HOLD_TURNS: u32 = 16;
+/// Nanoseconds between two looks at what rings no bell.
+const LOOK_NS: u64 = 100_000;
 /// Events handled in one turn.
 const EVENT_BUDGET: u32 = 1024;
 /// How often who has let go for a call gives its core away, so that the call gets the baton first.
@@ -223,13 +225,27 @@ impl Shared {
             if !idle {
                 return self.leave_the_rest();
             }
-            if let Some(deadline_ns) = self.with_held(|core| core.engine.next_deadline_ns()) {
-                self.wake_before(deadline_ns);
-            }
+            // The service thread may sleep, and has seen nothing of what these turns have brought.
+            let Some(until_ns) = self.with_held(|core| self.leave_idle(core)) else { continue };
+            self.wake_before(until_ns);
             if self.baton.let_go() == Release::Released {
                 return;
             }
         }
+    }
+
+    /// Sees to what the service thread would have seen to before it slept: how long it may sleep now. `None`: there is
+    /// work.
+    fn leave_idle(&self, core: &mut Core) -> Option<u64> {
+        let mut idle = true;
+        if core.flags_up {
+            for (index, inlet) in core.inlets.iter_mut().enumerate() {
+                if let Some(inlet) = inlet {
+                    idle &= inlet.raise_anew(&mut core.host, index as u32);
+                }
+            }
+        }
+        idle.then(|| self.sleep_time(core))
     }
 
     /// Lets go although there is work: the service thread goes on with it, or a call that waits, which makes a turn of
@@ -298,7 +314,8 @@ impl Shared {
         }
         worked |= core.host.poll_words();
         core.host.flush();
-        worked
+        // What the host has reported to itself meanwhile: the end of a connection that could not be written to.
+        worked || !self.inbox.is_empty() || self.has_notes.load(Ordering::Relaxed)
     }
 
     /// Raises every flag that tells others to ring our bell, and looks once more: how long to sleep. `None`: there is
@@ -370,10 +387,12 @@ impl Shared {
         }
     }
 
+    /// Until when the service thread may sleep. Nobody rings when a word is written or a peer makes room: those are
+    /// looked at now and then.
     fn sleep_time(&self, core: &Core) -> u64 {
         let deadline = core.engine.next_deadline_ns().unwrap_or(u64::MAX);
         if core.host.waits_on_words() || core.host.has_backlog() {
-            deadline.min(self.now_ns() + 100_000)
+            deadline.min(self.now_ns() + LOOK_NS)
         } else {
             deadline
         }

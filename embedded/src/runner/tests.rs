@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::config::Config;
+use crate::context::Context;
 use crate::memory::Region;
 use dmaplane_engine::AllocRequest;
-use dmaplane_ring::abi::{BufferHandle, RingFlags, Run};
-use dmaplane_ring::build::ListPrepare;
+use dmaplane_ring::abi::{BufferHandle, Cqe, PeerHandle, RingFlags, Run, Sqe};
+use dmaplane_ring::build::{Accept, Connect, CreditQuery, ListPrepare, Nop, Recv, Wait};
 use dmaplane_ring::queue::{RingMemory, RingWord};
 
 fn shared(mode: RunMode) -> Arc<Shared> {
@@ -100,4 +101,93 @@ fn flags_come_down_after_a_wake_up_that_found_the_baton_held() {
     shared.let_go_for_good();
     until("its flags stay up", || flags() == 0);
     assert!(!asleep(&shared), "it has gone to sleep again before this test looked");
+}
+
+fn open(mode: RunMode) -> Context {
+    Context::open(Config { mode, workers: 1, ..Config::default() }).unwrap()
+}
+
+fn call(ring: &mut Ring, sqe: impl Into<Sqe>) -> Cqe {
+    ring.push(sqe).unwrap();
+    ring.submit();
+    ring.wait_one(Duration::from_secs(10)).expect("an answer")
+}
+
+fn asleep(context: &Context) -> bool {
+    let until_ns = context.shared().sleeps_until_ns.load(Ordering::Acquire);
+    until_ns != AWAKE
+}
+
+/// A client that runs the engine itself, and then only looks at its CQ.
+fn reaps(ring: &mut Ring, what: &str) -> Cqe {
+    let mut cqe = None;
+    until(what, || {
+        cqe = ring.reap_one();
+        cqe.is_some()
+    });
+    cqe.unwrap()
+}
+
+/// The service thread slept for ever before the client's thread took the WAIT: nobody looked at the word.
+#[test]
+fn a_word_that_a_client_s_thread_began_to_wait_for_is_looked_at() {
+    for mode in [RunMode::Inline, RunMode::Enter] {
+        let context = open(mode);
+        let (handle, region) = buffer(context.shared(), 4096);
+        let mut ring = context.ring(16, 16).unwrap();
+        until("it never sleeps", || asleep(&context));
+        ring.push(Wait::on_word(handle, 0, 7)).unwrap();
+        ring.submit();
+        ring.enter();
+        std::thread::sleep(Duration::from_millis(5));
+        region.write(0, &7u32.to_le_bytes()).unwrap();
+        assert_eq!(reaps(&mut ring, "nobody looks at the word").res, 0, "{mode:?}");
+    }
+}
+
+/// Of 16 SQEs 14 had room. The client's thread, which took them, asked for no bell, so the last two stayed in the SQ.
+#[test]
+fn a_client_that_only_reaps_gets_what_its_thread_could_not_take() {
+    let context = open(RunMode::Inline);
+    let mut ring = context.ring(16, 16).unwrap();
+    until("it never sleeps", || asleep(&context));
+    (0..16).for_each(|n| ring.push(Nop::new().user_data(n)).unwrap());
+    ring.submit();
+    for n in 0..16 {
+        assert_eq!(reaps(&mut ring, "the rest is never taken").user_data, n);
+    }
+    // And when all is taken, reaping costs no bell.
+    ring.push(Nop::new()).unwrap();
+    ring.submit();
+    let flags = ring.memory().word(RingWord::EngineFlags).load(Ordering::Relaxed);
+    assert_eq!(flags & RingFlags::CQ_BLOCKED.bits(), 0, "CQ_BLOCKED stays up");
+}
+
+/// More messages than the link holds, toward a peer that does not run. It makes room later, which rings no bell.
+#[test]
+fn what_waits_for_room_in_a_link_goes_out_when_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("shm:{}", folder.path().join("socket").display());
+    let (ours, theirs) = (open(RunMode::Inline), open(RunMode::Inline));
+    let (listener, _) = theirs.listen(&address).unwrap();
+    let (mut ring, mut their_ring) = (ours.ring(512, 1024).unwrap(), theirs.ring(16, 16).unwrap());
+    their_ring.push(Accept::new(listener)).unwrap();
+    their_ring.submit();
+    let (handle, region) = buffer(ours.shared(), 4096);
+    region.write(0, address.as_bytes()).unwrap();
+    let peer = call(&mut ring, Connect::new(handle, 0, address.len() as u64).unwrap());
+    let peer = PeerHandle::from_bits(peer.word0).unwrap();
+    let us = PeerHandle::from_bits(their_ring.wait_one(Duration::from_secs(10)).unwrap().word0).unwrap();
+    until("it never sleeps", || asleep(&ours));
+    until("the baton is never free", || theirs.shared().baton.try_take());
+    for _ in 0..300 {
+        ring.push(Recv::new(peer, handle, 0, 8).unwrap()).unwrap();
+    }
+    ring.submit();
+    std::thread::sleep(Duration::from_millis(5));
+    theirs.shared().let_go_for_good();
+    until("both sides wait", || {
+        std::thread::sleep(Duration::from_millis(1));
+        call(&mut their_ring, CreditQuery::new(us)).word0 == 300
+    });
 }
