@@ -309,6 +309,9 @@ impl Drop for Inner {
             std::thread::sleep(Duration::from_micros(200));
         }
         shared.with_core(|_, core| core.inlets.iter_mut().flatten().for_each(|inlet| inlet.close()));
+        while shared.with_core(|_, core| core.host.wake_clients()) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         shared.stopping.store(true, Ordering::Release);
         shared.ring_bell();
         if let Some(service) = self.service.take() {

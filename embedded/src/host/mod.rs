@@ -123,6 +123,17 @@ impl EmbeddedHost {
         }
     }
 
+    /// Wakes clients that sleep on their CQs; `false` when none did. After closing: CLOSED does not change the word
+    /// that they sleep on, so that one wake-up may come before the sleep (clause RING-9).
+    pub(crate) fn wake_clients(&self) -> bool {
+        let mut sleeping = false;
+        for ring in self.rings.iter().flatten().filter(|ring| ring.completions.client_sleeps()) {
+            wake_all(ring.completions.memory().word(RingWord::CqTail), Sharing::Private);
+            sleeping = true;
+        }
+        sleeping
+    }
+
     /// Publishes what the turn has produced.
     pub(crate) fn flush(&mut self) {
         for ring in self.rings.iter_mut().flatten() {

@@ -181,6 +181,12 @@ impl<M: RingMemory> Completions<M> {
         self.0.publish() && peer_sleeps(self.0.memory(), RingWord::ClientFlags)
     }
 
+    /// Whether the client sleeps on its CQ, or is just about to: ask after `Submissions::close`, and go on waking it as
+    /// long as it does, for the tail does not change then, and it may have looked at it before it falls asleep.
+    pub fn client_sleeps(&self) -> bool {
+        peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
     /// Room for CQEs, counting unpublished ones as taken.
     #[inline]
     pub fn free(&mut self) -> u32 {
