@@ -146,7 +146,12 @@ impl<S: Storage> Engine<S> {
                 }
                 self.end_peer(host, object);
             }
-            State::Posted { .. } | State::Claiming | State::Receiving | State::Revoking | State::Disconnecting => {
+            State::Posted { .. }
+            | State::Claiming
+            | State::Receiving
+            | State::DroppingList { .. }
+            | State::Revoking
+            | State::Disconnecting => {
                 return Err(Errno::EALREADY);
             }
         }

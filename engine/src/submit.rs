@@ -404,7 +404,7 @@ impl<S: Storage> Engine<S> {
             Opcode::ExportDmabuf => self.export_dmabuf(host, op),
             Opcode::Sync => self.sync(host, op),
             Opcode::ListPrepare => self.list_prepare(host, op),
-            Opcode::ListFree => self.list_free(host, op),
+            Opcode::ListFree => self.list_free(op),
             Opcode::LeaseGrant => self.lease_grant(host, op),
             Opcode::LeaseExport => self.lease_export(host, op),
             Opcode::LeaseImport => self.lease_import(host, op),

@@ -1,13 +1,15 @@
 //! One test for every bug that the simulator or its making has found, named after what broke.
 
-use dmaplane_engine::{Event, Message};
-use dmaplane_ring::abi::{Errno, Handle, HandleKind, Opcode, Sqe, SqeFlags, op_flags};
+use dmaplane_engine::{Event, Limits, Message};
+use dmaplane_ring::abi::{BufferHandle, Errno, Handle, HandleKind, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags};
 use dmaplane_ring::build::{
-    Alloc, Cancel, ExportDmabuf, LeaseGrant, LeaseRevoke, LinkTimeout, Nop, Send, Sync, Timeout, Wait, Watch, Write,
+    Alloc, Cancel, ExportDmabuf, LeaseGrant, LeaseRevoke, LinkTimeout, ListFree, ListPrepare, Nop, Send, Sync, Timeout,
+    Wait, Watch, Write,
 };
 use dmaplane_sim::host::Temper;
 use dmaplane_sim::script::Furniture;
 use dmaplane_sim::world::{LIMITS, World};
+use dmaplane_sim::world_move::Move;
 
 const AT_ONCE: Temper = Temper { at_once: 100, fails: 0, post_fails: 0, shared_memory: 0 };
 const SMALL: u32 = 0;
@@ -302,4 +304,82 @@ fn a_broken_chain_is_cancelled_over_hard_links_too() {
     let failing = Sqe { flags: SqeFlags::HARDLINK.bits(), ..failing };
     let numbers = submit(&mut world, LARGE, &[failing, Nop::new().sqe()]);
     assert_eq!((result(&world, numbers[0]), result(&world, numbers[1])), (errno(Errno::EINVAL), Some(0)));
+}
+
+/// Three slices of runs, of the buffer that they lie in; the last run as long as it is told.
+fn long_list(last_bytes: u32) -> (World, BufferHandle) {
+    let mut world = World::with_limits(1, 2, AT_ONCE, Limits { buffer_bytes: 1 << 20, ..LIMITS });
+    let buffer = world.ok(0, LARGE, Alloc::new(LONG * Run::BYTES).unwrap()).unwrap().word0;
+    let handle = BufferHandle::from_bits(buffer).unwrap();
+    let mut bytes = Vec::new();
+    for number in 1..=LONG {
+        let length_bytes = if number == LONG { last_bytes } else { 1 };
+        let run = Run { buffer, length_bytes, count: 1, ..Run::default() };
+        bytes.extend(run.to_words().iter().flat_map(|word| word.to_le_bytes()));
+    }
+    world.prepare(0, vec![(handle.handle().index(), 0, bytes)]);
+    (world, handle)
+}
+
+const LONG: u64 = 3 * 4096;
+
+/// The engine's own steps until the SQE has its CQE.
+fn steps_until(world: &mut World, number: u64) -> u32 {
+    for steps in 0..100 {
+        if result(world, number).is_some() {
+            return steps;
+        }
+        world.do_move(Move::Step(0)).unwrap();
+    }
+    panic!("{number} never ends");
+}
+
+#[test]
+fn a_long_list_is_freed_slice_by_slice_and_its_handle_is_gone_at_once() {
+    let (mut world, buffer) = long_list(1);
+    let list = world.ok(0, LARGE, ListPrepare::new(buffer, 0, LONG).unwrap()).unwrap().word0;
+    let list = ListHandle::from_bits(list).unwrap();
+    let numbers = submit(&mut world, LARGE, &[ListFree::new(list).sqe(), ListFree::new(list).sqe()]);
+    assert_eq!(result(&world, numbers[1]), errno(Errno::ESTALE));
+    assert_eq!(steps_until(&mut world, numbers[0]), 3, "not one turn for all of it");
+    assert_eq!(result(&world, numbers[0]), Some(0));
+    assert_eq!(world.planes[0].engine.usage().lists, 0);
+    world.ok(0, LARGE, dmaplane_ring::build::Free::new(buffer)).expect("no run holds it any more");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_long_list_that_is_not_right_is_dropped_slice_by_slice() {
+    let (mut world, buffer) = long_list(u32::MAX);
+    let numbers = submit(&mut world, LARGE, &[ListPrepare::new(buffer, 0, LONG).unwrap().sqe()]);
+    let steps = steps_until(&mut world, numbers[0]);
+    assert_eq!((steps, result(&world, numbers[0])), (6, errno(Errno::ERANGE)), "three to check, three to drop");
+    assert_eq!(world.planes[0].engine.usage().lists, 0);
+    world.finish().unwrap();
+}
+
+#[test]
+fn many_short_lists_share_a_slice() {
+    let (mut world, [ours, _]) = furnished();
+    let run = Run { buffer: ours.own.handle().bits(), length_bytes: 1, count: 1, ..Run::default() };
+    let run: Vec<u8> = run.to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
+    world.prepare(0, vec![(ours.leased.handle().index(), 0, run)]);
+    let prepare = ListPrepare::new(ours.leased, 0, 1).unwrap().sqe();
+    let numbers = submit(&mut world, LARGE, &[prepare, prepare]);
+    assert_eq!((steps_until(&mut world, numbers[0]), steps_until(&mut world, numbers[1])), (1, 0));
+}
+
+#[test]
+fn teardown_gives_a_long_list_back_slice_by_slice() {
+    let (mut world, buffer) = long_list(1);
+    world.ok(0, LARGE, ListPrepare::new(buffer, 0, LONG).unwrap()).unwrap();
+    world.close(0).unwrap();
+    let mut steps = 0;
+    while !world.planes[0].engine.is_closed() {
+        assert!(world.planes[0].engine.has_work() && steps < 100);
+        world.do_move(Move::Step(0)).unwrap();
+        steps += 1;
+    }
+    assert!(steps > 3, "all in {steps} turns");
+    world.finish().unwrap();
 }
