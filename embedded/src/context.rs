@@ -309,6 +309,8 @@ impl Drop for Inner {
             std::thread::sleep(Duration::from_micros(200));
         }
         shared.with_core(|_, core| core.inlets.iter_mut().flatten().for_each(|inlet| inlet.close()));
+        // What the engine has given back may still be on its way to the system.
+        shared.workers.wait_idle(patience);
         while shared.with_core(|_, core| core.host.wake_clients()) && Instant::now() < patience {
             std::thread::sleep(Duration::from_micros(200));
         }

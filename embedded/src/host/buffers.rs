@@ -6,6 +6,7 @@ use crate::runner::failed;
 use dmaplane_engine::{AllocRequest, Event, OpId, Outcome};
 use dmaplane_ring::abi::Errno;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,16 +46,14 @@ impl EmbeddedHost {
             return Outcome::failed(Errno::ESTALE);
         };
         self.unshare_everywhere(&region);
-        let Some(op) = op else {
-            drop(region);
-            return Outcome::done(0, 0);
-        };
-        // Unmapping gigabytes takes long: not on the engine's thread.
         self.give(move |shared| {
-            drop(region);
-            shared.post(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+            let_go_of(region);
+            if let Some(op) = op {
+                shared.post(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+            }
         });
-        Outcome::Started
+        // Without an op its end is part of the context's own: `Context` waits for its workers.
+        if op.is_some() { Outcome::Started } else { Outcome::done(0, 0) }
     }
 
     pub(super) fn start_placement(&mut self, op: OpId, buffer: u32, node: u32) -> Outcome {
@@ -168,6 +167,14 @@ impl EmbeddedHost {
         if let Some(stop) = self.descriptor_waits.remove(&op.bits()) {
             stop.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Unmapping gigabytes takes long, and with memory of the user's goes code of the user's, which may take a call of ours
+/// or panic: a worker's work. A panic there is the user's: whoever waits for the FREE hears of its end all the same.
+fn let_go_of(region: Arc<Region>) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(region))).is_err() {
+        tracing::error!("what kept a registered buffer's memory has panicked when it was dropped");
     }
 }
 
