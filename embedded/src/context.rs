@@ -158,8 +158,12 @@ impl Context {
             .map_err(refused("taking a descriptor"))
     }
 
-    /// Puts an eventfd into a slot, for WAIT. It must be non-blocking.
+    /// Puts an eventfd into a slot, for WAIT. One that blocks is -EINVAL: of two WAITs on it one would block its thread
+    /// when the other has taken the count, deaf to CANCEL.
     pub fn register_eventfd(&self, eventfd: OwnedFd) -> Result<SlotHandle, ContextError> {
+        if !rustix::fs::fcntl_getfl(&eventfd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK)) {
+            return Err(refused("registering an eventfd that blocks")(Errno::EINVAL));
+        }
         self.inner
             .shared
             .with_core(|_, core| {

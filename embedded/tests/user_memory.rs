@@ -1,8 +1,8 @@
 //! Regressions: memory of the user's, and what the user keeps it with (clauses HOST-1, HOST-7).
 
 use dmaplane_embedded::{Config, Context, Ring, RunMode};
-use dmaplane_ring::abi::BufferHandle;
-use dmaplane_ring::build::Free;
+use dmaplane_ring::abi::{BufferHandle, Errno};
+use dmaplane_ring::build::{Free, Wait};
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::mpsc::{Sender, channel};
@@ -71,5 +71,21 @@ fn a_free_ends_although_its_memory_s_keeper_panics() {
         ring.submit();
         assert_eq!(ring.wait_one(Duration::from_secs(10)).map(|cqe| cqe.res), Some(0));
         assert!(hears.try_recv().is_ok());
+    }
+}
+
+/// A word of memory that begins at an odd address was taken for one that had reached its value.
+#[test]
+fn a_wait_on_a_word_that_is_not_aligned_is_refused() {
+    let context = Context::open(Config::default()).unwrap();
+    let mut ring = context.ring(8, 16).unwrap();
+    let mut bytes = Box::new([0u64; 512]);
+    let base = NonNull::from(&mut *bytes).cast::<u8>();
+    // SAFETY: inside the box, which is kept.
+    let buffer = unsafe { context.register_user_memory(base.add(1), 4000, bytes) }.unwrap();
+    for (offset, expected) in [(0, Errno::EINVAL), (4, Errno::EINVAL)] {
+        ring.push(Wait::on_word(buffer, offset, 1)).unwrap();
+        ring.submit();
+        assert_eq!(ring.wait_one(Duration::from_secs(10)).map(|cqe| cqe.res), Some(expected.as_result()));
     }
 }

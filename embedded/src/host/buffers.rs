@@ -1,7 +1,7 @@
 //! Buffers, descriptors and waits.
 
 use super::{EmbeddedHost, Note, WordWait};
-use crate::memory::Region;
+use crate::memory::{Region, errno};
 use crate::runner::failed;
 use dmaplane_engine::{AllocRequest, Event, OpId, Outcome};
 use dmaplane_ring::abi::Errno;
@@ -10,6 +10,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Nothing to read yet.
+const AGAIN: rustix::io::Errno = rustix::io::Errno::AGAIN;
 
 impl EmbeddedHost {
     /// A live buffer's memory.
@@ -92,6 +95,11 @@ impl EmbeddedHost {
         self.descriptors.remove(&slot).ok_or(Errno::EBADF)
     }
 
+    #[cfg(test)]
+    pub(crate) fn descriptor_waits(&self) -> usize {
+        self.descriptor_waits.len()
+    }
+
     pub(crate) fn put_descriptor(&mut self, slot: u32, descriptor: OwnedFd) {
         self.descriptors.insert(slot, descriptor);
     }
@@ -113,19 +121,37 @@ impl EmbeddedHost {
                 let ready = rustix::event::poll(&mut fds, Some(&step)).unwrap_or(0) > 0;
                 let Some(shared) = weak.upgrade() else { return };
                 if stop.load(Ordering::Acquire) {
-                    return shared.post(failed(op, Errno::ECANCELED));
+                    return shared.note(Note::Waited { op, outcome: Err(Errno::ECANCELED) });
                 }
                 let mut count = [0; 8];
-                if ready && rustix::io::read(&descriptor, &mut count).is_ok() {
-                    return shared.post(Event::Finished { op, result: 0, word0: u64::from_ne_bytes(count), word1: 0 });
+                match if ready { rustix::io::read(&descriptor, &mut count) } else { Err(AGAIN) } {
+                    Ok(_) => return shared.note(Note::Waited { op, outcome: Ok(u64::from_ne_bytes(count)) }),
+                    // Another WAIT was quicker.
+                    Err(AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(error) => return shared.note(Note::Waited { op, outcome: Err(errno(error)) }),
                 }
             }
         });
-        if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
+        if spawned.is_err() {
+            self.descriptor_waits.remove(&op.bits());
+            return Outcome::failed(Errno::ENOMEM);
+        }
+        Outcome::Started
+    }
+
+    /// A WAIT on a descriptor is over, one way or another.
+    pub(super) fn waited(&mut self, op: OpId, outcome: Result<u64, Errno>) {
+        self.descriptor_waits.remove(&op.bits());
+        self.report(match outcome {
+            Ok(count) => Event::Finished { op, result: 0, word0: count, word1: 0 },
+            Err(errno) => failed(op, errno),
+        });
     }
 
     pub(super) fn start_wait_word(&mut self, op: OpId, buffer: u32, offset: u64, value: u32) -> Outcome {
         match self.region(buffer) {
+            // The user's own memory may begin anywhere, so that no multiple of 4 in it is one of the machine's.
+            Ok(region) if region.word(offset).is_none() => Outcome::failed(Errno::EINVAL),
             Ok(region) => {
                 self.words.push(WordWait { op, region, offset, value });
                 Outcome::Started
@@ -146,7 +172,7 @@ impl EmbeddedHost {
         let mut reached = Vec::new();
         self.words.retain(|wait| {
             // Words wrap like sequence numbers: "at least" is within half of their range.
-            let there = wait.region.word(wait.offset).is_none_or(|now| now.wrapping_sub(wait.value) < 1 << 31);
+            let there = wait.region.word(wait.offset).is_some_and(|now| now.wrapping_sub(wait.value) < 1 << 31);
             if there {
                 reached.push(wait.op);
             }
@@ -164,7 +190,7 @@ impl EmbeddedHost {
         if self.words.len() < before {
             self.report(failed(op, Errno::ECANCELED));
         }
-        if let Some(stop) = self.descriptor_waits.remove(&op.bits()) {
+        if let Some(stop) = self.descriptor_waits.get(&op.bits()) {
             stop.store(true, Ordering::Release);
         }
     }

@@ -20,6 +20,8 @@ pub(crate) enum Note {
     Allocated { op: OpId, buffer: u32, region: Region },
     /// A list's runs are in private memory.
     ListLoaded { op: OpId, list: u32, memory: ListMemory },
+    /// A WAIT on a descriptor is over: the eventfd's count.
+    Waited { op: OpId, outcome: Result<u64, Errno> },
     /// A connection has ended.
     ConnectionLost { peer: Handle },
     /// A request can be sent: what it needs is prepared.
@@ -177,6 +179,7 @@ impl EmbeddedHost {
         match note {
             Note::Allocated { op, buffer, region } => self.allocated(op, buffer, region),
             Note::ListLoaded { op, list, memory } => self.list_loaded(op, list, memory),
+            Note::Waited { op, outcome } => self.waited(op, outcome),
             Note::ConnectionLost { peer } => self.connection_lost(engine, peer),
             Note::RequestReady { peer, op, request, prepared } => {
                 let result = self.send_prepared(peer, op, &request, prepared);

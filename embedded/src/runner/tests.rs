@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::memory::Region;
 use dmaplane_engine::AllocRequest;
 use dmaplane_ring::abi::{BufferHandle, Cqe, PeerHandle, RingFlags, Run, Sqe};
-use dmaplane_ring::build::{Accept, Connect, CreditQuery, ListPrepare, Nop, Recv, Wait};
+use dmaplane_ring::build::{Accept, Cancel, Connect, CreditQuery, ListPrepare, Nop, Recv, Wait};
 use dmaplane_ring::queue::{RingMemory, RingWord};
 
 fn shared(mode: RunMode) -> Arc<Shared> {
@@ -190,4 +190,41 @@ fn what_waits_for_room_in_a_link_goes_out_when_there_is_some() {
         std::thread::sleep(Duration::from_millis(1));
         call(&mut their_ring, CreditQuery::new(us)).word0 == 300
     });
+}
+
+fn eventfd(flags: rustix::event::EventfdFlags) -> OwnedFd {
+    rustix::event::eventfd(0, flags | rustix::event::EventfdFlags::CLOEXEC).unwrap()
+}
+
+/// Two WAITs on one eventfd that blocks: the one that came too late blocked its thread.
+#[test]
+fn an_eventfd_that_blocks_is_refused() {
+    let context = open(RunMode::Inline);
+    let refused = context.register_eventfd(eventfd(rustix::event::EventfdFlags::empty())).unwrap_err();
+    assert_eq!(refused.errno(), Some(Errno::EINVAL));
+}
+
+/// Each WAIT on a slot that ended otherwise than by CANCEL left its stop flag behind.
+#[test]
+fn nothing_is_kept_of_a_wait_on_a_slot_that_has_ended() {
+    let context = open(RunMode::Inline);
+    let mut ring = context.ring(16, 16).unwrap();
+    let signal = eventfd(rustix::event::EventfdFlags::NONBLOCK);
+    let slot = context.register_eventfd(signal.try_clone().unwrap()).unwrap();
+    for round in 1..4u64 {
+        // Two wait, and one signal serves one of them.
+        ring.push(Wait::on_slot(slot)).unwrap();
+        ring.push(Wait::on_slot(slot)).unwrap();
+        ring.submit();
+        for signals in [round, round + 1] {
+            rustix::io::write(&signal, &signals.to_ne_bytes()).unwrap();
+            let cqe = ring.wait_one(Duration::from_secs(10)).unwrap();
+            assert_eq!((cqe.res, cqe.word0), (0, signals));
+        }
+    }
+    ring.push(Wait::on_slot(slot).user_data(1)).unwrap();
+    ring.push(Cancel::by_user_data(1).skip_success()).unwrap();
+    ring.submit();
+    assert_eq!(ring.wait_one(Duration::from_secs(10)).map(|cqe| cqe.res), Some(Errno::ECANCELED.as_result()));
+    assert_eq!(context.shared().with_core(|_, core| core.host.descriptor_waits()), 0);
 }
