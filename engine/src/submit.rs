@@ -191,8 +191,12 @@ fn fits(mut tally: RingState, chain: &[Sqe], free: u32) -> bool {
     chain.iter().all(|sqe| {
         let (class, count) = classes.next(sqe);
         let (room, class) = tally.room(class, count, free);
-        tally.reserve(class, count);
-        room == Room::Yes
+        // What has no room may be more than can be counted.
+        let fits = room == Room::Yes;
+        if fits {
+            tally.reserve(class, count);
+        }
+        fits
     })
 }
 

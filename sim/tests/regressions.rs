@@ -383,3 +383,17 @@ fn teardown_gives_a_long_list_back_slice_by_slice() {
     assert!(steps > 3, "all in {steps} turns");
     world.finish().unwrap();
 }
+
+#[test]
+fn a_chain_with_more_credits_than_can_be_counted_is_refused() {
+    let mut world = bare();
+    submit(&mut world, SMALL, &[Watch::new().sqe()]);
+    // No room is left, so that the chain is tried against an idle CQ, in which the WATCH still holds its place.
+    submit(&mut world, SMALL, &[Nop::new().sqe(); 13]);
+    let credits = Sqe { opcode: Opcode::CreditGrant as u8, arg32: u32::MAX, ..Sqe::default() };
+    let numbers = submit(&mut world, SMALL, &[Nop::new().link().sqe(), credits]);
+    world.reap(0, SMALL, 16);
+    world.turn(0, SMALL).unwrap();
+    assert_eq!(numbers.iter().filter_map(|&number| result(&world, number)).count(), 2);
+    assert_eq!(result(&world, numbers[0]), errno(Errno::EINVAL));
+}
