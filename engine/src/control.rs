@@ -49,8 +49,7 @@ impl<S: Storage> Engine<S> {
         let by = flags & (op_flags::CANCEL_HANDLE | op_flags::CANCEL_ANY);
         let what = match by {
             0 if op.sqe.local == 0 => Match::UserData(op.sqe.arg64),
-            op_flags::CANCEL_HANDLE if op.sqe.local == 0 => return Err(Errno::EBADF),
-            op_flags::CANCEL_HANDLE if op.sqe.arg64 == 0 => Match::Object(op.sqe.local),
+            op_flags::CANCEL_HANDLE if op.sqe.arg64 == 0 && op.sqe.local != 0 => Match::Object(op.sqe.local),
             op_flags::CANCEL_ANY if op.sqe.arg64 == 0 && op.sqe.local == 0 => Match::Any,
             _ => return Err(Errno::EINVAL),
         };
