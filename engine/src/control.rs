@@ -271,6 +271,11 @@ impl<S: Storage> Engine<S> {
         Ok(self.start(host, op, buffer, |host, id| host.wait_word(id, buffer, offset, value)))
     }
 
+    /// Whether nobody will hear of what an operation has made: its ring was detached meanwhile (clause TD-7).
+    pub(crate) fn is_ownerless(&self, operation: &Operation) -> bool {
+        self.rings.get(operation.ring as usize).is_none_or(|ring| !ring.attached)
+    }
+
     /// Hands an operation's work to the host.
     pub(crate) fn start<H: Host>(
         &mut self,
@@ -309,9 +314,9 @@ impl<S: Storage> Engine<S> {
         };
         let object = operation.object;
         match Opcode::from_byte(operation.sqe.opcode) {
-            Some(Opcode::Alloc) => self.alloc_concluded(object, result, word0),
+            Some(Opcode::Alloc) => self.alloc_concluded(host, &operation, result, word0),
             Some(Opcode::Free) => self.free_concluded(object, result),
-            Some(Opcode::ExportDmabuf) => self.export_concluded(&operation.sqe, object, result),
+            Some(Opcode::ExportDmabuf) => self.export_concluded(host, &operation, result),
             Some(Opcode::ListPrepare) => self.list_loaded(host, index, result),
             Some(Opcode::Wait) if operation.sqe.op_flags & op_flags::WAIT_WORD == 0 => {
                 if let Some(slot) = self.slots.get_mut(object) {

@@ -1,10 +1,12 @@
 //! One test for every bug that the simulator or its making has found, named after what broke.
 
 use dmaplane_engine::{Event, Limits, Message};
-use dmaplane_ring::abi::{BufferHandle, Errno, Handle, HandleKind, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags};
+use dmaplane_ring::abi::{
+    BufferHandle, Errno, Handle, HandleKind, LeaseHandle, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags,
+};
 use dmaplane_ring::build::{
-    Alloc, Cancel, ExportDmabuf, LeaseGrant, LeaseRevoke, LinkTimeout, ListFree, ListPrepare, Nop, Send, Sync, Timeout,
-    Wait, Watch, Write,
+    Alloc, Cancel, ExportDmabuf, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout, ListFree, ListPrepare,
+    Nop, Send, Sync, Timeout, Wait, Watch, Write,
 };
 use dmaplane_sim::host::Temper;
 use dmaplane_sim::script::Furniture;
@@ -396,4 +398,53 @@ fn a_chain_with_more_credits_than_can_be_counted_is_refused() {
     world.turn(0, SMALL).unwrap();
     assert_eq!(numbers.iter().filter_map(|&number| result(&world, number)).count(), 2);
     assert_eq!(result(&world, numbers[0]), errno(Errno::EINVAL));
+}
+
+/// The move that ends the only work begun on plane 0, and the one that has its engine hear of it.
+const WORK: Move = Move::Work(0, 0);
+const EVENT: Move = Move::Event(0, 0);
+
+#[test]
+fn a_buffer_made_for_a_ring_that_was_detached_is_freed() {
+    let mut world = bare();
+    world.planes[0].host.temper.at_once = 0;
+    submit(&mut world, SMALL, &[Alloc::new(256).unwrap().sqe()]);
+    // It is made before the CANCEL that detaching is.
+    world.do_move(WORK).unwrap();
+    world.detach(0, SMALL).unwrap();
+    world.do_move(EVENT).unwrap();
+    assert_eq!((world.planes[0].engine.usage().buffers, world.planes[0].host.buffers.len()), (0, 0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_export_made_for_a_ring_that_was_detached_is_closed() {
+    let (mut world, [ours, _]) = furnished();
+    world.planes[0].host.temper.at_once = 0;
+    submit(&mut world, SMALL, &[ExportDmabuf::new(ours.own).sqe()]);
+    world.detach(0, SMALL).unwrap();
+    world.do_move(WORK).unwrap();
+    world.do_move(EVENT).unwrap();
+    assert_eq!((world.planes[0].engine.usage().slots, world.planes[0].host.slots.len()), (0, 0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_import_made_for_a_ring_that_was_detached_is_released() {
+    let (mut world, [ours, theirs]) = furnished();
+    let rights = dmaplane_ring::abi::Rights::READ;
+    let grant = LeaseGrant::range(theirs.own, 0, 64, rights).unwrap();
+    let lease = LeaseHandle::from_bits(world.ok(1, LARGE, grant).unwrap().word0).unwrap();
+    world.ok(1, LARGE, LeaseExport::new(lease, theirs.leased, 3072)).unwrap();
+    let token = world.tokens.last().cloned().unwrap();
+    let length = token.len() as u64;
+    world.prepare(0, vec![(ours.leased.handle().index(), 3072, token)]);
+    let before = world.planes[0].engine.usage();
+    submit(&mut world, SMALL, &[LeaseImport::new(ours.leased, 3072, length).unwrap().sqe()]);
+    world.detach(0, SMALL).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.planes[0].engine.usage(), before);
+    // A revoke with grace waits for nobody who does not know of it.
+    assert_eq!(world.run(1, LARGE, LeaseRevoke::graceful(lease, FOREVER).sqe()).unwrap().res, 0);
+    world.finish().unwrap();
 }
