@@ -8,7 +8,6 @@ use crate::ring::Ring;
 use crate::runner::Shared;
 use dmaplane_engine::{Event, Statistics, Usage};
 use dmaplane_ring::abi::{BufferHandle, Errno, Handle, ListenerHandle, RingLayout, SlotHandle};
-use dmaplane_ring::queue::HeapRing;
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -101,24 +100,7 @@ impl Context {
     pub fn ring(&self, sq_entries: u32, cq_entries: u32) -> Result<Ring, ContextError> {
         let layout =
             RingLayout::new(sq_entries, cq_entries).ok_or(ContextError::RingSizes { sq_entries, cq_entries })?;
-        let (client, engine) = HeapRing::pair(layout);
-        let index = self
-            .inner
-            .shared
-            .with_core(|_, core| {
-                let index = core.engine.attach_ring(cq_entries)?;
-                if core.submissions.len() <= index as usize {
-                    core.submissions.resize_with(index as usize + 1, || None);
-                    core.blocked.resize(index as usize + 1, None);
-                }
-                core.submissions[index as usize] = Some(engine.submissions);
-                core.host.add_ring(index, engine.completions);
-                Ok(index)
-            })
-            .map_err(refused("attaching a ring"))?;
-        // The service thread may sleep, and has raised no flag on a ring that it did not know.
-        self.inner.shared.ring_bell();
-        Ok(Ring::new(client, self.inner.shared.clone(), index))
+        self.inner.shared.attach(layout).map_err(refused("attaching a ring"))
     }
 
     /// Maps a buffer into view.
@@ -176,8 +158,12 @@ impl Context {
             .map_err(refused("taking a descriptor"))
     }
 
-    /// Puts an eventfd into a slot, for WAIT. It must be non-blocking.
+    /// Puts an eventfd into a slot, for WAIT. One that blocks is -EINVAL: of two WAITs on it one would block its thread
+    /// when the other has taken the count, deaf to CANCEL.
     pub fn register_eventfd(&self, eventfd: OwnedFd) -> Result<SlotHandle, ContextError> {
+        if !rustix::fs::fcntl_getfl(&eventfd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK)) {
+            return Err(refused("registering an eventfd that blocks")(Errno::EINVAL));
+        }
         self.inner
             .shared
             .with_core(|_, core| {
@@ -242,6 +228,11 @@ impl Context {
     /// What it tells its peers of itself: random, another one for each context.
     pub fn identity(&self) -> [u64; 2] {
         self.inner.shared.info.context
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 
     /// What is in use.
@@ -326,7 +317,12 @@ impl Drop for Inner {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        shared.with_core(|_, core| core.submissions.iter_mut().flatten().for_each(|ring| ring.close()));
+        shared.with_core(|_, core| core.inlets.iter_mut().flatten().for_each(|inlet| inlet.close()));
+        // What the engine has given back may still be on its way to the system.
+        shared.workers.wait_idle(patience);
+        while shared.with_core(|_, core| core.host.wake_clients()) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         shared.stopping.store(true, Ordering::Release);
         shared.ring_bell();
         if let Some(service) = self.service.take() {

@@ -12,6 +12,7 @@ mod fabric;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod inlet;
 mod memory;
 mod ring;
 mod runner;

@@ -82,26 +82,32 @@ impl Ring {
         self.shared.kick();
     }
 
-    /// Waits until a CQE is there: `true`; or the time is up: `false`. Spins first, then sleeps.
+    /// Waits until a CQE is there: `true`; or the time is up, or the context is closed: `false`. Spins first, then
+    /// sleeps.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         let runs_here = !matches!(self.shared.config.mode, RunMode::Poller { .. });
         loop {
-            let (completer, shared) = (&mut self.client.completer, &self.shared);
-            let ready = wait::spin_until(SPIN.min(timeout), || {
+            let Client { submitter, completer } = &mut self.client;
+            wait::spin_until(SPIN.min(timeout), || {
                 if runs_here {
-                    shared.kick();
+                    self.shared.kick();
                 }
-                completer.available() > 0
+                completer.available() > 0 || submitter.closed()
             });
-            if ready {
+            // CLOSED is looked at first: CQEs from before it are visible to who sees it.
+            let closed = submitter.closed();
+            if completer.available() > 0 {
                 return true;
             }
             let left = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => return false,
+                _ if closed => return false,
                 left => left,
             };
-            if let Some(tail) = completer.prepare_sleep() {
+            if let Some(tail) = completer.prepare_sleep()
+                && !submitter.closed()
+            {
                 let word = completer.memory().clone();
                 wait::sleep_while(word.word(RingWord::CqTail), tail, Sharing::Private, left);
             }
@@ -117,6 +123,11 @@ impl Ring {
         if self.wait(timeout) { self.reap_one() } else { None }
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &Arc<HeapRing> {
+        self.client.completer.memory()
+    }
+
     /// Whether the context is closing and takes nothing more.
     pub fn closed(&self) -> bool {
         self.client.submitter.closed()
@@ -128,7 +139,7 @@ impl Drop for Ring {
         let index = self.index;
         self.shared.with_core(|_, core| {
             core.engine.detach_ring(&mut core.host, index);
-            core.submissions[index as usize] = None;
+            core.inlets[index as usize] = None;
             core.host.drop_ring(index);
         });
     }

@@ -6,12 +6,14 @@
 use crate::config::{Config, RunMode};
 use crate::fabric::{Pending, tcp};
 use crate::host::{EmbeddedHost, Note};
+use crate::inlet::Inlet;
+use crate::ring::Ring;
 use crate::storage::Heap;
 use crate::worker::Workers;
-use dmaplane_engine::{Baton, Engine, Event, Identity, Inbox, InboxSlot, Release, Stop};
-use dmaplane_ring::abi::{Errno, Sqe};
+use dmaplane_engine::{Baton, Engine, Event, Identity, Inbox, InboxSlot, Release};
+use dmaplane_ring::abi::{Errno, RingLayout};
 use dmaplane_ring::atomic::Native;
-use dmaplane_ring::queue::{HeapRing, Submissions};
+use dmaplane_ring::queue::HeapRing;
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,19 +21,26 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// SQEs looked at at once: the longest chain.
-const WINDOW: usize = dmaplane_ring::abi::MAX_CHAIN;
-/// SQEs taken from one ring in one turn, so that rings are served fairly.
-const RING_BUDGET: u32 = 256;
+/// Turns that one hold of the baton makes at most: who holds it for a moment's work of its own must not be kept by
+/// everybody else's. The rest is left to the service thread.
+const HOLD_TURNS: u32 = 16;
+/// Nanoseconds between two looks at what rings no bell.
+const LOOK_NS: u64 = 100_000;
+/// Events handled in one turn.
+const EVENT_BUDGET: u32 = 1024;
+/// How often who has let go for a call gives its core away, so that the call gets the baton first.
+const STEP_ASIDE: u32 = 64;
+
+/// The service thread is awake, and makes a turn before it sleeps: nobody need wake it, whatever is due.
+const AWAKE: u64 = 0;
 
 /// What the baton guards.
 pub(crate) struct Core {
     pub engine: Engine<Heap>,
     pub host: EmbeddedHost,
-    pub submissions: Vec<Option<Submissions<Arc<HeapRing>>>>,
-    /// Why the head of each ring's SQ could not be taken when last looked at, if it could not. What comes behind a head
-    /// that is blocked is blocked too.
-    pub blocked: Vec<Option<Stop>>,
+    pub inlets: Vec<Option<Inlet>>,
+    /// The service thread sleeps or has just woken: flags on rings and links ask for its bell.
+    flags_up: bool,
 }
 
 /// One context's shared state.
@@ -42,11 +51,11 @@ pub(crate) struct Shared {
     /// What the host's helpers tell the host.
     notes: Mutex<Vec<Note>>,
     has_notes: AtomicBool,
-    /// Calls that wait for the baton; the poller steps aside while there are any.
+    /// Calls that wait for the baton; everybody else steps aside while there are any.
     callers: AtomicU32,
     /// Wakes the service thread: clients and peers write it.
     pub bell: OwnedFd,
-    /// When the service thread will wake by itself; `u64::MAX` while it is awake.
+    /// When the service thread will wake by itself; [`AWAKE`] while it is awake.
     sleeps_until_ns: AtomicU64,
     pub stopping: AtomicBool,
     pub workers: Workers,
@@ -93,15 +102,15 @@ impl Shared {
             core: UnsafeCell::new(Core {
                 engine,
                 host: EmbeddedHost::new(weak.clone(), &config),
-                submissions: Vec::new(),
-                blocked: Vec::new(),
+                inlets: Vec::new(),
+                flags_up: false,
             }),
             inbox,
             notes: Mutex::new(Vec::new()),
             has_notes: AtomicBool::new(false),
             callers: AtomicU32::new(0),
             bell,
-            sleeps_until_ns: AtomicU64::new(u64::MAX),
+            sleeps_until_ns: AtomicU64::new(AWAKE),
             stopping: AtomicBool::new(false),
             workers,
             config,
@@ -161,6 +170,23 @@ impl Shared {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
+    /// Attaches a ring.
+    pub(crate) fn attach(self: &Arc<Shared>, layout: RingLayout) -> Result<Ring, Errno> {
+        let (client, engine) = HeapRing::pair(layout);
+        let index = self.with_core(|_, core| {
+            let index = core.engine.attach_ring(layout.cq_entries)?;
+            if core.inlets.len() <= index as usize {
+                core.inlets.resize_with(index as usize + 1, || None);
+            }
+            core.inlets[index as usize] = Some(Inlet::new(engine.submissions));
+            core.host.add_ring(index, engine.completions);
+            Ok(index)
+        })?;
+        // The service thread may sleep, and has raised no flag on a ring that it did not know.
+        self.ring_bell();
+        Ok(Ring::new(client, self.clone(), index))
+    }
+
     /// Runs `call` on the core: for calls that are not SQEs.
     pub(crate) fn with_core<R>(&self, call: impl FnOnce(&Shared, &mut Core) -> R) -> R {
         self.callers.fetch_add(1, Ordering::AcqRel);
@@ -181,27 +207,86 @@ impl Shared {
         call(unsafe { &mut *self.core.get() })
     }
 
+    /// Runs turns until nothing is left to do, a call waits for the baton, or the turns of one hold are used up; then
+    /// lets go. Makes one turn at least.
     fn run_and_let_go(&self) {
+        let mut turns = HOLD_TURNS;
         loop {
             self.baton.look();
-            self.with_held(|core| while self.turn(core) {});
-            let deadline = self.with_held(|core| core.engine.next_deadline_ns());
-            // Acquire: pairs with the service thread's release before it sleeps.
-            if deadline.is_some_and(|deadline| deadline < self.sleeps_until_ns.load(Ordering::Acquire)) {
-                self.ring_bell();
+            let mut idle = false;
+            while !idle && turns > 0 {
+                turns -= 1;
+                idle = !self.with_held(|core| self.turn(core));
+                // Acquire: as in `with_core`, nothing is read by it.
+                if self.callers.load(Ordering::Acquire) > 0 {
+                    break;
+                }
             }
+            if !idle {
+                return self.leave_the_rest();
+            }
+            // The service thread may sleep, and has seen nothing of what these turns have brought.
+            let Some(until_ns) = self.with_held(|core| self.leave_idle(core)) else { continue };
+            self.wake_before(until_ns);
             if self.baton.let_go() == Release::Released {
                 return;
             }
         }
     }
 
+    /// Sees to what the service thread would have seen to before it slept: how long it may sleep now. `None`: there is
+    /// work.
+    fn leave_idle(&self, core: &mut Core) -> Option<u64> {
+        let mut idle = true;
+        if core.flags_up {
+            for (index, inlet) in core.inlets.iter_mut().enumerate() {
+                if let Some(inlet) = inlet {
+                    idle &= inlet.raise_anew(&mut core.host, index as u32);
+                }
+            }
+        }
+        idle.then(|| self.sleep_time(core))
+    }
+
+    /// Lets go although there is work: the service thread goes on with it, or a call that waits, which makes a turn of
+    /// its own before it lets go. Marks that are taken off here were set before we let go, so that whoever holds the
+    /// baton next sees what they stand for (clause BAT-3).
+    fn leave_the_rest(&self) {
+        self.let_go_for_good();
+        // After letting go, so that who is woken finds the baton free.
+        self.wake_before(0);
+        for _ in 0..STEP_ASIDE {
+            if self.callers.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Wakes the service thread if it would sleep longer than that. One that is awake takes the baton by itself, makes
+    /// a turn, and looks how long it may sleep.
+    fn wake_before(&self, wanted_ns: u64) {
+        // Acquire: pairs with the service thread's release before it sleeps.
+        if wanted_ns < self.sleeps_until_ns.load(Ordering::Acquire) {
+            self.ring_bell();
+        }
+    }
+
+    /// Lets go of the baton, marked or not: somebody is sure to look later. Each round needs a new mark.
+    fn let_go_for_good(&self) {
+        while self.baton.let_go() == Release::LookAgain {}
+    }
+
     /// One round over everything that may have work; `false` when nothing had any.
     pub(crate) fn turn(&self, core: &mut Core) -> bool {
         let mut worked = false;
-        while let Some(event) = self.inbox.take() {
+        let mut events = EVENT_BUDGET;
+        while events > 0
+            && let Some(event) = self.inbox.take()
+        {
             core.engine.handle(&mut core.host, event);
             worked = true;
+            events -= 1;
         }
         // Acquire: pairs with the release in `note`.
         if self.has_notes.load(Ordering::Relaxed) && self.has_notes.swap(false, Ordering::Acquire) {
@@ -212,7 +297,11 @@ impl Shared {
             worked = true;
         }
         worked |= core.host.poll_links(&mut core.engine);
-        worked |= Self::take_submissions(core);
+        for (index, inlet) in core.inlets.iter_mut().enumerate() {
+            if let Some(inlet) = inlet {
+                worked |= inlet.take(&mut core.engine, &mut core.host, index as u32);
+            }
+        }
         if let Some(deadline_ns) = core.engine.next_deadline_ns()
             && deadline_ns <= self.now_ns()
         {
@@ -225,65 +314,27 @@ impl Shared {
         }
         worked |= core.host.poll_words();
         core.host.flush();
-        worked
+        // What the host has reported to itself meanwhile: the end of a connection that could not be written to.
+        worked || !self.inbox.is_empty() || self.has_notes.load(Ordering::Relaxed)
     }
 
-    fn take_submissions(core: &mut Core) -> bool {
-        let mut worked = false;
-        for (index, ring) in core.submissions.iter_mut().enumerate() {
-            let Some(submissions) = ring else { continue };
-            if let Some(blocked) = core.blocked.get_mut(index) {
-                *blocked = None;
-            }
-            let mut budget = RING_BUDGET;
-            while budget > 0 && submissions.available() > 0 {
-                let mut window = [Sqe::default(); WINDOW];
-                let mut filled = 0;
-                while let Some(place) = window.get_mut(filled)
-                    && let Some(sqe) = submissions.peek(filled as u32)
-                {
-                    *place = sqe;
-                    filled += 1;
-                }
-                let take = core.engine.take(&mut core.host, index as u32, &window[..filled]);
-                submissions.advance(take.taken);
-                budget = budget.saturating_sub(take.taken.max(1));
-                worked |= take.taken > 0;
-                if take.stop != Stop::WindowEnd || take.taken == 0 {
-                    if let Some(blocked) = core.blocked.get_mut(index) {
-                        *blocked = Some(take.stop).filter(|stop| *stop != Stop::WindowEnd);
-                    }
-                    break;
-                }
-            }
-        }
-        worked
-    }
-
-    /// Raises every flag that tells others to ring our bell, and looks once more; `false`: there is work.
-    fn prepare_sleep(&self, core: &mut Core) -> bool {
+    /// Raises every flag that tells others to ring our bell, and looks once more: how long to sleep. `None`: there is
+    /// work.
+    fn prepare_sleep(&self, core: &mut Core) -> Option<u64> {
+        core.flags_up = true;
         let mut idle = true;
-        for (index, ring) in core.submissions.iter_mut().enumerate() {
-            let Some(submissions) = ring else { continue };
-            if submissions.prepare_sleep() {
-                continue;
+        for (index, inlet) in core.inlets.iter_mut().enumerate() {
+            if let Some(inlet) = inlet {
+                idle &= inlet.raise(&mut core.host, index as u32);
             }
-            submissions.prepare_blocked_sleep();
-            // A head that has come since the last look is work. A blocked one waits for an event, which comes through
-            // the inbox, or for the client to reap, which it may have done since.
-            idle &= match core.blocked.get(index).copied().flatten() {
-                Some(Stop::CqFull) => core.host.cq_unchanged(index as u32),
-                Some(Stop::Drain | Stop::Closed) => true,
-                Some(Stop::WindowEnd) | None => false,
-            };
         }
-        core.host.announce_sleep() && idle && self.inbox.is_empty() && !self.has_notes.load(Ordering::Acquire)
+        idle &= core.host.announce_sleep() && self.inbox.is_empty() && !self.has_notes.load(Ordering::Acquire);
+        idle.then(|| self.sleep_time(core))
     }
 
     fn wake_up(&self, core: &mut Core) {
-        for submissions in core.submissions.iter_mut().flatten() {
-            submissions.awake();
-        }
+        core.flags_up = false;
+        core.inlets.iter_mut().flatten().for_each(Inlet::lower);
         core.host.awake();
     }
 
@@ -295,64 +346,53 @@ impl Shared {
         };
         let mut awake_since = Instant::now();
         let mut rounds = 0u32;
-        loop {
-            let mut slept = false;
+        let mut spins = 0u32;
+        // Acquire: pairs with the release of whoever stops us.
+        while !self.stopping.load(Ordering::Acquire) {
             if self.baton.try_take() {
                 self.baton.look();
-                let worked = self.with_held(|core| self.turn(core));
+                let worked = self.with_held(|core| {
+                    // Also after a wake-up that found the baton held, and after work that was found while going to
+                    // sleep: a flag that stays up costs every client and peer a system call for each batch.
+                    if core.flags_up {
+                        self.wake_up(core);
+                    }
+                    self.turn(core)
+                });
                 rounds = rounds.wrapping_add(1);
                 if worked {
                     awake_since = Instant::now();
                     rounds = 0;
-                } else if idle.is_zero() || (rounds.is_multiple_of(64) && awake_since.elapsed() >= idle) {
-                    let timeout = self.with_held(|core| {
-                        // Look at links that have ended and the like before sleeping, too.
-                        if !self.prepare_sleep(core) {
-                            self.wake_up(core);
-                            return None;
-                        }
-                        Some(self.sleep_time(core))
-                    });
-                    if let Some(until) = timeout {
-                        // Release: pairs with the acquire in `run_and_let_go`.
-                        self.sleeps_until_ns.store(until, Ordering::Release);
-                        if self.baton.let_go() == Release::Released {
-                            self.sleep(until);
-                            slept = true;
-                            self.sleeps_until_ns.store(u64::MAX, Ordering::Release);
-                            if self.stopping.load(Ordering::Acquire) {
-                                return;
-                            }
-                            if !self.baton.take_or_mark() {
-                                continue;
-                            }
-                        }
-                        self.sleeps_until_ns.store(u64::MAX, Ordering::Release);
-                        self.with_held(|core| self.wake_up(core));
-                        awake_since = Instant::now();
-                        rounds = 0;
+                } else if (idle.is_zero() || (rounds.is_multiple_of(64) && awake_since.elapsed() >= idle))
+                    && let Some(until_ns) = self.with_held(|core| self.prepare_sleep(core))
+                {
+                    // Release: pairs with the acquire of who wakes us; the baton orders it, too.
+                    self.sleeps_until_ns.store(until_ns, Ordering::Release);
+                    if self.baton.let_go() == Release::Released {
+                        self.sleep(until_ns);
+                        self.sleeps_until_ns.store(AWAKE, Ordering::Release);
+                        (awake_since, rounds) = (Instant::now(), 0);
+                        continue;
                     }
+                    self.sleeps_until_ns.store(AWAKE, Ordering::Release);
                 }
-                while self.baton.let_go() == Release::LookAgain {
-                    self.with_held(|core| while self.turn(core) {});
-                }
+                // What a mark stands for is seen by the next turn, which comes before any sleep.
+                self.let_go_for_good();
             }
-            if !slept {
-                if self.stopping.load(Ordering::Acquire) {
-                    return;
-                }
-                while self.callers.load(Ordering::Acquire) > 0 {
-                    std::thread::yield_now();
-                }
-                dmaplane_ring::wait::relax(rounds);
+            while self.callers.load(Ordering::Acquire) > 0 {
+                std::thread::yield_now();
             }
+            spins = spins.wrapping_add(1);
+            dmaplane_ring::wait::relax(spins);
         }
     }
 
+    /// Until when the service thread may sleep. Nobody rings when a word is written or a peer makes room: those are
+    /// looked at now and then.
     fn sleep_time(&self, core: &Core) -> u64 {
         let deadline = core.engine.next_deadline_ns().unwrap_or(u64::MAX);
         if core.host.waits_on_words() || core.host.has_backlog() {
-            deadline.min(self.now_ns() + 100_000)
+            deadline.min(self.now_ns() + LOOK_NS)
         } else {
             deadline
         }
@@ -405,3 +445,6 @@ impl Drop for AbortOnPanic {
 pub(crate) fn failed(op: dmaplane_engine::OpId, errno: Errno) -> Event {
     Event::Finished { op, result: errno.as_result(), word0: 0, word1: 0 }
 }
+
+#[cfg(test)]
+mod tests;

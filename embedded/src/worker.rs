@@ -1,20 +1,44 @@
 //! Threads for slow work: zeroing, mapping, copies of more than a slice.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Jobs taken and not done.
+    running: usize,
     closed: bool,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Nothing waits or runs.
+    idle: Condvar,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Counts a job as done, also one that has panicked.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.running -= 1;
+        if queue.running == 0 && queue.jobs.is_empty() {
+            self.0.idle.notify_all();
+        }
+    }
 }
 
 /// A pool of threads. Jobs run in order of posting, as threads come free.
@@ -25,7 +49,8 @@ pub(crate) struct Workers {
 
 impl Workers {
     pub(crate) fn start(count: usize) -> std::io::Result<Workers> {
-        let shared = Arc::new(Shared { queue: Mutex::new(Queue::default()), wake: Condvar::new() });
+        let (queue, wake, idle) = (Mutex::new(Queue::default()), Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { queue, wake, idle });
         let mut workers = Workers { shared, threads: Vec::new() };
         for index in 0..count.max(1) {
             let shared = workers.shared.clone();
@@ -36,18 +61,34 @@ impl Workers {
     }
 
     pub(crate) fn post(&self, job: impl FnOnce() + Send + 'static) {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        queue.jobs.push_back(Box::new(job));
-        drop(queue);
+        self.shared.queue().jobs.push_back(Box::new(job));
         self.shared.wake.notify_one();
+    }
+
+    /// Waits until all jobs are done, not beyond the deadline. A job that asks does not wait for itself.
+    pub(crate) fn wait_idle(&self, deadline: Instant) {
+        let own = std::thread::current().id();
+        if self.threads.iter().any(|thread| thread.thread().id() == own) {
+            return;
+        }
+        let mut queue = self.shared.queue();
+        while queue.running > 0 || !queue.jobs.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let woken = self.shared.idle.wait_timeout(queue, left);
+            queue = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
     }
 }
 
 fn work(shared: &Shared) {
     loop {
-        let mut queue = shared.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut queue = shared.queue();
         let job = loop {
             if let Some(job) = queue.jobs.pop_front() {
+                queue.running += 1;
                 break job;
             }
             if queue.closed {
@@ -56,13 +97,14 @@ fn work(shared: &Shared) {
             queue = shared.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
         drop(queue);
+        let _running = Running(shared);
         job();
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).closed = true;
+        self.shared.queue().closed = true;
         self.shared.wake.notify_all();
         let own = std::thread::current().id();
         for thread in self.threads.drain(..) {

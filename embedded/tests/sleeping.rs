@@ -56,3 +56,24 @@ fn a_timer_set_from_the_client_s_thread_wakes_the_service_thread() {
         assert!(start.elapsed() >= Duration::from_millis(2), "{mode:?} ended it too early");
     }
 }
+
+/// One thread waited while another dropped the last context: it slept out its timeout, for nothing changes the CQ's tail
+/// then (clause RING-9).
+#[test]
+fn ring_9_a_client_that_waits_hears_that_the_context_is_closed() {
+    for mode in modes() {
+        for round in 0..30u32 {
+            let context = Context::open(Config { mode, ..Config::default() }).unwrap();
+            let mut ring = context.ring(8, 16).unwrap();
+            let waiter = std::thread::spawn(move || {
+                let start = std::time::Instant::now();
+                let found = ring.wait(60 * SECOND);
+                (found, ring.closed(), start.elapsed())
+            });
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 37));
+            drop(context);
+            let (found, closed, waited) = waiter.join().unwrap();
+            assert!(!found && closed && waited < 30 * SECOND, "{mode:?}, round {round}: {waited:?}");
+        }
+    }
+}

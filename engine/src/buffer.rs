@@ -3,10 +3,10 @@
 use crate::engine::{Engine, Flow, Starting};
 use crate::host::{AllocRequest, Host};
 use crate::lease::{Ending, LeaseTarget};
-use crate::operation::State;
+use crate::operation::{Operation, State};
 use crate::storage::Storage;
 use crate::table::NONE;
-use dmaplane_ring::abi::{Errno, Handle, HandleKind, Sqe, op_flags};
+use dmaplane_ring::abi::{Errno, Handle, HandleKind, op_flags};
 
 /// A buffer.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -89,10 +89,22 @@ impl<S: Storage> Engine<S> {
         Ok(self.start(host, op, index, |host, id| host.alloc(id, index, &request)))
     }
 
-    pub(crate) fn alloc_concluded(&mut self, index: u32, result: i32, length_bytes: u64) -> Flow {
+    pub(crate) fn alloc_concluded<H: Host>(
+        &mut self,
+        host: &mut H,
+        operation: &Operation,
+        result: i32,
+        length_bytes: u64,
+    ) -> Flow {
+        let index = operation.object;
         if result < 0 {
             self.buffers.remove(index);
             return Flow::ok(result);
+        }
+        if self.is_ownerless(operation) {
+            self.buffers.remove(index);
+            let _ = host.free(None, index);
+            return Errno::ECANCELED.into();
         }
         if let Some(buffer) = self.buffers.get_mut(index) {
             buffer.state = BufferState::Live;
@@ -193,11 +205,17 @@ impl<S: Storage> Engine<S> {
         Ok(self.start(host, op, slot, |host, id| host.export(id, index, slot)))
     }
 
-    pub(crate) fn export_concluded(&mut self, sqe: &Sqe, slot: u32, result: i32) -> Flow {
-        self.unuse_buffer(Handle::from_bits(sqe.local).index());
+    pub(crate) fn export_concluded<H: Host>(&mut self, host: &mut H, operation: &Operation, result: i32) -> Flow {
+        let slot = operation.object;
+        self.unuse_buffer(Handle::from_bits(operation.sqe.local).index());
         if result < 0 {
             self.slots.remove(slot);
             return Flow::ok(result);
+        }
+        if self.is_ownerless(operation) {
+            self.slots.remove(slot);
+            host.close_slot(slot);
+            return Errno::ECANCELED.into();
         }
         if let Some(state) = self.slots.get_mut(slot) {
             state.live = true;

@@ -49,8 +49,7 @@ impl<S: Storage> Engine<S> {
         let by = flags & (op_flags::CANCEL_HANDLE | op_flags::CANCEL_ANY);
         let what = match by {
             0 if op.sqe.local == 0 => Match::UserData(op.sqe.arg64),
-            op_flags::CANCEL_HANDLE if op.sqe.local == 0 => return Err(Errno::EBADF),
-            op_flags::CANCEL_HANDLE if op.sqe.arg64 == 0 => Match::Object(op.sqe.local),
+            op_flags::CANCEL_HANDLE if op.sqe.arg64 == 0 && op.sqe.local != 0 => Match::Object(op.sqe.local),
             op_flags::CANCEL_ANY if op.sqe.arg64 == 0 && op.sqe.local == 0 => Match::Any,
             _ => return Err(Errno::EINVAL),
         };
@@ -146,7 +145,12 @@ impl<S: Storage> Engine<S> {
                 }
                 self.end_peer(host, object);
             }
-            State::Posted { .. } | State::Claiming | State::Receiving | State::Revoking | State::Disconnecting => {
+            State::Posted { .. }
+            | State::Claiming
+            | State::Receiving
+            | State::DroppingList { .. }
+            | State::Revoking
+            | State::Disconnecting => {
                 return Err(Errno::EALREADY);
             }
         }
@@ -267,6 +271,11 @@ impl<S: Storage> Engine<S> {
         Ok(self.start(host, op, buffer, |host, id| host.wait_word(id, buffer, offset, value)))
     }
 
+    /// Whether nobody will hear of what an operation has made: its ring was detached meanwhile (clause TD-7).
+    pub(crate) fn is_ownerless(&self, operation: &Operation) -> bool {
+        self.rings.get(operation.ring as usize).is_none_or(|ring| !ring.attached)
+    }
+
     /// Hands an operation's work to the host.
     pub(crate) fn start<H: Host>(
         &mut self,
@@ -305,9 +314,9 @@ impl<S: Storage> Engine<S> {
         };
         let object = operation.object;
         match Opcode::from_byte(operation.sqe.opcode) {
-            Some(Opcode::Alloc) => self.alloc_concluded(object, result, word0),
+            Some(Opcode::Alloc) => self.alloc_concluded(host, &operation, result, word0),
             Some(Opcode::Free) => self.free_concluded(object, result),
-            Some(Opcode::ExportDmabuf) => self.export_concluded(&operation.sqe, object, result),
+            Some(Opcode::ExportDmabuf) => self.export_concluded(host, &operation, result),
             Some(Opcode::ListPrepare) => self.list_loaded(host, index, result),
             Some(Opcode::Wait) if operation.sqe.op_flags & op_flags::WAIT_WORD == 0 => {
                 if let Some(slot) = self.slots.get_mut(object) {

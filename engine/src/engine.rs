@@ -81,7 +81,7 @@ pub struct Engine<S: Storage> {
     pub(crate) timers: Timers<S::Table<crate::timer::TimerSlot>>,
     /// Operations whose turn has come: chains run through it, so that nothing here recurses.
     pub(crate) ready: Queue,
-    /// Operations whose lists are being checked, a slice a turn.
+    /// Operations whose lists are being checked or ended, a slice a turn.
     pub(crate) list_work: Queue,
     /// What WATCH reports.
     pub(crate) events: EventBits,
@@ -286,12 +286,16 @@ impl<S: Storage> Engine<S> {
 
     /// Whether [`Engine::step`] has more to do.
     pub fn has_work(&self) -> bool {
-        self.list_work.length > 0
+        self.list_work.length > 0 || matches!(self.phase, Phase::GivingBack(_))
     }
 
-    /// Does one bounded slice of work that the engine spreads over turns: at most 4,096 runs of a list.
+    /// Does one bounded slice of work that the engine spreads over turns: at most 4,096 runs of lists, or as much of
+    /// a closed context's objects.
     pub fn step<H: Host>(&mut self, host: &mut H) {
-        self.check_list_slice(host);
+        if matches!(self.phase, Phase::GivingBack(_)) {
+            return self.give_back_slice(host);
+        }
+        self.list_slice(host);
         self.settle(host);
     }
 
@@ -465,7 +469,7 @@ impl<S: Storage> Engine<S> {
                 self.finish(host, index, result, word0, word1);
             }
         }
-        self.advance_teardown(host);
+        self.advance_teardown();
     }
 
     /// Notes something that nobody asked for, and ends armed WATCHes.

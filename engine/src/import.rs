@@ -116,6 +116,10 @@ impl<S: Storage> Engine<S> {
                 import.state = ImportState::Live;
             }
         }
+        if self.is_ownerless(&operation) {
+            self.forget_import(host, slot);
+            return self.finish(host, index, Errno::ECANCELED.as_result(), 0, 0);
+        }
         let handle = self.imports.handle(slot, HandleKind::Import);
         self.finish(host, index, 0, handle.bits(), length);
     }
@@ -186,11 +190,17 @@ impl<S: Storage> Engine<S> {
         if import.uses > 0 || import.state == ImportState::Claiming {
             return Err(Errno::EBUSY);
         }
-        if import.state == ImportState::Live {
+        self.forget_import(host, index);
+        Ok(Flow::ok(0))
+    }
+
+    /// Ends an import that nothing uses, and tells its owner.
+    fn forget_import<H: Host>(&mut self, host: &mut H, index: u32) {
+        if let Some(import) = self.imports.remove(index)
+            && import.state == ImportState::Live
+        {
             host.send(import.peer, &Message::Released { lease: import.lease });
         }
-        self.imports.remove(index);
-        Ok(Flow::ok(0))
     }
 
     /// The owner is gone: what it lent is dead.

@@ -4,10 +4,11 @@ use crate::engine::{Engine, Flow, Starting};
 use crate::host::Host;
 use crate::operation::{State, Through};
 use crate::storage::Storage;
+use crate::table::NONE;
 use dmaplane_ring::abi::{Errno, Handle, HandleKind, MAX_LIST_SEGMENTS, Run};
 
-/// Runs checked in one turn.
-const SLICE_RUNS: u32 = 4096;
+/// Runs checked or given back in one turn.
+pub(crate) const SLICE_RUNS: u32 = 4096;
 
 /// A list.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -91,18 +92,31 @@ impl<S: Storage> Engine<S> {
         Flow::Pending
     }
 
-    /// Checks one slice of the first list that waits for it.
-    pub(crate) fn check_list_slice<H: Host>(&mut self, host: &mut H) {
-        let index = self.list_work.head;
+    /// Does one slice of what lists have to be done, the first that waits first.
+    pub(crate) fn list_slice<H: Host>(&mut self, host: &mut H) {
+        let mut left = SLICE_RUNS;
+        while left > 0
+            && let Some(operation) = self.operations.get(self.list_work.head).copied()
+        {
+            let index = self.list_work.head;
+            let done = match operation.state {
+                State::CheckingList { next } => self.check_list(host, index, next, left),
+                State::DroppingList { next, result } => self.end_list(host, index, next, left, result),
+                _ => return,
+            };
+            // A list without runs is work, too.
+            left = left.saturating_sub(done.max(1));
+        }
+    }
+
+    /// Checks at most `most` runs of the list that an operation prepares, from `next` on; returns how many.
+    fn check_list<H: Host>(&mut self, host: &mut H, index: u32, next: u32, most: u32) -> u32 {
         let Some(operation) = self.operations.get(index).copied() else {
-            return;
-        };
-        let State::CheckingList { next } = operation.state else {
-            return;
+            return 0;
         };
         let list = operation.object;
         let runs = self.lists.get(list).map_or(0, |list| list.runs);
-        let end = runs.min(next.saturating_add(SLICE_RUNS));
+        let end = runs.min(next.saturating_add(most));
         let mut outcome = if operation.cancelled { Err(Errno::ECANCELED) } else { Ok(()) };
         for run in next..end {
             if outcome.is_err() {
@@ -110,12 +124,8 @@ impl<S: Storage> Engine<S> {
             }
             outcome = self.check_run(host, list, run);
         }
-        match outcome {
-            Ok(()) if end < runs => {
-                if let Some(operation) = self.operations.get_mut(index) {
-                    operation.state = State::CheckingList { next: end };
-                }
-            }
+        let state = match outcome {
+            Ok(()) if end < runs => State::CheckingList { next: end },
             Ok(()) => {
                 self.list_work.remove(&mut self.operations, Through::State, index);
                 host.list_seal(list);
@@ -125,13 +135,33 @@ impl<S: Storage> Engine<S> {
                 });
                 let handle = self.lists.handle(list, HandleKind::List);
                 self.finish(host, index, 0, handle.bits(), segments);
+                return end - next;
             }
-            Err(errno) => {
+            Err(errno) => State::DroppingList { next: 0, result: errno.as_result() },
+        };
+        if let Some(operation) = self.operations.get_mut(index) {
+            operation.state = state;
+        }
+        end - next
+    }
+
+    /// Gives back at most `most` runs of the list that an operation ends, and with the last of them the list; returns
+    /// how many.
+    fn end_list<H: Host>(&mut self, host: &mut H, index: u32, next: u32, most: u32, result: i32) -> u32 {
+        let list = self.operations.get(index).map_or(NONE, |operation| operation.object);
+        let left = self.lists.get(list).map_or(0, |list| list.checked).saturating_sub(next);
+        match self.drop_list(host, list, next, most) {
+            Some(next) => {
+                if let Some(operation) = self.operations.get_mut(index) {
+                    operation.state = State::DroppingList { next, result };
+                }
+            }
+            None => {
                 self.list_work.remove(&mut self.operations, Through::State, index);
-                self.drop_list(host, list);
-                self.finish(host, index, errno.as_result(), 0, 0);
+                self.finish(host, index, result, 0, 0);
             }
         }
+        left.min(most)
     }
 
     /// Checks one run and takes a use of its buffer (clause LST-2).
@@ -157,26 +187,40 @@ impl<S: Storage> Engine<S> {
         Ok(())
     }
 
-    /// LIST_FREE.
-    pub(crate) fn list_free<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
-        let index = self.live_list(Handle::from_bits(op.sqe.local))?;
-        if self.lists.get(index).is_some_and(|list| list.uses > 0 || list.leases > 0) {
+    /// LIST_FREE: the handle is gone at once, its runs go slice by slice.
+    pub(crate) fn list_free(&mut self, op: &mut Starting) -> Result<Flow, Errno> {
+        let list = self.live_list(Handle::from_bits(op.sqe.local))?;
+        let Some(state) = self.lists.get_mut(list) else {
+            return Err(Errno::EBADF);
+        };
+        if state.uses > 0 || state.leases > 0 {
             return Err(Errno::EBUSY);
         }
-        self.drop_list(host, index);
-        Ok(Flow::ok(0))
+        state.live = false;
+        let index = self.place(op, State::DroppingList { next: 0, result: 0 });
+        if let Some(operation) = self.operations.get_mut(index) {
+            operation.object = list;
+        }
+        self.list_work.push_back(&mut self.operations, Through::State, index);
+        Ok(Flow::Pending)
     }
 
-    /// Gives back the uses that its runs hold, and ends it.
-    pub(crate) fn drop_list<H: Host>(&mut self, host: &mut H, index: u32) {
-        let checked = self.lists.get(index).map_or(0, |list| list.checked);
-        for run in 0..checked {
-            if let Some(run) = host.list_run(index, run) {
+    /// Gives back the uses that at most `most` of a list's runs hold, from `next` on: where to go on. `None`: that was
+    /// the last of them, and the list is over.
+    pub(crate) fn drop_list<H: Host>(&mut self, host: &mut H, list: u32, next: u32, most: u32) -> Option<u32> {
+        let checked = self.lists.get(list).map_or(0, |list| list.checked);
+        let end = checked.min(next.saturating_add(most));
+        for run in next..end {
+            if let Some(run) = host.list_run(list, run) {
                 self.unuse_buffer(Handle::from_bits(run.buffer).index());
             }
         }
-        host.list_drop(index);
-        self.lists.remove(index);
+        if end < checked {
+            return Some(end);
+        }
+        host.list_drop(list);
+        self.lists.remove(list);
+        None
     }
 }
 

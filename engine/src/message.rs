@@ -117,6 +117,11 @@ const NOTIFY: u64 = 1 << 8;
 const CHECKSUM: u64 = 1 << 9;
 const LIST: u64 = 1 << 8;
 
+/// 0 or a negative errno.
+fn result_of(bits: u32) -> Option<i32> {
+    Some(bits as i32).filter(|result| (-4095..=0).contains(result))
+}
+
 impl Message {
     /// As words.
     pub fn encode(&self) -> [u64; WIRE_WORDS] {
@@ -168,6 +173,11 @@ impl Message {
                     4 => RequestKind::ReadList,
                     _ => RequestKind::Send,
                 };
+                let send = kind == RequestKind::Send;
+                let list = matches!(kind, RequestKind::WriteList | RequestKind::ReadList);
+                if (send && b != 0) || ((send || list) && c != 0) {
+                    return None;
+                }
                 Message::Request(Request {
                     kind,
                     notify: head & NOTIFY != 0,
@@ -180,12 +190,15 @@ impl Message {
                     payload_bytes: u32::try_from(e).ok()?,
                 })
             }
-            DONE => Message::Done { op: a, result: high as i32, bytes: b },
+            DONE => Message::Done { op: a, result: result_of(high)?, bytes: b },
             CREDITS => Message::Credits { total: u32::try_from(a).ok()? },
             CLAIM => Message::Claim { op: a, lease: b, tag: [c, d], import: e },
             CLAIMED => {
                 let rights = Rights::from_bits((head >> 16) as u16);
-                Message::Claimed { op: a, result: high as i32, rights, list: head & LIST != 0, length: b }
+                if !Rights::KNOWN.contains(rights) {
+                    return None;
+                }
+                Message::Claimed { op: a, result: result_of(high)?, rights, list: head & LIST != 0, length: b }
             }
             STOP => Message::Stop { lease: a, import: b },
             STOPPED => Message::Stopped { lease: a },
@@ -227,7 +240,7 @@ mod tests {
             immediate: 0xdead_beef,
             op: 1,
             lease: 2,
-            offset: 3,
+            offset: 0,
             length: 4,
             payload_bytes: 5,
         };
@@ -245,6 +258,24 @@ mod tests {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
         assert_eq!(Message::decode(&[0; 8]), None);
+        let done = |result| Message::decode(&Message::Done { op: 1, result, bytes: 0 }.encode());
+        assert!(done(-4095).is_some() && done(0).is_some());
+        assert_eq!([1, -4096, i32::MIN].map(done), [None; 3], "no result");
+        let claimed = |result, rights| {
+            let rights = Rights::from_bits(rights);
+            Message::decode(&Message::Claimed { op: 1, result, rights, list: false, length: 7 }.encode())
+        };
+        assert!(claimed(0, 3).is_some());
+        assert_eq!([claimed(0, 4), claimed(0, 0x8003), claimed(1, 3)], [None; 3], "a right without a name, no result");
+        let bare = |kind, lease, offset| Message::Request(Request { kind, lease, offset, ..request });
+        for message in [
+            bare(RequestKind::Send, 2, 0),
+            bare(RequestKind::Send, 0, 3),
+            bare(RequestKind::WriteList, 2, 3),
+            bare(RequestKind::ReadList, 2, 3),
+        ] {
+            assert_eq!(Message::decode(&message.encode()), None, "a field that it has not");
+        }
         assert_eq!(Message::decode(&[STOP, 1, 1, 1, 0, 0, 0, 0]), None, "a stray word");
     }
 }

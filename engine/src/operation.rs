@@ -88,6 +88,13 @@ pub enum State {
         /// The run to check next.
         next: u32,
     },
+    /// For its turn among the lists to end, `next` run first; then it ends with `result`.
+    DroppingList {
+        /// The run to give back next.
+        next: u32,
+        /// What LIST_FREE, or a LIST_PREPARE that has failed, comes to.
+        result: i32,
+    },
     /// For a lease to end (LEASE_REVOKE, FREE with revoke).
     Revoking,
     /// For a peer to be drained (DISCONNECT).

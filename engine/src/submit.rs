@@ -215,8 +215,12 @@ fn fits(mut tally: RingState, chain: &[Sqe], free: u32) -> bool {
     chain.iter().all(|sqe| {
         let (class, count) = classes.next(sqe);
         let (room, class) = tally.room(class, count, free);
-        tally.reserve(class, count);
-        room == Room::Yes
+        // What has no room may be more than can be counted.
+        let fits = room == Room::Yes;
+        if fits {
+            tally.reserve(class, count);
+        }
+        fits
     })
 }
 
@@ -435,7 +439,7 @@ impl<S: Storage> Engine<S> {
             Opcode::ExportDmabuf => self.export_dmabuf(host, op),
             Opcode::Sync => self.sync(host, op),
             Opcode::ListPrepare => self.list_prepare(host, op),
-            Opcode::ListFree => self.list_free(host, op),
+            Opcode::ListFree => self.list_free(op),
             Opcode::LeaseGrant => self.lease_grant(host, op),
             Opcode::LeaseExport => self.lease_export(host, op),
             Opcode::LeaseImport => self.lease_import(host, op),

@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::lease::Ending;
+use crate::list::SLICE_RUNS;
 use crate::operation::{State, Through};
 use crate::peer::PeerState;
 use crate::ring::RingState;
@@ -16,9 +17,48 @@ pub enum Phase {
     Open,
     /// Intake is stopped, leases end, peers are drained, operations end.
     Draining,
+    /// Nothing is in flight: the objects go back to the host, a slice a turn.
+    GivingBack(Cursor),
     /// Everything is given back to the host.
     Closed,
 }
+
+/// How far the objects have been given back: users before what they use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    kind: Kind,
+    /// The first index of that kind that may be in use.
+    from: u32,
+    /// The run of the list at `from` that is next.
+    run: u32,
+}
+
+/// Kinds of objects, in the order in which they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Peers,
+    Imports,
+    Leases,
+    Lists,
+    Slots,
+    Buffers,
+}
+
+impl Kind {
+    fn next(self) -> Option<Kind> {
+        match self {
+            Kind::Peers => Some(Kind::Imports),
+            Kind::Imports => Some(Kind::Leases),
+            Kind::Leases => Some(Kind::Lists),
+            Kind::Lists => Some(Kind::Slots),
+            Kind::Slots => Some(Kind::Buffers),
+            Kind::Buffers => None,
+        }
+    }
+}
+
+/// What giving back one object counts for, in runs of a list.
+const OBJECT_RUNS: u32 = 16;
 
 impl<S: Storage> Engine<S> {
     /// Ends a ring. Its operations are cancelled as far as they can be, the others end without a CQE.
@@ -90,7 +130,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Goes on with the context's end as far as it can.
-    pub(crate) fn advance_teardown<H: Host>(&mut self, host: &mut H) {
+    pub(crate) fn advance_teardown(&mut self) {
         if self.phase != Phase::Draining || self.operations.used() > 0 || self.inbound.used() > 0 {
             return;
         }
@@ -101,29 +141,68 @@ impl<S: Storage> Engine<S> {
             }
             from = index + 1;
         }
-        // From here on nothing is in flight and no event can come: the objects go, users before what they use.
-        while let Some(index) = self.peers.next_used(0) {
-            self.peers.remove(index);
-            host.drop_peer(index);
+        // From here on nothing is in flight and no event can come.
+        self.phase = Phase::GivingBack(Cursor { kind: Kind::Peers, from: 0, run: 0 });
+    }
+
+    /// Gives back one slice of a closed context's objects.
+    pub(crate) fn give_back_slice<H: Host>(&mut self, host: &mut H) {
+        let mut left = SLICE_RUNS;
+        while left > 0
+            && let Phase::GivingBack(at) = self.phase
+        {
+            let runs = self.give_back(host, at, left);
+            left = left.saturating_sub(runs.max(OBJECT_RUNS));
         }
-        while let Some(index) = self.imports.next_used(0) {
-            self.imports.remove(index);
+    }
+
+    /// Gives back one object, or at most `most` runs of a list; returns how many runs.
+    fn give_back<H: Host>(&mut self, host: &mut H, at: Cursor, most: u32) -> u32 {
+        let found = match at.kind {
+            Kind::Peers => self.peers.next_used(at.from),
+            Kind::Imports => self.imports.next_used(at.from),
+            Kind::Leases => self.leases.next_used(at.from),
+            Kind::Lists => self.lists.next_used(at.from),
+            Kind::Slots => self.slots.next_used(at.from),
+            Kind::Buffers => self.buffers.next_used(at.from),
+        };
+        let Some(index) = found else {
+            self.phase = match at.kind.next() {
+                Some(kind) => Phase::GivingBack(Cursor { kind, from: 0, run: 0 }),
+                None => Phase::Closed,
+            };
+            return 0;
+        };
+        let mut next = Cursor { from: index + 1, run: 0, ..at };
+        let mut runs = 0;
+        match at.kind {
+            Kind::Peers => {
+                self.peers.remove(index);
+                host.drop_peer(index);
+            }
+            Kind::Imports => {
+                self.imports.remove(index);
+            }
+            Kind::Leases => {
+                self.leases.remove(index);
+            }
+            Kind::Lists => {
+                runs = self.lists.get(index).map_or(0, |list| list.checked).saturating_sub(at.run).min(most);
+                if let Some(run) = self.drop_list(host, index, at.run, most) {
+                    next = Cursor { from: index, run, ..at };
+                }
+            }
+            Kind::Slots => {
+                self.slots.remove(index);
+                host.close_slot(index);
+            }
+            Kind::Buffers => {
+                self.buffers.remove(index);
+                let _ = host.free(None, index);
+            }
         }
-        while let Some(index) = self.leases.next_used(0) {
-            self.leases.remove(index);
-        }
-        while let Some(index) = self.lists.next_used(0) {
-            self.drop_list(host, index);
-        }
-        while let Some(index) = self.slots.next_used(0) {
-            self.slots.remove(index);
-            host.close_slot(index);
-        }
-        while let Some(index) = self.buffers.next_used(0) {
-            self.buffers.remove(index);
-            let _ = host.free(None, index);
-        }
-        self.phase = Phase::Closed;
+        self.phase = Phase::GivingBack(next);
+        runs
     }
 
     /// Operations that only an event can end, for a host that checks its own teardown.

@@ -56,6 +56,15 @@ impl<O: Orderings> Hand for Baton<LoomAtomics<O>> {
     }
 }
 
+/// How a hold ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// Nothing was left to do, or somebody else sees to it.
+    Idle,
+    /// The turns were used up: somebody else has to be told.
+    Used,
+}
+
 /// Inbox, baton, and an engine whose whole state is the numbers of the events that it was given.
 #[derive(Debug)]
 pub struct Context<H, O: Orderings> {
@@ -83,14 +92,32 @@ impl<H: Hand, O: Orderings> Context<H, O> {
 
     /// What the baton's holder does.
     pub fn run(&self) {
+        self.run_within(u32::MAX);
+    }
+
+    /// As [`Context::post_and_run`], within a hold of so many turns.
+    pub fn post_and_run_within(&self, n: u32, turns: u32) -> Ran {
+        assert!(self.inbox.post(&event(n)), "the inbox is long enough");
+        if self.baton.take_or_mark() { self.run_within(turns) } else { Ran::Idle }
+    }
+
+    /// What a holder does that makes at most so many turns, of one event each.
+    pub fn run_within(&self, mut turns: u32) -> Ran {
         loop {
-            while let Some(event) = self.inbox.take() {
+            while turns > 0
+                && let Some(event) = self.inbox.take()
+            {
+                turns -= 1;
                 let mut seen = self.engine.read();
                 seen.push(number(event));
                 self.engine.write(seen);
             }
+            if turns == 0 {
+                while self.baton.let_go() == Release::LookAgain {}
+                return Ran::Used;
+            }
             if self.baton.let_go() == Release::Released {
-                return;
+                return Ran::Idle;
             }
         }
     }

@@ -30,6 +30,11 @@ impl Doorbell {
         }
         *rung = false;
     }
+
+    /// Whether it has rung since the last look.
+    pub fn has_rung(&self) -> bool {
+        std::mem::take(&mut *self.rung.lock().unwrap())
+    }
 }
 
 impl Default for Doorbell {

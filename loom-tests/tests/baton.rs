@@ -6,8 +6,9 @@
 
 use dmaplane_engine::{Baton, Release};
 use dmaplane_loom_tests::atomics::{LoomAtomics, LoomU32, NewWord, Orderings, RelaxedExchanges, Sound};
-use dmaplane_loom_tests::context::{Context, Hand, event};
+use dmaplane_loom_tests::context::{Context, Hand, Ran, event};
 use dmaplane_loom_tests::model::{check, check_within};
+use dmaplane_loom_tests::sleeping::Doorbell;
 use dmaplane_ring::atomic::Word;
 use loom::thread;
 use std::sync::Arc;
@@ -113,6 +114,54 @@ fn bat_a_holder_that_looks_before_it_drains_misses_nothing() {
         poster.join().unwrap();
         assert_eq!(context.engine.read(), [1], "an event is lost or doubled");
     });
+}
+
+/// Holders of one turn each, and a service thread that is told of what they leave: it looks once meanwhile, and last
+/// of all, but only when its bell has rung.
+fn what_is_left_is_told_of(tell: fn(&Doorbell, Ran)) {
+    let context = Arc::new(Context::<RealBaton<Sound>, Sound>::new(4));
+    let bell = Arc::new(Doorbell::new());
+    let post = move |context: &Context<RealBaton<Sound>, Sound>, bell: &Doorbell, n| {
+        tell(bell, context.post_and_run_within(n, 1));
+    };
+    let serve = |context: &Context<RealBaton<Sound>, Sound>, bell: &Doorbell| {
+        if bell.has_rung() && context.baton.take_or_mark() {
+            context.run();
+        }
+    };
+    let (other, others_bell) = (context.clone(), bell.clone());
+    let poster = thread::spawn(move || {
+        post(&other, &others_bell, 1);
+        post(&other, &others_bell, 2);
+    });
+    let (served, service_bell) = (context.clone(), bell.clone());
+    let service = thread::spawn(move || serve(&served, &service_bell));
+    post(&context, &bell, 3);
+    poster.join().unwrap();
+    service.join().unwrap();
+    serve(&context, &bell);
+    assert!(context.inbox.is_empty(), "an event lies in the inbox and nobody runs");
+    assert!(context.baton.take_or_mark(), "nobody holds the baton, but it is not free");
+    let mut seen = context.engine.read();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3], "an event is lost or doubled");
+}
+
+fn ring_when_used(bell: &Doorbell, ran: Ran) {
+    if ran == Ran::Used {
+        bell.ring();
+    }
+}
+
+#[test]
+fn bat_a_holder_that_leaves_work_loses_none_when_it_tells_of_it() {
+    check(|| what_is_left_is_told_of(ring_when_used));
+}
+
+#[test]
+#[should_panic(expected = "an event lies in the inbox and nobody runs")]
+fn control_leaving_work_without_telling_loses_an_event() {
+    check(|| what_is_left_is_told_of(|_, _| {}));
 }
 
 const FREE: u32 = 0;

@@ -3,7 +3,8 @@
 //! What is promised: an SQE published is seen by the engine's first look after `close`, or its client sees `closed()`
 //! after `publish` (or both); CQEs published before `close` are visible to whoever sees `closed()`; closed is for good.
 //! What is not: the CQ's tail does not change, so `close` alone wakes nobody who sleeps on it. After `close` a host
-//! rings a bell that remembers, or publishes a last CQE.
+//! rings a bell that remembers, publishes a last CQE, or goes on waking its client as long as that one says that it
+//! sleeps.
 #![cfg(loom)]
 
 use dmaplane_loom_tests::atomics::{Checked, NoFence, Orderings, Sound};
@@ -111,4 +112,41 @@ fn control_close_misses_a_client_that_sleeps_on_the_tail_alone() {
             },
         );
     });
+}
+
+/// As [`close_against_sleep`], on the futex alone: the closer wakes its client until that one's flag is down.
+fn woken_until_awake(rounds_max: usize) {
+    let (mut client, mut engine) = LoomRing::<Sound, Checked>::pair(2, 2);
+    let futex = Arc::new(Futex::default());
+    let closing = futex.clone();
+    let closer = thread::spawn(move || {
+        engine.submissions.close();
+        for _ in 0..rounds_max {
+            if !engine.completions.client_sleeps() {
+                break;
+            }
+            closing.wake_all();
+            thread::yield_now();
+        }
+    });
+    while !client.submitter.closed() {
+        if let Some(tail) = client.completer.prepare_sleep()
+            && !client.submitter.closed()
+        {
+            futex.sleep_while(client.completer.memory().word(RingWord::CqTail), tail);
+        }
+        client.completer.awake();
+    }
+    closer.join().unwrap();
+}
+
+#[test]
+fn close_reaches_a_client_that_is_woken_until_its_flag_is_down() {
+    check(|| woken_until_awake(usize::MAX));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn control_close_misses_a_client_that_is_woken_once() {
+    check(|| woken_until_awake(1));
 }

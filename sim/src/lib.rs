@@ -17,4 +17,4 @@ pub mod script;
 pub mod storage;
 pub mod world;
 mod world_end;
-mod world_move;
+pub mod world_move;

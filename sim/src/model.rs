@@ -337,7 +337,7 @@ fn allowed(entry: &Entry, cqe: &Cqe) -> bool {
     let peer_over = [Errno::ENOTCONN, Errno::ECONNRESET];
     let own: &[Errno] = match opcode {
         O::Nop | O::LinkTimeout | O::Query => &[],
-        O::Cancel => &[Errno::ENOENT, Errno::EALREADY, Errno::EBADF],
+        O::Cancel => &[Errno::ENOENT, Errno::EALREADY],
         O::Timeout => &[Errno::ETIME],
         O::Watch => &[Errno::EBUSY],
         O::Wait => &[Errno::ERANGE],

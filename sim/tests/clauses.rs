@@ -306,3 +306,19 @@ fn crd_7_watermarks_hold_writes_back_with_hysteresis() {
     world.settle().unwrap();
     world.finish().unwrap();
 }
+
+/// CTL-2: handle 0 names nothing that could be matched.
+#[test]
+fn ctl_2_a_cancel_by_handle_0_is_einval() {
+    let mut world = World::new(1, 2, EVEN);
+    for (local, arg64, expected) in [(0, 0, Errno::EINVAL), (5, 1, Errno::EINVAL), (5, 0, Errno::ENOENT)] {
+        let cancel = Sqe {
+            opcode: dmaplane_ring::abi::Opcode::Cancel as u8,
+            op_flags: op_flags::CANCEL_HANDLE,
+            local,
+            arg64,
+            ..Sqe::default()
+        };
+        assert_eq!(world.run(0, LARGE, cancel).unwrap().res, expected.as_result());
+    }
+}

@@ -1,13 +1,17 @@
 //! One test for every bug that the simulator or its making has found, named after what broke.
 
-use dmaplane_engine::{Event, Message};
-use dmaplane_ring::abi::{Errno, Handle, HandleKind, Opcode, Sqe, SqeFlags, op_flags};
+use dmaplane_engine::{Event, Limits, Message};
+use dmaplane_ring::abi::{
+    BufferHandle, Errno, Handle, HandleKind, LeaseHandle, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags,
+};
 use dmaplane_ring::build::{
-    Alloc, Cancel, ExportDmabuf, LeaseGrant, LeaseRevoke, LinkTimeout, Nop, Send, Sync, Timeout, Wait, Watch, Write,
+    Alloc, Cancel, ExportDmabuf, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout, ListFree, ListPrepare,
+    Nop, Send, Sync, Timeout, Wait, Watch, Write,
 };
 use dmaplane_sim::host::Temper;
 use dmaplane_sim::script::Furniture;
 use dmaplane_sim::world::{LIMITS, World};
+use dmaplane_sim::world_move::Move;
 
 const AT_ONCE: Temper = Temper { at_once: 100, fails: 0, post_fails: 0, shared_memory: 0 };
 const SMALL: u32 = 0;
@@ -238,7 +242,7 @@ fn cancelling_by_no_handle_cancels_nothing() {
     let timeout = submit(&mut world, LARGE, &[Timeout::after_ns(1000).sqe()]);
     let sqe = Sqe { opcode: Opcode::Cancel as u8, op_flags: op_flags::CANCEL_HANDLE, ..Sqe::default() };
     let cancel = submit(&mut world, LARGE, &[sqe]);
-    assert_eq!(result(&world, cancel[0]), errno(Errno::EBADF));
+    assert_eq!(result(&world, cancel[0]), errno(Errno::EINVAL));
     assert_eq!(result(&world, timeout[0]), None);
 }
 
@@ -302,4 +306,145 @@ fn a_broken_chain_is_cancelled_over_hard_links_too() {
     let failing = Sqe { flags: SqeFlags::HARDLINK.bits(), ..failing };
     let numbers = submit(&mut world, LARGE, &[failing, Nop::new().sqe()]);
     assert_eq!((result(&world, numbers[0]), result(&world, numbers[1])), (errno(Errno::EINVAL), Some(0)));
+}
+
+/// Three slices of runs, of the buffer that they lie in; the last run as long as it is told.
+fn long_list(last_bytes: u32) -> (World, BufferHandle) {
+    let mut world = World::with_limits(1, 2, AT_ONCE, Limits { buffer_bytes: 1 << 20, ..LIMITS });
+    let buffer = world.ok(0, LARGE, Alloc::new(LONG * Run::BYTES).unwrap()).unwrap().word0;
+    let handle = BufferHandle::from_bits(buffer).unwrap();
+    let mut bytes = Vec::new();
+    for number in 1..=LONG {
+        let length_bytes = if number == LONG { last_bytes } else { 1 };
+        let run = Run { buffer, length_bytes, count: 1, ..Run::default() };
+        bytes.extend(run.to_words().iter().flat_map(|word| word.to_le_bytes()));
+    }
+    world.prepare(0, vec![(handle.handle().index(), 0, bytes)]);
+    (world, handle)
+}
+
+const LONG: u64 = 3 * 4096;
+
+/// The engine's own steps until the SQE has its CQE.
+fn steps_until(world: &mut World, number: u64) -> u32 {
+    for steps in 0..100 {
+        if result(world, number).is_some() {
+            return steps;
+        }
+        world.do_move(Move::Step(0)).unwrap();
+    }
+    panic!("{number} never ends");
+}
+
+#[test]
+fn a_long_list_is_freed_slice_by_slice_and_its_handle_is_gone_at_once() {
+    let (mut world, buffer) = long_list(1);
+    let list = world.ok(0, LARGE, ListPrepare::new(buffer, 0, LONG).unwrap()).unwrap().word0;
+    let list = ListHandle::from_bits(list).unwrap();
+    let numbers = submit(&mut world, LARGE, &[ListFree::new(list).sqe(), ListFree::new(list).sqe()]);
+    assert_eq!(result(&world, numbers[1]), errno(Errno::ESTALE));
+    assert_eq!(steps_until(&mut world, numbers[0]), 3, "not one turn for all of it");
+    assert_eq!(result(&world, numbers[0]), Some(0));
+    assert_eq!(world.planes[0].engine.usage().lists, 0);
+    world.ok(0, LARGE, dmaplane_ring::build::Free::new(buffer)).expect("no run holds it any more");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_long_list_that_is_not_right_is_dropped_slice_by_slice() {
+    let (mut world, buffer) = long_list(u32::MAX);
+    let numbers = submit(&mut world, LARGE, &[ListPrepare::new(buffer, 0, LONG).unwrap().sqe()]);
+    let steps = steps_until(&mut world, numbers[0]);
+    assert_eq!((steps, result(&world, numbers[0])), (6, errno(Errno::ERANGE)), "three to check, three to drop");
+    assert_eq!(world.planes[0].engine.usage().lists, 0);
+    world.finish().unwrap();
+}
+
+#[test]
+fn many_short_lists_share_a_slice() {
+    let (mut world, [ours, _]) = furnished();
+    let run = Run { buffer: ours.own.handle().bits(), length_bytes: 1, count: 1, ..Run::default() };
+    let run: Vec<u8> = run.to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
+    world.prepare(0, vec![(ours.leased.handle().index(), 0, run)]);
+    let prepare = ListPrepare::new(ours.leased, 0, 1).unwrap().sqe();
+    let numbers = submit(&mut world, LARGE, &[prepare, prepare]);
+    assert_eq!((steps_until(&mut world, numbers[0]), steps_until(&mut world, numbers[1])), (1, 0));
+}
+
+#[test]
+fn teardown_gives_a_long_list_back_slice_by_slice() {
+    let (mut world, buffer) = long_list(1);
+    world.ok(0, LARGE, ListPrepare::new(buffer, 0, LONG).unwrap()).unwrap();
+    world.close(0).unwrap();
+    let mut steps = 0;
+    while !world.planes[0].engine.is_closed() {
+        assert!(world.planes[0].engine.has_work() && steps < 100);
+        world.do_move(Move::Step(0)).unwrap();
+        steps += 1;
+    }
+    assert!(steps > 3, "all in {steps} turns");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_chain_with_more_credits_than_can_be_counted_is_refused() {
+    let mut world = bare();
+    submit(&mut world, SMALL, &[Watch::new().sqe()]);
+    // No room is left, so that the chain is tried against an idle CQ, in which the WATCH still holds its place.
+    submit(&mut world, SMALL, &[Nop::new().sqe(); 13]);
+    let credits = Sqe { opcode: Opcode::CreditGrant as u8, arg32: u32::MAX, ..Sqe::default() };
+    let numbers = submit(&mut world, SMALL, &[Nop::new().link().sqe(), credits]);
+    world.reap(0, SMALL, 16);
+    world.turn(0, SMALL).unwrap();
+    assert_eq!(numbers.iter().filter_map(|&number| result(&world, number)).count(), 2);
+    assert_eq!(result(&world, numbers[0]), errno(Errno::EINVAL));
+}
+
+/// The move that ends the only work begun on plane 0, and the one that has its engine hear of it.
+const WORK: Move = Move::Work(0, 0);
+const EVENT: Move = Move::Event(0, 0);
+
+#[test]
+fn a_buffer_made_for_a_ring_that_was_detached_is_freed() {
+    let mut world = bare();
+    world.planes[0].host.temper.at_once = 0;
+    submit(&mut world, SMALL, &[Alloc::new(256).unwrap().sqe()]);
+    // It is made before the CANCEL that detaching is.
+    world.do_move(WORK).unwrap();
+    world.detach(0, SMALL).unwrap();
+    world.do_move(EVENT).unwrap();
+    assert_eq!((world.planes[0].engine.usage().buffers, world.planes[0].host.buffers.len()), (0, 0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_export_made_for_a_ring_that_was_detached_is_closed() {
+    let (mut world, [ours, _]) = furnished();
+    world.planes[0].host.temper.at_once = 0;
+    submit(&mut world, SMALL, &[ExportDmabuf::new(ours.own).sqe()]);
+    world.detach(0, SMALL).unwrap();
+    world.do_move(WORK).unwrap();
+    world.do_move(EVENT).unwrap();
+    assert_eq!((world.planes[0].engine.usage().slots, world.planes[0].host.slots.len()), (0, 0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_import_made_for_a_ring_that_was_detached_is_released() {
+    let (mut world, [ours, theirs]) = furnished();
+    let rights = dmaplane_ring::abi::Rights::READ;
+    let grant = LeaseGrant::range(theirs.own, 0, 64, rights).unwrap();
+    let lease = LeaseHandle::from_bits(world.ok(1, LARGE, grant).unwrap().word0).unwrap();
+    world.ok(1, LARGE, LeaseExport::new(lease, theirs.leased, 3072)).unwrap();
+    let token = world.tokens.last().cloned().unwrap();
+    let length = token.len() as u64;
+    world.prepare(0, vec![(ours.leased.handle().index(), 3072, token)]);
+    let before = world.planes[0].engine.usage();
+    submit(&mut world, SMALL, &[LeaseImport::new(ours.leased, 3072, length).unwrap().sqe()]);
+    world.detach(0, SMALL).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.planes[0].engine.usage(), before);
+    // A revoke with grace waits for nobody who does not know of it.
+    assert_eq!(world.run(1, LARGE, LeaseRevoke::graceful(lease, FOREVER).sqe()).unwrap().res, 0);
+    world.finish().unwrap();
 }

@@ -1,14 +1,18 @@
 //! Buffers, descriptors and waits.
 
 use super::{EmbeddedHost, Note, WordWait};
-use crate::memory::Region;
+use crate::memory::{Region, errno};
 use crate::runner::failed;
 use dmaplane_engine::{AllocRequest, Event, OpId, Outcome};
 use dmaplane_ring::abi::Errno;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Nothing to read yet.
+const AGAIN: rustix::io::Errno = rustix::io::Errno::AGAIN;
 
 impl EmbeddedHost {
     /// A live buffer's memory.
@@ -45,16 +49,14 @@ impl EmbeddedHost {
             return Outcome::failed(Errno::ESTALE);
         };
         self.unshare_everywhere(&region);
-        let Some(op) = op else {
-            drop(region);
-            return Outcome::done(0, 0);
-        };
-        // Unmapping gigabytes takes long: not on the engine's thread.
         self.give(move |shared| {
-            drop(region);
-            shared.post(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+            let_go_of(region);
+            if let Some(op) = op {
+                shared.post(Event::Finished { op, result: 0, word0: 0, word1: 0 });
+            }
         });
-        Outcome::Started
+        // Without an op its end is part of the context's own: `Context` waits for its workers.
+        if op.is_some() { Outcome::Started } else { Outcome::done(0, 0) }
     }
 
     pub(super) fn start_placement(&mut self, op: OpId, buffer: u32, node: u32) -> Outcome {
@@ -93,6 +95,11 @@ impl EmbeddedHost {
         self.descriptors.remove(&slot).ok_or(Errno::EBADF)
     }
 
+    #[cfg(test)]
+    pub(crate) fn descriptor_waits(&self) -> usize {
+        self.descriptor_waits.len()
+    }
+
     pub(crate) fn put_descriptor(&mut self, slot: u32, descriptor: OwnedFd) {
         self.descriptors.insert(slot, descriptor);
     }
@@ -114,19 +121,37 @@ impl EmbeddedHost {
                 let ready = rustix::event::poll(&mut fds, Some(&step)).unwrap_or(0) > 0;
                 let Some(shared) = weak.upgrade() else { return };
                 if stop.load(Ordering::Acquire) {
-                    return shared.post(failed(op, Errno::ECANCELED));
+                    return shared.note(Note::Waited { op, outcome: Err(Errno::ECANCELED) });
                 }
                 let mut count = [0; 8];
-                if ready && rustix::io::read(&descriptor, &mut count).is_ok() {
-                    return shared.post(Event::Finished { op, result: 0, word0: u64::from_ne_bytes(count), word1: 0 });
+                match if ready { rustix::io::read(&descriptor, &mut count) } else { Err(AGAIN) } {
+                    Ok(_) => return shared.note(Note::Waited { op, outcome: Ok(u64::from_ne_bytes(count)) }),
+                    // Another WAIT was quicker.
+                    Err(AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(error) => return shared.note(Note::Waited { op, outcome: Err(errno(error)) }),
                 }
             }
         });
-        if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
+        if spawned.is_err() {
+            self.descriptor_waits.remove(&op.bits());
+            return Outcome::failed(Errno::ENOMEM);
+        }
+        Outcome::Started
+    }
+
+    /// A WAIT on a descriptor is over, one way or another.
+    pub(super) fn waited(&mut self, op: OpId, outcome: Result<u64, Errno>) {
+        self.descriptor_waits.remove(&op.bits());
+        self.report(match outcome {
+            Ok(count) => Event::Finished { op, result: 0, word0: count, word1: 0 },
+            Err(errno) => failed(op, errno),
+        });
     }
 
     pub(super) fn start_wait_word(&mut self, op: OpId, buffer: u32, offset: u64, value: u32) -> Outcome {
         match self.region(buffer) {
+            // The user's own memory may begin anywhere, so that no multiple of 4 in it is one of the machine's.
+            Ok(region) if region.word(offset).is_none() => Outcome::failed(Errno::EINVAL),
             Ok(region) => {
                 self.words.push(WordWait { op, region, offset, value });
                 Outcome::Started
@@ -147,7 +172,7 @@ impl EmbeddedHost {
         let mut reached = Vec::new();
         self.words.retain(|wait| {
             // Words wrap like sequence numbers: "at least" is within half of their range.
-            let there = wait.region.word(wait.offset).is_none_or(|now| now.wrapping_sub(wait.value) < 1 << 31);
+            let there = wait.region.word(wait.offset).is_some_and(|now| now.wrapping_sub(wait.value) < 1 << 31);
             if there {
                 reached.push(wait.op);
             }
@@ -165,9 +190,17 @@ impl EmbeddedHost {
         if self.words.len() < before {
             self.report(failed(op, Errno::ECANCELED));
         }
-        if let Some(stop) = self.descriptor_waits.remove(&op.bits()) {
+        if let Some(stop) = self.descriptor_waits.get(&op.bits()) {
             stop.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Unmapping gigabytes takes long, and with memory of the user's goes code of the user's, which may take a call of ours
+/// or panic: a worker's work. A panic there is the user's: whoever waits for the FREE hears of its end all the same.
+fn let_go_of(region: Arc<Region>) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(region))).is_err() {
+        tracing::error!("what kept a registered buffer's memory has panicked when it was dropped");
     }
 }
 

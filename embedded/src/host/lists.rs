@@ -15,34 +15,27 @@ impl EmbeddedHost {
         self.give(move |shared| {
             let mut bytes = vec![0; (runs * Run::BYTES) as usize];
             match region.read(offset, &mut bytes) {
-                Ok(()) => shared.note(Note::ListLoaded { op, list, shapes: decode(&bytes) }),
+                Ok(()) => shared.note(Note::ListLoaded { op, list, memory: ListMemory::of(&bytes) }),
                 Err(errno) => shared.post(failed(op, errno)),
             }
         });
         Outcome::Started
     }
 
-    pub(super) fn list_loaded(&mut self, op: OpId, list: u32, shapes: Vec<ListShape>) {
+    pub(super) fn list_loaded(&mut self, op: OpId, list: u32, memory: ListMemory) {
         let index = list as usize;
         if self.lists.len() <= index {
             self.lists.resize_with(index + 1, || None);
         }
-        self.lists[index] = Some(Arc::new(ListMemory { shapes, buffers: Vec::new() }));
+        self.lists[index] = Some(Arc::new(memory));
         self.report(Event::Finished { op, result: 0, word0: 0, word1: 0 });
     }
 
-    /// The engine has checked all runs: number their segments, note their buffers.
-    pub(super) fn seal_list(&mut self, list: u32) {
-        let Some(Some(memory)) = self.lists.get_mut(list as usize) else { return };
-        let Some(memory) = Arc::get_mut(memory) else { return };
-        let mut first_segment = 0u32;
-        for shape in &mut memory.shapes {
-            shape.first_segment = first_segment;
-            first_segment += shape.run.count;
+    /// Transfers may hold it still. The memory of a long list is given back by a worker.
+    pub(super) fn end_list(&mut self, list: u32) {
+        if let Some(memory) = self.lists.get_mut(list as usize).and_then(Option::take) {
+            self.give(move |_| drop(memory));
         }
-        memory.buffers = memory.shapes.iter().map(|shape| Handle::from_bits(shape.run.buffer).index()).collect();
-        memory.buffers.sort_unstable();
-        memory.buffers.dedup();
     }
 
     pub(super) fn list(&self, list: u32) -> Result<Arc<ListMemory>, Errno> {
@@ -50,13 +43,24 @@ impl EmbeddedHost {
     }
 }
 
-fn decode(bytes: &[u8]) -> Vec<ListShape> {
-    let run = |bytes: &[u8]| {
-        let mut words = [0; Run::WORDS];
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
-        }
-        ListShape { first_segment: 0, run: Run::from_words(words) }
-    };
-    bytes.chunks_exact(Run::BYTES as usize).map(run).collect()
+impl ListMemory {
+    /// Runs as they were copied. Their segments are numbered and their buffers noted already, since that walks all of
+    /// them; the numbers mean something once the engine has found all runs right.
+    fn of(bytes: &[u8]) -> ListMemory {
+        let mut first_segment = 0u32;
+        let shape = |bytes: &[u8]| {
+            let mut words = [0; Run::WORDS];
+            for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+            }
+            let shape = ListShape { first_segment, run: Run::from_words(words) };
+            first_segment = first_segment.wrapping_add(shape.run.count);
+            shape
+        };
+        let shapes: Vec<ListShape> = bytes.chunks_exact(Run::BYTES as usize).map(shape).collect();
+        let mut buffers: Vec<u32> = shapes.iter().map(|shape| Handle::from_bits(shape.run.buffer).index()).collect();
+        buffers.sort_unstable();
+        buffers.dedup();
+        ListMemory { shapes, buffers }
+    }
 }

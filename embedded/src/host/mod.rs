@@ -30,7 +30,7 @@ use transfers::split;
 pub(crate) use peers::PeerSlot;
 pub(crate) use transfers::Note;
 
-/// A list's runs: raw at first, then, once the engine has checked them, with their segment numbers.
+/// A list's runs with their segment numbers, which never change.
 pub(crate) struct ListMemory {
     shapes: Vec<ListShape>,
     /// Distinct buffers, in order of index.
@@ -121,6 +121,17 @@ impl EmbeddedHost {
             Some(Some(ring)) => ring.completions.free() == ring.free_seen,
             _ => true,
         }
+    }
+
+    /// Wakes clients that sleep on their CQs; `false` when none did. After closing: CLOSED does not change the word
+    /// that they sleep on, so that one wake-up may come before the sleep (clause RING-9).
+    pub(crate) fn wake_clients(&self) -> bool {
+        let mut sleeping = false;
+        for ring in self.rings.iter().flatten().filter(|ring| ring.completions.client_sleeps()) {
+            wake_all(ring.completions.memory().word(RingWord::CqTail), Sharing::Private);
+            sleeping = true;
+        }
+        sleeping
     }
 
     /// Publishes what the turn has produced.
@@ -241,14 +252,12 @@ impl Host for EmbeddedHost {
         Some(self.lists.get(list as usize)?.as_ref()?.shapes.get(run as usize)?.run)
     }
 
-    fn list_seal(&mut self, list: u32) {
-        self.seal_list(list);
+    fn list_seal(&mut self, _list: u32) {
+        // Its segments were numbered when it was loaded.
     }
 
     fn list_drop(&mut self, list: u32) {
-        if let Some(slot) = self.lists.get_mut(list as usize) {
-            *slot = None;
-        }
+        self.end_list(list);
     }
 
     fn connect(&mut self, op: OpId, buffer: u32, offset: u64, length: u64) -> Outcome {

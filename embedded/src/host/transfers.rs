@@ -1,14 +1,14 @@
 //! Requests: sent, served, copied, stopped.
 
-use super::EmbeddedHost;
 use super::copies::{self, LocalSegments};
+use super::{EmbeddedHost, ListMemory};
 use crate::fabric::shm::{Entry, FragmentSource, Kind};
 use crate::fabric::tcp::Told;
 use crate::memory::{Checksum, Moved, Region, SLICE_BYTES};
 use crate::runner::Shared;
 use crate::storage::Heap;
 use dmaplane_engine::Message;
-use dmaplane_engine::{Engine, Event, ListShape, LocalPart, OpId, Outcome, Post, Request, RequestKind, Target};
+use dmaplane_engine::{Engine, Event, LocalPart, OpId, Outcome, Post, Request, RequestKind, Target};
 use dmaplane_ring::abi::{Errno, Handle, IndexPair};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,9 @@ pub(crate) enum Note {
     /// A buffer's memory is made.
     Allocated { op: OpId, buffer: u32, region: Region },
     /// A list's runs are in private memory.
-    ListLoaded { op: OpId, list: u32, shapes: Vec<ListShape> },
+    ListLoaded { op: OpId, list: u32, memory: ListMemory },
+    /// A WAIT on a descriptor is over: the eventfd's count.
+    Waited { op: OpId, outcome: Result<u64, Errno> },
     /// A connection has ended.
     ConnectionLost { peer: Handle },
     /// A request can be sent: what it needs is prepared.
@@ -176,7 +178,8 @@ impl EmbeddedHost {
     pub(super) fn handle_note(&mut self, engine: &mut Engine<Heap>, note: Note) {
         match note {
             Note::Allocated { op, buffer, region } => self.allocated(op, buffer, region),
-            Note::ListLoaded { op, list, shapes } => self.list_loaded(op, list, shapes),
+            Note::ListLoaded { op, list, memory } => self.list_loaded(op, list, memory),
+            Note::Waited { op, outcome } => self.waited(op, outcome),
             Note::ConnectionLost { peer } => self.connection_lost(engine, peer),
             Note::RequestReady { peer, op, request, prepared } => {
                 let result = self.send_prepared(peer, op, &request, prepared);

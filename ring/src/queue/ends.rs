@@ -1,9 +1,10 @@
 //! The four typed ends of a ring, with the sleeping handshake on both queues (clauses WAKE-1 to WAKE-3).
 
 use super::handshake::{peer_sleeps, raise};
-use super::{CompletionQueue, Consumer, Producer, RingMemory, RingWord, SubmissionQueue};
+use super::{CompletionQueue, Consumer, MappedRing, Producer, RingMemory, RingMismatch, RingWord, SubmissionQueue};
 use crate::abi::{Cqe, RingFlags, Sqe};
 use crate::atomic::{Atomics, Word};
+use core::ops::Deref;
 
 /// The SQ is full; here is your SQE back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +182,12 @@ impl<M: RingMemory> Completions<M> {
         self.0.publish() && peer_sleeps(self.0.memory(), RingWord::ClientFlags)
     }
 
+    /// Whether the client sleeps on its CQ, or is just about to: ask after `Submissions::close`, and go on waking it as
+    /// long as it does, for the tail does not change then, and it may have looked at it before it falls asleep.
+    pub fn client_sleeps(&self) -> bool {
+        peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
     /// Room for CQEs, counting unpublished ones as taken.
     #[inline]
     pub fn free(&mut self) -> u32 {
@@ -218,6 +225,15 @@ impl<M: RingMemory> Client<M> {
         M: Clone,
     {
         Client { submitter: Submitter(Producer::new(memory.clone())), completer: Completer(Consumer::new(memory)) }
+    }
+}
+
+impl<O, M: Deref<Target = MappedRing<O>> + RingMemory + Clone> Client<M> {
+    /// As [`Client::new`], over memory that somebody else has made a ring: looks that it is one, of this ABI version
+    /// and of the sizes that the call which attached it said (clause RING-2).
+    pub fn attach(memory: M) -> Result<Self, RingMismatch> {
+        memory.check_identity()?;
+        Ok(Client::new(memory))
     }
 }
 

@@ -49,19 +49,73 @@ impl HeapRing {
         // owns (moving the array does not move the heap memory), and nothing else refers to them.
         let ring = Arc::new(unsafe { MappedRing::new(client, engine, layout, pages) });
         ring.identify();
-        (Client::new(ring.clone()), Engine::new(ring))
+        let client = Client::attach(ring.clone()).expect("it was made a ring just now");
+        (client, Engine::new(ring))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{Cqe, Sqe};
+    use crate::abi::{Cqe, EngineArea, Sqe};
     use crate::atomic::Word;
-    use crate::queue::{Full, RingMemory, RingWord};
+    use crate::queue::{Full, RingIdentity, RingMemory, RingMismatch, RingWord};
 
     fn sqe(user_data: u64) -> Sqe {
         Sqe { user_data, ..Sqe::default() }
+    }
+
+    /// Two areas in memory of our own, as a client gets them from a call.
+    fn attach(
+        engine: &MappedRing<[Pages; 2]>,
+        layout: RingLayout,
+        lengths: (usize, usize),
+    ) -> Result<(), RingMismatch> {
+        let [client_area, engine_area] = engine.owner();
+        let client = NonNull::slice_from_raw_parts(client_area.start, lengths.0);
+        let area = NonNull::slice_from_raw_parts(engine_area.start, lengths.1);
+        // SAFETY: the pages live as long as `engine`, longer than what is attached here.
+        unsafe { MappedRing::attach(client, area, layout, ()) }.map(|_| ())
+    }
+
+    #[test]
+    fn ring_2_a_client_takes_only_a_ring_of_its_version_and_sizes() {
+        let layout = RingLayout::new(8, 16).unwrap();
+        let pages = [Pages::new(layout.client_bytes()), Pages::new(layout.engine_bytes())];
+        let whole = (layout.client_bytes(), layout.engine_bytes());
+        let (client, engine) = (pages[0].start, pages[1].start);
+        // SAFETY: as in `pair`.
+        let ring = unsafe { MappedRing::new(client, engine, layout, pages) };
+        assert_eq!(attach(&ring, layout, whole), Err(RingMismatch::Magic(0)), "its engine has not set it up");
+        ring.identify();
+        assert_eq!(attach(&ring, layout, whole), Ok(()));
+
+        let (sq_entries, cq_entries) = (layout.sq_entries, layout.cq_entries);
+        for expected in [RingLayout { sq_entries: 4, ..layout }, RingLayout { cq_entries: 8, ..layout }] {
+            let error = RingMismatch::Sizes { expected, sq_entries, cq_entries };
+            assert_eq!(attach(&ring, expected, whole), Err(error));
+        }
+        for short in [(whole.0 - 1, whole.1), (whole.0, whole.1 - 1), (0, 0)] {
+            assert_eq!(attach(&ring, layout, short), Err(RingMismatch::Areas(layout)));
+        }
+        // What a foreign or a later engine may have written.
+        let word = |offset: usize, value: u32| {
+            // SAFETY: a word of the engine's area, which nobody else touches.
+            unsafe { engine.add(offset).cast::<u32>().write(value) }
+        };
+        word(EngineArea::VERSION, 1);
+        assert_eq!(attach(&ring, layout, whole), Err(RingMismatch::Version(1)));
+        assert_eq!(Client::attach(Arc::new(ring)).err(), Some(RingMismatch::Version(1)));
+    }
+
+    #[test]
+    fn ring_2_sizes_that_no_ring_has_are_none() {
+        for (sq_entries, cq_entries) in [(3, 16), (8, 8), (32, 16), (1 << 16, 1 << 16), (0, 16)] {
+            let expected = RingLayout { sq_entries, cq_entries };
+            let error = RingMismatch::Sizes { expected, sq_entries, cq_entries };
+            assert_eq!(RingIdentity::of(expected).check(expected), Err(error));
+            assert!(std::format!("{error}").contains("entries, not"));
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! A ring over mapped memory. All of the crate's pointer arithmetic is here.
 
-use super::{RingMemory, RingWord};
-use crate::abi::{ABI_VERSION, ClientArea, Cqe, EngineArea, RING_MAGIC, RingLayout, Sqe};
+use super::{RingIdentity, RingMemory, RingMismatch, RingWord};
+use crate::abi::{ClientArea, Cqe, EngineArea, RingLayout, Sqe};
 use crate::atomic::Native;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Where an area may begin.
+const AREA_ALIGNMENT: usize = 128;
 
 /// Two areas of memory laid out by clause RING-1, and what keeps them mapped.
 #[derive(Debug)]
@@ -39,13 +42,51 @@ impl<O> MappedRing<O> {
         &self.owner
     }
 
+    /// Takes two areas that somebody else says are a ring of these sizes, for a client: looks that they are long enough,
+    /// and that the engine's area says the same (clause RING-2). Nothing is written.
+    ///
+    /// # Safety
+    /// As for [`MappedRing::new`], but for the areas' lengths and alignment, which are looked at: the slices say what is
+    /// mapped.
+    pub unsafe fn attach(
+        client: NonNull<[u8]>,
+        engine: NonNull<[u8]>,
+        layout: RingLayout,
+        owner: O,
+    ) -> Result<Self, RingMismatch> {
+        let fits = |area: NonNull<[u8]>, bytes| {
+            area.len() >= bytes && area.cast::<u8>().addr().get().is_multiple_of(AREA_ALIGNMENT)
+        };
+        if !fits(client, layout.client_bytes()) || !fits(engine, layout.engine_bytes()) {
+            return Err(RingMismatch::Areas(layout));
+        }
+        // SAFETY: long enough and aligned, as just seen; the caller promised the rest.
+        let ring = unsafe { MappedRing::new(client.cast(), engine.cast(), layout, owner) };
+        ring.check_identity()?;
+        Ok(ring)
+    }
+
+    /// Whether the engine's area says what it must of a ring of these sizes.
+    pub fn check_identity(&self) -> Result<(), RingMismatch> {
+        // Relaxed: written before the client got the memory, which orders them.
+        let word = |offset| self.at(self.engine, offset).load(Ordering::Relaxed);
+        let identity = RingIdentity {
+            magic: word(EngineArea::MAGIC),
+            version: word(EngineArea::VERSION),
+            sq_entries: word(EngineArea::SQ_ENTRIES),
+            cq_entries: word(EngineArea::CQ_ENTRIES),
+        };
+        identity.check(self.layout)
+    }
+
     /// Writes the identification words of the engine's area; the engine's side does it once, before the client looks.
     pub fn identify(&self) {
+        let RingIdentity { magic, version, sq_entries, cq_entries } = RingIdentity::of(self.layout);
         let words = [
-            (EngineArea::MAGIC, RING_MAGIC),
-            (EngineArea::VERSION, ABI_VERSION),
-            (EngineArea::SQ_ENTRIES, self.layout.sq_entries),
-            (EngineArea::CQ_ENTRIES, self.layout.cq_entries),
+            (EngineArea::MAGIC, magic),
+            (EngineArea::VERSION, version),
+            (EngineArea::SQ_ENTRIES, sq_entries),
+            (EngineArea::CQ_ENTRIES, cq_entries),
         ];
         for (offset, value) in words {
             self.at(self.engine, offset).store(value, Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod ends;
 pub mod handshake;
 #[cfg(feature = "std")]
 mod heap;
+mod identity;
 mod kind;
 mod mapped;
 mod memory;
@@ -18,6 +19,7 @@ pub use consumer::Consumer;
 pub use ends::{Client, Completer, Completions, Engine, Full, Submissions, Submitter};
 #[cfg(feature = "std")]
 pub use heap::HeapRing;
+pub use identity::{RingIdentity, RingMismatch};
 pub use kind::{CompletionQueue, Entry, QueueKind, SubmissionQueue};
 pub use mapped::MappedRing;
 pub use memory::{RingMemory, RingWord};
