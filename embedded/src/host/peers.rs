@@ -122,7 +122,7 @@ impl EmbeddedHost {
                 self.tcp.commands.push(close);
             }
         }
-        self.drop_scratch_of_peer(peer);
+        self.drop_scratch_of_peer(handle);
         self.report(Event::PeerGone { peer: handle, errno });
     }
 
@@ -220,7 +220,7 @@ impl EmbeddedHost {
             Kind::Plain | Kind::Source | Kind::ListSource | Kind::ListIndex => {
                 let message = Message::decode(&entry.message).ok_or(Errno::EPROTO)?;
                 if let Message::Done { op, .. } = message {
-                    self.request_answered(peer.index(), op);
+                    self.request_answered(peer, op);
                 }
                 let mut words = entry.fabric;
                 let reads = match message {

@@ -69,7 +69,7 @@ pub(crate) struct Serving {
 
 /// A region made for one request, kept until the peer has answered.
 pub(crate) struct Scratch {
-    pub peer: u32,
+    pub peer: Handle,
     pub region: Arc<Region>,
 }
 
@@ -232,15 +232,18 @@ impl EmbeddedHost {
         let number = self.share(peer.index(), &prepared.region)?;
         let mut entry = Entry::of_fabric(prepared.kind, [number.into(), prepared.offset, prepared.bytes, 0]);
         entry.message = Message::Request(*request).encode();
-        self.scratch.insert(op.bits(), Scratch { peer: peer.index(), region: prepared.region });
+        self.scratch.insert(op.bits(), Scratch { peer, region: prepared.region });
         self.send_entry(peer.index(), entry, prepared.payload);
         Ok(())
     }
 
-    /// The peer reads nothing more of what was made for a request.
-    pub(super) fn request_answered(&mut self, peer: u32, op: u64) {
-        if let Some(scratch) = self.scratch.remove(&op) {
-            self.drop_scratch(peer, scratch.region);
+    /// The peer reads nothing more of what was made for a request. Whose request it was is looked at here, since a
+    /// forged answer to another peer's must not take from under that peer what it reads.
+    pub(super) fn request_answered(&mut self, peer: Handle, op: u64) {
+        if self.scratch.get(&op).is_some_and(|scratch| scratch.peer == peer)
+            && let Some(scratch) = self.scratch.remove(&op)
+        {
+            self.drop_scratch(peer.index(), scratch.region);
         }
     }
 
@@ -521,7 +524,7 @@ impl EmbeddedHost {
     }
 
     /// The connection is over: what was made for its requests goes. The engine stops and abandons the rest.
-    pub(super) fn drop_scratch_of_peer(&mut self, peer: u32) {
+    pub(super) fn drop_scratch_of_peer(&mut self, peer: Handle) {
         let gone: Vec<Scratch> =
             self.scratch.extract_if(|_, scratch: &mut Scratch| scratch.peer == peer).map(|(_, gone)| gone).collect();
         self.give(move |_| drop(gone));

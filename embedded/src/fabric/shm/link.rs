@@ -11,7 +11,7 @@ use rustix::net::{
 use std::collections::{HashMap, VecDeque};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Entries that may wait for a peer that does not read: beyond, the connection is ended.
 const BACKLOG_LIMIT: usize = 1 << 16;
@@ -40,8 +40,9 @@ pub(crate) struct Link {
     socket: OwnedFd,
     peer_bell: OwnedFd,
     backlog: VecDeque<Outbound>,
-    /// Numbers of our regions that the peer has.
-    shared: HashMap<usize, u32>,
+    /// Numbers of our regions that the peer has, by address. The weak reference keeps the address from being used for
+    /// another region while it is listed here, whatever becomes of this one.
+    shared: HashMap<usize, (u32, Weak<Region>)>,
     next_region: u32,
     regions: PeerRegions,
 }
@@ -80,19 +81,19 @@ impl Link {
     /// The peer's number for a region of ours, which it is handed if it has not got it. `fresh`: it has just been.
     pub(crate) fn share(&mut self, region: &Arc<Region>) -> (u32, bool) {
         let key = Arc::as_ptr(region) as usize;
-        if let Some(&id) = self.shared.get(&key) {
-            return (id, false);
+        if let Some((id, _)) = self.shared.get(&key) {
+            return (*id, false);
         }
         let id = self.next_region;
         self.next_region += 1;
-        self.shared.insert(key, id);
+        self.shared.insert(key, (id, Arc::downgrade(region)));
         self.backlog.push_back(Outbound::Region(id, region.clone()));
         (id, true)
     }
 
     /// Tells the peer that a region of ours is used no more.
     pub(crate) fn unshare(&mut self, region: &Arc<Region>) {
-        if let Some(id) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
+        if let Some((id, _)) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
             self.send(Entry::of_fabric(Kind::RegionDrop, [id.into(), 0, 0, 0]), Vec::new());
         }
     }
@@ -241,3 +242,47 @@ pub(crate) fn ring(bell: &OwnedFd) {
 }
 
 const _: () = assert!(ENTRIES.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::{AREA_BYTES, new_area};
+    use super::*;
+    use dmaplane_engine::AllocRequest;
+
+    /// Two links that talk to each other.
+    fn pair() -> [Link; 2] {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let areas = [new_area().unwrap(), new_area().unwrap()];
+        let seen = [&areas[1], &areas[0]].map(|area| {
+            PeerRegion::check(area.descriptor().unwrap().try_clone_to_owned().unwrap(), AREA_BYTES).unwrap()
+        });
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let mut sockets = [one, other].into_iter();
+        let mut areas = areas.into_iter().zip(seen);
+        std::array::from_fn(|_| {
+            let ((ours, theirs), socket) = (areas.next().unwrap(), sockets.next().unwrap());
+            let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+            let bell = rustix::event::eventfd(0, flags).unwrap();
+            Link::new(LinkMemory::new(ours, theirs).unwrap(), socket, bell)
+        })
+    }
+
+    fn region() -> Arc<Region> {
+        let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
+        Arc::new(Region::allocate(&request).unwrap())
+    }
+
+    /// SHM-7: a number names one region for good, also when that region has died without a word.
+    #[test]
+    fn shm_7_a_dead_regions_number_names_another_region() {
+        let [mut link, _other] = pair();
+        let mut numbers = Vec::new();
+        for _ in 0..32 {
+            let (number, _) = link.share(&region());
+            link.flush().unwrap();
+            assert!(!numbers.contains(&number), "number {number} a second time");
+            numbers.push(number);
+        }
+    }
+}
