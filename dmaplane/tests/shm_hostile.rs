@@ -2,10 +2,10 @@
 
 mod raw_shm;
 
-use dmaplane::{Config, IndexPair, List, Listener, Peer, Plane, Rights, Run};
+use dmaplane::{Config, Errno, IndexPair, List, Listener, Peer, Plane, Rights, Run};
 use dmaplane_engine::Message;
-use raw_shm::{REGION_DROP, Raw, WAIT, token};
-use std::time::Duration;
+use raw_shm::{REGION_DROP, Raw, SERVE, WAIT, token};
+use std::time::{Duration, Instant};
 
 struct Scene {
     plane: Plane,
@@ -75,4 +75,35 @@ fn wire_5_a_forged_done_frees_another_peers_memory() {
     assert_eq!(early, None, "a region was dropped before its reader had answered");
     assert_eq!(dropped, Some((REGION_DROP, table)), "the reader is told when its own answer is there");
     assert!(scene.plane.receive(&to_b, WAIT).is_err(), "the forger is cut off");
+}
+
+/// Does `owner` with the READ that the plane posts; what the READ comes to.
+fn read_from(scene: &mut Scene, owner: impl FnOnce(&mut Raw, u64) + Send) -> (Raw, Peer, dmaplane::Error) {
+    let (raw, peer) = scene.meet();
+    let (mut raw, import) = scene.import(raw, &peer, false, 1 << 20);
+    let mut into = scene.plane.alloc(1 << 20).unwrap();
+    let plane = &mut scene.plane;
+    let error = std::thread::scope(|scope| {
+        let raw = &mut raw;
+        scope.spawn(move || {
+            let request = raw.request();
+            owner(raw, request.op);
+        });
+        plane.read(&mut into, 0, &import, 0, 1 << 20).unwrap_err()
+    });
+    scene.plane.free(into).unwrap();
+    (raw, peer, error)
+}
+
+/// SHM-10, HOST-2: a READ whose owner names a region that it never handed over ends with the connection, and holds up
+/// nothing.
+#[test]
+fn shm_10_a_read_hangs_when_its_owner_names_an_unknown_region() {
+    let mut scene = scene();
+    let start = Instant::now();
+    let (_raw, peer, error) = read_from(&mut scene, |raw, op| raw.put_fabric(SERVE, [op, 7, 4242, 0]));
+    assert_eq!(error.errno(), Some(Errno::EPROTO));
+    scene.plane.disconnect(peer).unwrap();
+    drop(scene);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }

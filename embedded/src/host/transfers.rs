@@ -55,6 +55,13 @@ pub(crate) struct ReadPost {
     pub checksum: Checksum,
 }
 
+impl ReadPost {
+    /// Whether a worker still makes what a READ_LIST shows the peer.
+    fn is_preparing(&self) -> bool {
+        matches!(&self.into, ReadInto::List { pairs, .. } if pairs.is_empty())
+    }
+}
+
 pub(crate) enum ReadInto {
     Range { region: Arc<Region>, offset: u64, length: u64 },
     List { segments: LocalSegments, pairs: Vec<IndexPair> },
@@ -436,17 +443,22 @@ impl EmbeddedHost {
 
     /// The peer has shown where a READ's bytes are: copy them.
     fn begin_read(&mut self, peer: Handle, op: OpId, transfer: u64, number: u32, offset: u64) -> Result<(), Errno> {
-        if self.reads.get(&op.bits()).is_none_or(|read| read.peer != peer) {
+        let Some(read) = self.reads.get(&op.bits()).filter(|read| read.peer == peer) else {
             // Abandoned: say so, that the peer may let go of its memory.
             let words = [transfer, 0, Errno::ECANCELED.raw() as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
             return Ok(());
+        };
+        if read.is_preparing() {
+            // The peer cannot know of it.
+            return Err(Errno::EPROTO);
         }
-        let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
         let slot = self.peers.get_mut(peer.index() as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
         let link = slot.link().ok_or(Errno::ECONNRESET)?;
+        // While this may fail the READ stays where the end of the connection finds it, and ends it.
         let source = link.peer_region(number)?;
         let regions = link.regions();
+        let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
         let quick = matches!(read.into, ReadInto::Range { length, .. } if length <= SLICE_BYTES as u64);
         let copy = move |stop: &AtomicBool| match read.into {
             ReadInto::Range { region, offset: at, length } => {
@@ -498,9 +510,8 @@ impl EmbeddedHost {
             return;
         }
         if let Some(read) = self.reads.remove(&op.bits()) {
-            let preparing = matches!(&read.into, ReadInto::List { pairs, .. } if pairs.is_empty());
             // A READ_LIST that a worker still prepares ends with that worker's note.
-            if !preparing {
+            if !read.is_preparing() {
                 self.report(Event::LocalDone { op, result: 0, checksum: 0 });
             }
         }
