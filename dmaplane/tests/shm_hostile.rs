@@ -4,7 +4,7 @@ mod raw_shm;
 
 use dmaplane::{Config, Errno, IndexPair, List, Listener, Peer, Plane, Rights, Run};
 use dmaplane_engine::Message;
-use raw_shm::{REGION_DROP, Raw, SERVE, WAIT, token};
+use raw_shm::{Memory, REGION_DROP, Raw, SERVE, SERVE_END, WAIT, good_seals, token};
 use std::time::{Duration, Instant};
 
 struct Scene {
@@ -106,4 +106,25 @@ fn shm_10_a_read_hangs_when_its_owner_names_an_unknown_region() {
     scene.plane.disconnect(peer).unwrap();
     drop(scene);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// SHM-6: an owner that says that a READ went well, and has shown no bytes of it, or none that are there.
+#[test]
+fn shm_6_a_read_succeeds_without_its_bytes() {
+    let mut scene = scene();
+    for round in 0..2 {
+        let (_raw, peer, error) = read_from(&mut scene, |raw, op| {
+            let region = Memory::new(1 << 20, good_seals(), true);
+            raw.hand_over(1, &region.fd, 1 << 20).unwrap();
+            if round == 1 {
+                // Reaches beyond the region.
+                raw.put_fabric(SERVE, [op, 7, 1, 4096]);
+                let end = raw.hear();
+                assert_eq!((end.kind(), end.fabric[1], end.fabric[3]), (SERVE_END, 7, Errno::ERANGE.raw() as u64));
+            }
+            raw.say(&Message::Done { op, result: 0, bytes: 1 << 20 });
+        });
+        assert_eq!(error.errno(), Some(Errno::EPROTO), "round {round}");
+        scene.plane.disconnect(peer).unwrap();
+    }
 }

@@ -71,6 +71,8 @@ pub(crate) struct EmbeddedHost {
     reading: HashMap<u64, Arc<AtomicBool>>,
     /// READs and READ_LISTs that wait for the peer to say where the bytes are, by operation.
     reads: HashMap<u64, transfers::ReadPost>,
+    /// READs of shm peers whose bytes are not all here, by operation: their peer cannot say yet that they went well.
+    unread: HashMap<u64, Handle>,
     /// READs of peers that we serve, by transfer.
     serving: HashMap<u64, transfers::Serving>,
     /// Lists that the workers have loaded and the host has not taken yet.
@@ -97,6 +99,7 @@ impl EmbeddedHost {
             reading: HashMap::new(),
             tcp: tcp::TcpHost::default(),
             reads: HashMap::new(),
+            unread: HashMap::new(),
             serving: HashMap::new(),
             scratch: HashMap::new(),
             descriptor_waits: HashMap::new(),

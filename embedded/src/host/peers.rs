@@ -219,8 +219,9 @@ impl EmbeddedHost {
             }
             Kind::Plain | Kind::Source | Kind::ListSource | Kind::ListIndex => {
                 let message = Message::decode(&entry.message).ok_or(Errno::EPROTO)?;
-                if let Message::Done { op, .. } = message {
+                if let Message::Done { op, result, .. } = message {
                     self.request_answered(peer, op);
+                    self.read_answered(peer, op, result)?;
                 }
                 let mut words = entry.fabric;
                 let reads = match message {

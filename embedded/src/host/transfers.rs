@@ -134,7 +134,7 @@ impl EmbeddedHost {
             }
             (RequestKind::Read, Post::Range { buffer, offset, length }) => {
                 let into = ReadInto::Range { region: self.region(buffer)?, offset, length };
-                self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
+                self.await_read(op, ReadPost { peer: handle, into, checksum });
                 self.send_entry(peer, Entry { message, ..Entry::default() }, Vec::new());
                 Ok(LocalPart::Started)
             }
@@ -159,7 +159,7 @@ impl EmbeddedHost {
                 let index = self.region(index_buffer)?;
                 if !sends {
                     let into = ReadInto::List { segments, pairs: Vec::new() };
-                    self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
+                    self.await_read(op, ReadPost { peer: handle, into, checksum });
                     self.give(move |shared| {
                         let prepared = copies::remote_index(&index, index_offset, count);
                         shared.note(Note::RequestReady { peer: handle, op, request, prepared });
@@ -228,6 +228,7 @@ impl EmbeddedHost {
             Ok(prepared) => prepared,
             Err(errno) => {
                 self.reads.remove(&op.bits());
+                self.unread.remove(&op.bits());
                 return Err(errno);
             }
         };
@@ -252,6 +253,21 @@ impl EmbeddedHost {
         {
             self.drop_scratch(peer.index(), scratch.region);
         }
+    }
+
+    fn await_read(&mut self, op: OpId, read: ReadPost) {
+        self.unread.insert(op.bits(), read.peer);
+        self.reads.insert(op.bits(), read);
+    }
+
+    /// A READ's answer. An honest owner says that it went well only when we have said so, which is when all its bytes
+    /// are here: earlier, or after a copy that failed, the client would take old bytes for the owner's.
+    pub(super) fn read_answered(&mut self, peer: Handle, op: u64, result: i32) -> Result<(), Errno> {
+        if self.unread.get(&op) != Some(&peer) {
+            return Ok(());
+        }
+        self.unread.remove(&op);
+        if result < 0 { Ok(()) } else { Err(Errno::EPROTO) }
     }
 
     fn drop_scratch(&mut self, peer: u32, region: Arc<Region>) {
@@ -493,6 +509,9 @@ impl EmbeddedHost {
         outcome: Result<Moved, Errno>,
     ) {
         let (result, Moved { bytes, checksum }) = split(outcome);
+        if result >= 0 {
+            self.unread.remove(&op.bits());
+        }
         if self.is_connected(peer) {
             let words = [transfer, bytes, (-result) as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
@@ -536,6 +555,7 @@ impl EmbeddedHost {
 
     /// The connection is over: what was made for its requests goes. The engine stops and abandons the rest.
     pub(super) fn drop_scratch_of_peer(&mut self, peer: Handle) {
+        self.unread.retain(|_, of| *of != peer);
         let gone: Vec<Scratch> =
             self.scratch.extract_if(|_, scratch: &mut Scratch| scratch.peer == peer).map(|(_, gone)| gone).collect();
         self.give(move |_| drop(gone));
