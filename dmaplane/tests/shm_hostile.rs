@@ -4,7 +4,7 @@ mod raw_shm;
 
 use dmaplane::{Config, Errno, IndexPair, List, Listener, Peer, Plane, Rights, Run};
 use dmaplane_engine::Message;
-use raw_shm::{Memory, REGION_DROP, Raw, SERVE, SERVE_END, WAIT, good_seals, token};
+use raw_shm::{Memory, REGION_DROP, Raw, SERVE, SERVE_END, SOURCE, WAIT, good_seals, token};
 use std::time::{Duration, Instant};
 
 struct Scene {
@@ -125,6 +125,19 @@ fn shm_6_a_read_succeeds_without_its_bytes() {
             raw.say(&Message::Done { op, result: 0, bytes: 1 << 20 });
         });
         assert_eq!(error.errno(), Some(Errno::EPROTO), "round {round}");
+        scene.plane.disconnect(peer).unwrap();
+    }
+}
+
+/// SEC-5: what travels with a message that is no request would be kept by nobody's leave.
+#[test]
+fn sec_5_what_travels_with_no_request_is_kept_for_good() {
+    let mut scene = scene();
+    for (kind, payload) in [(0, &[1u8; 4096][..]), (SOURCE, &[])] {
+        let (mut raw, peer) = scene.meet();
+        raw.put(Message::Credits { total: 0 }.encode(), [kind, 0, 0, 0, 0, 0, 0, 0], payload);
+        let error = scene.plane.receive(&peer, WAIT).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EPROTO), "kind {kind}");
         scene.plane.disconnect(peer).unwrap();
     }
 }

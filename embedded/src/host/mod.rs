@@ -276,6 +276,7 @@ impl Host for EmbeddedHost {
         if let Some(slot) = self.peers.get_mut(peer as usize) {
             *slot = None;
         }
+        self.frames.remove_of_peer(peer);
     }
 
     fn close_listener(&mut self, listener: u32) {

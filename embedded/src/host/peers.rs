@@ -223,6 +223,10 @@ impl EmbeddedHost {
                     self.request_answered(peer, op);
                     self.read_answered(peer, op, result)?;
                 }
+                // Only a request's frame is ever dropped: with anything else nothing travels.
+                if !matches!(message, Message::Request(_)) && (kind != Kind::Plain || !payload.is_empty()) {
+                    return Err(Errno::EPROTO);
+                }
                 let mut words = entry.fabric;
                 let reads = match message {
                     Message::Request(request) => {
@@ -234,7 +238,7 @@ impl EmbeddedHost {
                 };
                 let frame = match (kind, payload.is_empty()) {
                     (Kind::Plain, true) if !reads => 0,
-                    _ => self.frames.insert(Frame { words, payload, arrived: None }),
+                    _ => self.frames.insert(Frame { peer: peer.index(), words, payload, arrived: None }),
                 };
                 engine.handle(self, Event::Message { peer, frame, message });
                 Ok(())

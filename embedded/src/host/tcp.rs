@@ -372,7 +372,7 @@ impl EmbeddedHost {
                 }
                 let frame = match (payload.is_empty(), &arrived) {
                     (true, None) => 0,
-                    _ => self.frames.insert(Frame { payload, arrived, ..Frame::default() }),
+                    _ => self.frames.insert(Frame { peer: peer.index(), payload, arrived, ..Frame::default() }),
                 };
                 engine.handle(self, Event::Message { peer, frame, message });
             }
