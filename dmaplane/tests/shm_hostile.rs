@@ -141,3 +141,50 @@ fn sec_5_what_travels_with_no_request_is_kept_for_good() {
         scene.plane.disconnect(peer).unwrap();
     }
 }
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// SEC-5, SHM-7: what a peer has handed over is let go of at its end, also when nobody disconnects it.
+#[test]
+fn sec_5_a_dead_peers_descriptors_stay_until_disconnect() {
+    let mut scene = scene();
+    let (mut raw, peer) = scene.meet();
+    let region = Memory::new(4096, good_seals(), true);
+    let before = descriptors();
+    for number in 1..=200u64 {
+        raw.hand_over(number, &region.fd, 4096).unwrap();
+        if number % 50 == 0 {
+            raw.put_fabric(REGION_DROP, [number, 0, 0, 0]);
+        }
+    }
+    raw.put_fabric(REGION_DROP, [4242, 0, 0, 0]);
+    scene.plane.receive(&peer, WAIT).unwrap_err();
+    let deadline = Instant::now() + WAIT;
+    // Other tests of this process have some, too.
+    while descriptors() > before + 100 {
+        assert!(Instant::now() < deadline, "{} descriptors of a dead peer", descriptors() - before);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    scene.plane.disconnect(peer).unwrap();
+}
+
+/// SHM-7: more buffers than the socket has room for descriptors; a peer that looks only when it is made to.
+#[test]
+fn shm_7_a_list_over_many_buffers_waits_for_good() {
+    let mut scene = scene();
+    let mut other = Plane::open(Config::default()).unwrap();
+    let to_us = other.connect(&scene.address, WAIT).unwrap();
+    let to_other = scene.plane.accept(&scene.listener, WAIT).unwrap();
+    const MANY: u32 = 350;
+    let theirs = list(&mut scene.plane, MANY);
+    let leased = scene.plane.grant_list(theirs, Rights::WRITE, &to_other).unwrap();
+    let import = other.import(&to_us, &scene.plane.token(&leased).unwrap()).unwrap();
+    let buffers: Vec<_> = (0..MANY).map(|_| other.alloc(BLOCK.into()).unwrap()).collect();
+    let run = Run { length_bytes: BLOCK, count: 1, stride_bytes: BLOCK.into(), ..Run::default() };
+    let runs: Vec<_> = (0..MANY as usize).map(|buffer| (buffer, run)).collect();
+    let ours = other.prepare_list(buffers, &runs).unwrap();
+    let pairs: Vec<_> = (0..MANY).map(|n| IndexPair { local: n, remote: n }).collect();
+    assert_eq!(other.write_list(&ours, &import, &pairs, 0, b"").unwrap(), u64::from(MANY * BLOCK));
+}

@@ -23,6 +23,8 @@ const LINK_BUDGET: u32 = 128;
 pub(super) enum PeerLink {
     Shm(Box<Link>),
     Tcp(TcpLink),
+    /// It has ended.
+    None,
 }
 
 /// A peer's connection.
@@ -115,12 +117,17 @@ impl EmbeddedHost {
             return;
         }
         let handle = slot.handle;
-        match &slot.connection {
-            PeerLink::Shm(link) => link.shut_down(),
+        match std::mem::replace(&mut slot.connection, PeerLink::None) {
+            PeerLink::Shm(link) => {
+                link.shut_down();
+                // What the peer has handed over goes now, not when somebody calls DISCONNECT, and on another thread.
+                self.give(move |_| drop(link));
+            }
             PeerLink::Tcp(link) => {
                 let close = tcp::Command::Close { connection: link.connection };
                 self.tcp.commands.push(close);
             }
+            PeerLink::None => {}
         }
         self.drop_scratch_of_peer(handle);
         self.report(Event::PeerGone { peer: handle, errno });
@@ -166,7 +173,7 @@ impl EmbeddedHost {
     pub(crate) fn has_backlog(&self) -> bool {
         self.peers.iter().flatten().any(|slot| match &slot.connection {
             PeerLink::Shm(link) => !slot.ended && link.has_backlog(),
-            PeerLink::Tcp(_) => false,
+            PeerLink::Tcp(_) | PeerLink::None => false,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Requests: sent, served, copied, stopped.
 
-use super::EmbeddedHost;
 use super::copies::{self, LocalSegments};
+use super::{EmbeddedHost, PeerSlot};
 use crate::fabric::shm::{Entry, FragmentSource, Kind};
 use crate::fabric::tcp::Told;
 use crate::memory::{Checksum, Moved, Region, SLICE_BYTES};
@@ -92,7 +92,7 @@ impl EmbeddedHost {
 
     fn share(&mut self, peer: u32, region: &Arc<Region>) -> Result<u32, Errno> {
         let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
-        Ok(slot.link().ok_or(Errno::ECONNRESET)?.share(region).0)
+        slot.link().ok_or(Errno::ECONNRESET)?.share(region)
     }
 
     /// Segments of a list with the memory that they lie in; with a peer, also that peer's numbers for it.
@@ -434,7 +434,13 @@ impl EmbeddedHost {
     pub(super) fn take_fabric_entry(&mut self, peer: Handle, kind: Kind, entry: &Entry) -> Result<(), Errno> {
         let [_, first, second, third, fourth, ..] = entry.fabric;
         match kind {
-            Kind::RegionDrop => Ok(()),
+            Kind::RegionDrop => {
+                let slot = self.peers.get_mut(peer.index() as usize).and_then(Option::as_mut);
+                let region = slot.and_then(PeerSlot::link).ok_or(Errno::ECONNRESET)?.forget(first)?;
+                // Unmapping gigabytes takes long: not on the engine's thread.
+                self.give(move |_| drop(region));
+                Ok(())
+            }
             Kind::ServeEnd => {
                 let transfer = OpId::from_bits(first);
                 if self.serving.get(&first).is_none_or(|serving| serving.peer != peer) {
