@@ -2,7 +2,7 @@
 
 use super::copies::{self, LocalSegments};
 use super::{EmbeddedHost, PeerSlot};
-use crate::fabric::shm::{Entry, FragmentSource, Kind};
+use crate::fabric::shm::{Entry, FragmentSource, Kind, NUMBERS_USED_UP};
 use crate::fabric::tcp::Told;
 use crate::memory::{Checksum, Moved, Region, SLICE_BYTES};
 use crate::runner::Shared;
@@ -92,7 +92,12 @@ impl EmbeddedHost {
 
     fn share(&mut self, peer: u32, region: &Arc<Region>) -> Result<u32, Errno> {
         let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
-        slot.link().ok_or(Errno::ECONNRESET)?.share(region)
+        let shared = slot.link().ok_or(Errno::ECONNRESET)?.share(region);
+        if shared == Err(NUMBERS_USED_UP) {
+            tracing::warn!(peer, "shm: all numbers for regions are used up");
+            self.end_connection(peer, NUMBERS_USED_UP);
+        }
+        shared
     }
 
     /// Segments of a list with the memory that they lie in; with a peer, also that peer's numbers for it.

@@ -25,6 +25,9 @@ const REGIONS_PER_LOOK: usize = 1024;
 /// the socket has room for some 200: without it a list over more buffers would wait for good.
 const REGIONS_IN_A_ROW: u32 = 64;
 
+/// A number may name a live region still, so none is used twice: a link that has used them all has to end.
+pub(crate) const NUMBERS_USED_UP: Errno = Errno::from_raw(libc::EOVERFLOW);
+
 /// Regions of a peer, by its numbers. Shared with the workers, which copy out of them.
 pub(crate) type PeerRegions = Arc<Mutex<HashMap<u32, Arc<PeerRegion>>>>;
 
@@ -96,20 +99,20 @@ impl Link {
         if self.shared.len() >= REGIONS_MAX - 1 {
             return Err(Errno::ENFILE);
         }
-        let id = self.hand_over(region);
+        let id = self.hand_over(region)?;
         self.shared.insert(key, (id, Arc::downgrade(region)));
         if id.is_multiple_of(REGIONS_IN_A_ROW) {
-            let again = self.hand_over(region);
+            let again = self.hand_over(region)?;
             self.send(Entry::of_fabric(Kind::RegionDrop, [again.into(), 0, 0, 0]), Vec::new());
         }
         Ok(id)
     }
 
-    fn hand_over(&mut self, region: &Arc<Region>) -> u32 {
+    fn hand_over(&mut self, region: &Arc<Region>) -> Result<u32, Errno> {
         let id = self.next_region;
-        self.next_region += 1;
+        self.next_region = id.checked_add(1).ok_or(NUMBERS_USED_UP)?;
         self.backlog.push_back(Outbound::Region(id, region.clone()));
-        id
+        Ok(id)
     }
 
     /// Tells the peer that a region of ours is used no more.
@@ -297,6 +300,15 @@ mod tests {
     fn region() -> Arc<Region> {
         let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
         Arc::new(Region::allocate(&request).unwrap())
+    }
+
+    /// SHM-7: numbers are never used twice.
+    #[test]
+    fn shm_7_numbers_begin_again_after_the_last() {
+        let [mut link, _other] = pair();
+        link.next_region = u32::MAX - 1;
+        assert_eq!(link.share(&region()).unwrap(), u32::MAX - 1);
+        assert_eq!(link.share(&region()).unwrap_err(), NUMBERS_USED_UP);
     }
 
     /// SEC-5: no more of a peer's regions are taken in than those before the one that is wanted.
