@@ -46,8 +46,9 @@ impl Memory {
         let fd = rustix::fs::memfd_create("raw", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&fd, length as u64).unwrap();
         if touched {
-            let mode = rustix::fs::FallocateFlags::empty();
-            rustix::fs::fallocate(&fd, mode, 0, length as u64).unwrap();
+            for offset in (0..length).step_by(4096) {
+                rustix::io::pwrite(&fd, &[0], offset as u64).unwrap();
+            }
         }
         let base = map(fd.as_fd(), length, ProtFlags::READ | ProtFlags::WRITE);
         rustix::fs::fcntl_add_seals(&fd, seals).unwrap();

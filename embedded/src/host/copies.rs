@@ -38,7 +38,7 @@ pub(super) fn copy_range(
     stop: &AtomicBool,
 ) -> Result<Moved, Errno> {
     let to = target.at(target_offset, length).ok_or(Errno::ERANGE)?;
-    let from = source.at(source_offset, length)?;
+    let from = source.at(source_offset, length, stop)?;
     // SAFETY: both ranges were just checked, their regions are borrowed, and a peer's mapping never overlaps ours.
     match unsafe { copy_slices(to, from, length as usize, stop, &mut checksum) } {
         CopyEnd::Whole => Ok(Moved { bytes: length, checksum: checksum.value() }),
@@ -84,9 +84,10 @@ pub(super) fn read_remote_index(index: &PeerRegion, offset: u64, count: u64) -> 
 
 /// Private bytes of a peer's region.
 fn copy_out(source: &PeerRegion, offset: u64, length: u64) -> Result<Vec<u8>, Errno> {
-    let from = source.at(offset, length)?;
+    let go_on = AtomicBool::new(false);
+    let from = source.at(offset, length, &go_on)?;
     let mut bytes = vec![0u8; length as usize];
-    let (to, go_on) = (NonNull::from(bytes.as_mut_slice()).cast(), AtomicBool::new(false));
+    let to = NonNull::from(bytes.as_mut_slice()).cast();
     // SAFETY: `from` was checked for that length; the vector is as long and ours.
     unsafe { copy_slices(to, from, length as usize, &go_on, &mut Checksum::new(false)) };
     Ok(bytes)
@@ -123,13 +124,13 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn at(&mut self, source: &FragmentSource) -> Result<NonNull<u8>, Errno> {
+    fn at(&mut self, source: &FragmentSource, stop: &AtomicBool) -> Result<NonNull<u8>, Errno> {
         if !self.known.contains_key(&source.region) {
             let regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let region = regions.get(&source.region).cloned().ok_or(Errno::EPROTO)?;
             self.known.insert(source.region, region);
         }
-        self.known[&source.region].at(source.offset, source.length.into())
+        self.known[&source.region].at(source.offset, source.length.into(), stop)
     }
 }
 
@@ -193,7 +194,7 @@ impl LocalSegments {
             let source = FragmentSource::decode(bytes.try_into().map_err(|_| Errno::EPROTO)?);
             fragments.push(Fragment {
                 target: self.target(source.segment, source.length)?,
-                source: sources.at(&source)?,
+                source: sources.at(&source, stop)?,
                 length: source.length as usize,
             });
         }
@@ -217,7 +218,7 @@ impl LocalSegments {
             let source = FragmentSource::decode(bytes.try_into().map_err(|_| Errno::EPROTO)?);
             fragments.push(Fragment {
                 target: self.target(pair.local, source.length)?,
-                source: sources.at(&source)?,
+                source: sources.at(&source, stop)?,
                 length: source.length as usize,
             });
         }

@@ -320,7 +320,7 @@ impl EmbeddedHost {
         match (*target, kind) {
             (Target::Range { buffer, offset: at, length }, Some(Kind::Source)) => {
                 let region = self.region(buffer)?;
-                if length <= SLICE_BYTES as u64 && source.is_mapped() {
+                if length <= SLICE_BYTES as u64 && source.is_ready(offset, length) {
                     let go_on = AtomicBool::new(false);
                     let moved = copies::copy_range(&region, at, &source, offset, length, checksum, &go_on)?;
                     return Ok(Outcome::done(moved.bytes, moved.checksum.into()));
@@ -486,7 +486,8 @@ impl EmbeddedHost {
         let source = link.peer_region(number)?;
         let regions = link.regions();
         let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
-        let quick = matches!(read.into, ReadInto::Range { length, .. } if length <= SLICE_BYTES as u64);
+        let quick = matches!(read.into, ReadInto::Range { length, .. }
+            if length <= SLICE_BYTES as u64 && source.is_ready(offset, length));
         let copy = move |stop: &AtomicBool| match read.into {
             ReadInto::Range { region, offset: at, length } => {
                 copies::copy_range(&region, at, &source, offset, length, read.checksum, stop)
