@@ -3,8 +3,8 @@
 mod raw_shm;
 
 use dmaplane::{Config, Errno, IndexPair, List, Listener, Peer, Plane, Rights, Run};
-use dmaplane_engine::Message;
-use raw_shm::{Memory, REGION_DROP, Raw, SERVE, SERVE_END, SOURCE, WAIT, good_seals, token};
+use dmaplane_engine::{Message, Request, RequestKind};
+use raw_shm::{LIST_SOURCE, Memory, REGION_DROP, Raw, SERVE, SERVE_END, SOURCE, WAIT, good_seals, token};
 use std::time::{Duration, Instant};
 
 struct Scene {
@@ -187,4 +187,41 @@ fn shm_7_a_list_over_many_buffers_waits_for_good() {
     let ours = other.prepare_list(buffers, &runs).unwrap();
     let pairs: Vec<_> = (0..MANY).map(|n| IndexPair { local: n, remote: n }).collect();
     assert_eq!(other.write_list(&ours, &import, &pairs, 0, b"").unwrap(), u64::from(MANY * BLOCK));
+}
+
+/// LIM-1, LST-5: one segment over and over is as many bytes as it is said often; nothing of too many moves.
+#[test]
+fn lim_1_a_write_list_moves_more_than_an_operation_may() {
+    const SEGMENT: u32 = 1 << 20;
+    const TIMES: usize = 2048;
+    let mut scene = scene();
+    let (mut raw, peer) = scene.meet();
+    let buffer = scene.plane.alloc(SEGMENT.into()).unwrap();
+    let run = Run { length_bytes: SEGMENT, count: 1, stride_bytes: SEGMENT.into(), ..Run::default() };
+    let list = scene.plane.prepare_list(vec![buffer], &[(0, run)]).unwrap();
+    let leased = scene.plane.grant_list(list, Rights::WRITE, &peer).unwrap();
+    let lease = raw.claim(&scene.plane.token(&leased).unwrap());
+    let (source, table) = (Memory::new(1 << 20, good_seals(), true), Memory::new(TIMES * 24, good_seals(), true));
+    let mut entry = [0u8; 24];
+    entry[..4].copy_from_slice(&1u32.to_le_bytes());
+    entry[4..8].copy_from_slice(&SEGMENT.to_le_bytes());
+    table.write(0, &entry.repeat(TIMES));
+    source.write(0, &[0xee; 1 << 20]);
+    raw.hand_over(1, &source.fd, SEGMENT.into()).unwrap();
+    raw.hand_over(2, &table.fd, TIMES as u64 * 24).unwrap();
+    let request = Request {
+        kind: RequestKind::WriteList,
+        notify: false,
+        checksum: false,
+        immediate: 0,
+        op: 9,
+        lease,
+        offset: 0,
+        length: TIMES as u64,
+        payload_bytes: 0,
+    };
+    raw.put(Message::Request(request).encode(), [LIST_SOURCE, 2, 0, 0, 0, 0, 0, 0], &[]);
+    assert_eq!(raw.hear().message, Some(Message::Done { op: 9, result: Errno::EMSGSIZE.as_result(), bytes: 0 }));
+    let list = scene.plane.revoke(leased).unwrap();
+    assert!(list.buffers()[0].as_slice().iter().all(|&byte| byte == 0));
 }

@@ -5,6 +5,7 @@
 
 mod buffers;
 mod copies;
+mod lane;
 mod lists;
 mod peers;
 mod tcp;
@@ -65,10 +66,10 @@ pub(crate) struct EmbeddedHost {
     descriptors: HashMap<u32, OwnedFd>,
     frames: Frames,
     words: Vec<WordWait>,
-    /// Tells running copies of peers' transfers to stop, by transfer.
-    running: HashMap<u64, Arc<AtomicBool>>,
+    /// Copies of peers' transfers, by transfer.
+    running: HashMap<u64, Arc<lane::Job>>,
     /// The same for READs of ours, by operation: the two are numbered independently.
-    reading: HashMap<u64, Arc<AtomicBool>>,
+    reading: HashMap<u64, transfers::Reading>,
     /// READs and READ_LISTs that wait for the peer to say where the bytes are, by operation.
     reads: HashMap<u64, transfers::ReadPost>,
     /// READs of shm peers whose bytes are not all here, by operation: their peer cannot say yet that they went well.

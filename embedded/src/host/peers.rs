@@ -1,5 +1,6 @@
 //! Connections: made, adopted, polled, ended.
 
+use super::lane::Lane;
 use super::tcp::TcpLink;
 use super::{EmbeddedHost, Note};
 use crate::fabric::Connection;
@@ -31,6 +32,8 @@ pub(super) enum PeerLink {
 pub(crate) struct PeerSlot {
     pub(super) handle: Handle,
     pub(super) connection: PeerLink,
+    /// Copies to and from it.
+    pub(super) lane: Arc<Lane>,
     /// Its end has been reported: nothing more is read or sent.
     pub(super) ended: bool,
 }
@@ -101,7 +104,7 @@ impl EmbeddedHost {
             }
             Connection::Tcp(sockets) => PeerLink::Tcp(self.open_tcp(peer, sockets)),
         };
-        self.peers[index] = Some(PeerSlot { handle: peer, connection, ended: false });
+        self.peers[index] = Some(PeerSlot { handle: peer, connection, lane: Arc::default(), ended: false });
         // What came before the peer had a name may already be in the link: the next turn reads it.
         if let Some(shared) = self.shared() {
             shared.note_quietly(Note::Look);

@@ -1,6 +1,7 @@
 //! Requests: sent, served, copied, stopped.
 
 use super::copies::{self, LocalSegments};
+use super::lane::Job;
 use super::{EmbeddedHost, PeerSlot};
 use crate::fabric::shm::{Entry, FragmentSource, Kind, NUMBERS_USED_UP};
 use crate::fabric::tcp::Told;
@@ -12,7 +13,7 @@ use dmaplane_engine::{Engine, Event, ListShape, LocalPart, OpId, Outcome, Post, 
 use dmaplane_ring::abi::{Errno, Handle, IndexPair};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What helpers tell the host.
 pub(crate) enum Note {
@@ -67,9 +68,19 @@ pub(crate) enum ReadInto {
     List { segments: LocalSegments, pairs: Vec<IndexPair> },
 }
 
+/// A READ of ours whose bytes are being copied.
+pub(crate) struct Reading {
+    pub job: Arc<Job>,
+    pub peer: Handle,
+    /// The owner's transfer.
+    pub transfer: u64,
+}
+
 /// A READ of a peer that we serve.
 pub(crate) struct Serving {
     pub peer: Handle,
+    /// Makes what the peer is shown, where something has to be made.
+    pub job: Arc<Job>,
     pub scratch: Option<Arc<Region>>,
     pub bytes: u64,
 }
@@ -153,7 +164,7 @@ impl EmbeddedHost {
                     return Ok(LocalPart::Done);
                 }
                 self.give(move |shared| {
-                    let prepared = copies::bounce(&region, offset, length);
+                    let prepared = copies::bounce(&region, offset, length, &AtomicBool::new(false));
                     shared.note(Note::RequestReady { peer: handle, op, request, prepared });
                 });
                 Ok(LocalPart::Started)
@@ -325,14 +336,16 @@ impl EmbeddedHost {
                     let moved = copies::copy_range(&region, at, &source, offset, length, checksum, &go_on)?;
                     return Ok(Outcome::done(moved.bytes, moved.checksum.into()));
                 }
-                self.run(transfer, move |stop| {
+                self.run(transfer, peer, move |stop| {
                     copies::copy_range(&region, at, &source, offset, length, checksum, stop)
                 });
             }
             (Target::List { list, count }, Some(Kind::ListSource)) => {
                 let regions = link.regions();
                 let segments = self.segments(list, None)?;
-                self.run(transfer, move |stop| segments.copy_in(&regions, &source, offset, count, checksum, stop));
+                self.run(transfer, peer, move |stop| {
+                    segments.copy_in(&regions, &source, offset, count, checksum, stop)
+                });
             }
             _ => return Err(Errno::EPROTO),
         }
@@ -340,13 +353,25 @@ impl EmbeddedHost {
     }
 
     /// Runs a copy of a transfer on a worker.
-    fn run(&mut self, transfer: OpId, copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static) {
-        let stop = Arc::new(AtomicBool::new(false));
-        self.running.insert(transfer.bits(), stop.clone());
-        self.give(move |shared| {
-            let outcome = copy(&stop);
+    fn run(
+        &mut self,
+        transfer: OpId,
+        peer: u32,
+        copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static,
+    ) {
+        let job = Arc::new(Job::default());
+        self.running.insert(transfer.bits(), job.clone());
+        self.give_for(peer, job, move |shared, stop| {
+            let outcome = copy(stop);
             shared.note(Note::CopyEnded { transfer, outcome });
         });
+    }
+
+    /// Gives work for a peer to a worker, behind that peer's other work.
+    fn give_for(&self, peer: u32, job: Arc<Job>, work: impl FnOnce(&Shared, &AtomicBool) + Send + 'static) {
+        if let (Some(shared), Some(Some(slot))) = (self.shared(), self.peers.get(peer as usize)) {
+            slot.lane.post(&shared, job, work);
+        }
     }
 
     pub(super) fn start_serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {
@@ -369,7 +394,8 @@ impl EmbeddedHost {
         let handle = self.peer_handle(peer)?;
         let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
         let reader = words[7];
-        self.serving.insert(transfer.bits(), Serving { peer: handle, scratch: None, bytes: 0 });
+        let job = Arc::new(Job::default());
+        self.serving.insert(transfer.bits(), Serving { peer: handle, job: job.clone(), scratch: None, bytes: 0 });
         match *source {
             Target::Range { buffer, offset, length } => {
                 let region = self.region(buffer)?;
@@ -382,8 +408,8 @@ impl EmbeddedHost {
                     self.send_entry(peer, Entry::of_fabric(Kind::Serve, words), Vec::new());
                     return Ok(());
                 }
-                self.give(move |shared| {
-                    let prepared = copies::bounce(&region, offset, length);
+                self.give_for(peer, job, move |shared, stop| {
+                    let prepared = copies::bounce(&region, offset, length, stop);
                     shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
                 });
             }
@@ -396,7 +422,7 @@ impl EmbeddedHost {
                 let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
                 let index = slot.link().ok_or(Errno::ECONNRESET)?.peer_region(number)?;
                 let offset = words[2];
-                self.give(move |shared| {
+                self.give_for(peer, job, move |shared, _| {
                     let pairs = copies::read_remote_index(&index, offset, count);
                     let prepared = pairs.and_then(|pairs| segments.sources(Kind::ServeList, &pairs));
                     shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
@@ -503,10 +529,10 @@ impl EmbeddedHost {
             }
             return Ok(());
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        self.reading.insert(op.bits(), stop.clone());
-        self.give(move |shared: &Shared| {
-            let outcome = copy(&stop);
+        let job = Arc::new(Job::default());
+        self.reading.insert(op.bits(), Reading { job: job.clone(), peer, transfer });
+        self.give_for(peer.index(), job, move |shared, stop| {
+            let outcome = copy(stop);
             shared.note(Note::ReadEnded { peer, op, transfer, outcome });
         });
         Ok(())
@@ -524,20 +550,28 @@ impl EmbeddedHost {
         if result >= 0 {
             self.unread.remove(&op.bits());
         }
+        self.say_read_ended(peer, transfer, bytes, result);
+        engine.handle(self, Event::LocalDone { op, result: 0, checksum });
+    }
+
+    fn say_read_ended(&mut self, peer: Handle, transfer: u64, bytes: u64, result: i32) {
         if self.is_connected(peer) {
             let words = [transfer, bytes, (-result) as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
         }
-        engine.handle(self, Event::LocalDone { op, result: 0, checksum });
     }
 
     pub(super) fn abandon_op(&mut self, op: OpId) {
         if self.abandon_tcp(op) {
             return;
         }
-        if let Some(stop) = self.reading.get(&op.bits()) {
-            // Release: pairs with the copy's acquire.
-            stop.store(true, Ordering::Release);
+        if let Some(reading) = self.reading.get(&op.bits()) {
+            if reading.job.stop() {
+                let (peer, transfer) = (reading.peer, reading.transfer);
+                self.reading.remove(&op.bits());
+                self.say_read_ended(peer, transfer, 0, Errno::ECANCELED.as_result());
+                self.report(Event::LocalDone { op, result: 0, checksum: 0 });
+            }
             return;
         }
         if let Some(read) = self.reads.remove(&op.bits()) {
@@ -553,10 +587,15 @@ impl EmbeddedHost {
         if self.stop_tcp(transfer) {
             return;
         }
-        if let Some(stop) = self.running.get(&transfer.bits()) {
-            // Release: pairs with the copy's acquire.
-            stop.store(true, Ordering::Release);
+        if let Some(job) = self.running.get(&transfer.bits()) {
+            if job.stop() {
+                self.running.remove(&transfer.bits());
+                let result = Errno::EKEYREVOKED.as_result();
+                self.report(Event::TransferDone { transfer, result, bytes: 0, checksum: 0 });
+            }
         } else if let Some(serving) = self.serving.remove(&transfer.bits()) {
+            // What a worker still makes for it is thrown away, and nobody else sees it.
+            let _ = serving.job.stop();
             if let Some(scratch) = serving.scratch {
                 self.drop_scratch(serving.peer.index(), scratch);
             }
