@@ -15,8 +15,12 @@ struct Scene {
 }
 
 fn scene() -> Scene {
+    scene_with(Config::default())
+}
+
+fn scene_with(config: Config) -> Scene {
     let directory = tempfile::tempdir().unwrap();
-    let mut plane = Plane::open(Config::default()).unwrap();
+    let mut plane = Plane::open(config).unwrap();
     let (listener, address) = plane.listen(&format!("shm:{}", directory.path().join("peer").display())).unwrap();
     Scene { plane, listener, address, _directory: directory }
 }
@@ -224,4 +228,27 @@ fn lim_1_a_write_list_moves_more_than_an_operation_may() {
     assert_eq!(raw.hear().message, Some(Message::Done { op: 9, result: Errno::EMSGSIZE.as_result(), bytes: 0 }));
     let list = scene.plane.revoke(leased).unwrap();
     assert!(list.buffers()[0].as_slice().iter().all(|&byte| byte == 0));
+}
+
+/// SHM-8: all that a peer has said before its end counts, also when it had much to say.
+#[test]
+fn shm_8_what_a_dead_peer_said_last_is_thrown_away() {
+    // Nobody looks by himself, so that the end is all that the plane hears.
+    let mut scene = scene_with(Config { mode: dmaplane::RunMode::Inline, ..Config::default() });
+    let (raw, peer) = scene.meet();
+    let (mut raw, import) = scene.import(raw, &peer, false, 4096);
+    let source = scene.plane.alloc(4096).unwrap();
+    let written = scene.plane.start_write(source, 0, &import, 0, 4096).map_err(|(error, _)| error).unwrap();
+    let request = raw.request();
+    std::thread::sleep(Duration::from_millis(50));
+    raw.holds_back = true;
+    for _ in 0..250 {
+        raw.say(&Message::Credits { total: 16 });
+    }
+    raw.say(&Message::Done { op: request.op, result: 0, bytes: 4096 });
+    raw.publish();
+    rustix::net::shutdown(&raw.socket, rustix::net::Shutdown::Both).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let (result, _source) = written.finish(&mut scene.plane, WAIT).map_err(|_| "in flight for too long").unwrap();
+    assert_eq!(result.unwrap().word0, 4096);
 }

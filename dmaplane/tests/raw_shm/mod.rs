@@ -95,6 +95,8 @@ pub struct Raw {
     theirs: *mut u8,
     tail: u32,
     head: u32,
+    /// Entries are written, and not published.
+    pub holds_back: bool,
 }
 
 // SAFETY: as for `Memory`.
@@ -159,7 +161,7 @@ impl Raw {
         assert_eq!(length, 40);
         let [area, bell] = <[OwnedFd; 2]>::try_from(descriptors).unwrap();
         let theirs = map(area.as_fd(), AREA_BYTES, ProtFlags::READ);
-        Raw { socket, bell, ours, theirs, tail: 0, head: 0 }
+        Raw { socket, bell, ours, theirs, tail: 0, head: 0, holds_back: false }
     }
 
     fn word32(base: *mut u8, offset: usize) -> &'static AtomicU32 {
@@ -187,9 +189,16 @@ impl Raw {
             Self::word64(self.ours.base, 4096 + slot * 128 + index * 8).store(*word, Ordering::Relaxed);
         }
         self.tail = self.tail.wrapping_add(1);
-        // Release: pairs with the other side's acquire; the entry is there first.
+        if !self.holds_back {
+            self.publish();
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Publishes what is written, without a ring of the bell.
+    pub fn publish(&mut self) {
+        // Release: pairs with the other side's acquire; the entries are there first.
         Self::word32(self.ours.base, 0).store(self.tail, Ordering::Release);
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
     pub fn say(&mut self, message: &Message) {

@@ -6,7 +6,7 @@ use super::{EmbeddedHost, Note};
 use crate::fabric::Connection;
 use crate::fabric::address::Address;
 use crate::fabric::frames::{FABRIC_WORDS, Frame};
-use crate::fabric::shm::{self, Entry, Kind, Link};
+use crate::fabric::shm::{self, ENTRIES, Entry, Kind, Link};
 use crate::fabric::tcp;
 use crate::memory::Region;
 use crate::runner::{Shared, failed};
@@ -139,8 +139,8 @@ impl EmbeddedHost {
     pub(super) fn connection_lost(&mut self, engine: &mut Engine<Heap>, peer: Handle) {
         let current = self.peers.get(peer.index() as usize).and_then(Option::as_ref);
         if current.is_some_and(|slot| slot.handle == peer) {
-            // What it said before it died still counts.
-            self.poll_link(engine, peer.index());
+            // What it said before it died still counts: all that was published, which is no more than there are entries.
+            self.poll_link(engine, peer.index(), ENTRIES);
             self.end_connection(peer.index(), Errno::ECONNRESET);
         }
     }
@@ -164,10 +164,16 @@ impl EmbeddedHost {
     pub(super) fn flush_links(&mut self) {
         for index in 0..self.peers.len() {
             let Some(slot) = &mut self.peers[index] else { continue };
-            if let Some(link) = slot.link()
-                && let Err(errno) = link.flush()
-            {
-                self.end_connection(index as u32, errno);
+            let peer = slot.handle;
+            match slot.link().map(Link::flush) {
+                None | Some(Ok(())) => {}
+                // It is dead, and what it said before is still to be read.
+                Some(Err(Errno::ECONNRESET)) => {
+                    if let Some(shared) = self.shared() {
+                        shared.note_quietly(Note::ConnectionLost { peer });
+                    }
+                }
+                Some(Err(errno)) => self.end_connection(index as u32, errno),
             }
         }
     }
@@ -192,14 +198,14 @@ impl EmbeddedHost {
     pub(crate) fn poll_links(&mut self, engine: &mut Engine<Heap>) -> bool {
         let mut worked = false;
         for index in 0..self.peers.len() as u32 {
-            worked |= self.poll_link(engine, index);
+            worked |= self.poll_link(engine, index, LINK_BUDGET);
         }
         worked
     }
 
-    fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32) -> bool {
+    fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32, budget: u32) -> bool {
         let mut worked = false;
-        for _ in 0..LINK_BUDGET {
+        for _ in 0..budget {
             let Some(Some(slot)) = self.peers.get_mut(index as usize) else { break };
             let peer = slot.handle;
             let Some(received) = slot.link().and_then(Link::receive) else { break };
