@@ -8,6 +8,8 @@ pub(crate) const FABRIC_WORDS: usize = 8;
 /// One frame.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
+    /// Whose it is, by index.
+    pub peer: u32,
     /// The words of an shm peer: where the bytes are.
     pub words: [u64; FABRIC_WORDS],
     /// A SEND's bytes or a notification.
@@ -45,5 +47,30 @@ impl Frames {
         let frame = self.frames.get_mut((index as usize).checked_sub(1)?)?.take()?;
         self.free.push(index);
         Some(frame)
+    }
+
+    /// A peer is gone: what is left of it goes, too.
+    pub(crate) fn remove_of_peer(&mut self, peer: u32) {
+        for (place, index) in self.frames.iter_mut().zip(1..) {
+            if place.take_if(|frame| frame.peer == peer).is_some() {
+                self.free.push(index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HOST-3: what a peer leaves behind ends with it, and its numbers are used again.
+    #[test]
+    fn host_3_a_gone_peers_frames_are_kept_for_good() {
+        let mut frames = Frames::default();
+        let numbers = [1, 2, 1].map(|peer| frames.insert(Frame { peer, ..Frame::default() }));
+        frames.remove_of_peer(1);
+        assert_eq!(numbers.map(|number| frames.get(number).is_some()), [false, true, false]);
+        let again = [3, 3, 3].map(|peer| frames.insert(Frame { peer, ..Frame::default() }));
+        assert_eq!((again[0].max(again[1]), again[2]), (3, 4));
     }
 }

@@ -76,7 +76,7 @@ impl EmbeddedHost {
     /// A dma-buf where the system makes them out of memfds, else the sealed memfd itself.
     pub(super) fn export_now(&mut self, buffer: u32, slot: u32) -> Outcome {
         let exported = self.region(buffer).and_then(|region| {
-            let descriptor = region.descriptor().ok_or(Errno::EOPNOTSUPP)?;
+            let descriptor = region.exportable().ok_or(Errno::EOPNOTSUPP)?;
             match udmabuf(descriptor.as_raw_fd(), region.length_bytes()) {
                 Some(dmabuf) => Ok(dmabuf),
                 None => descriptor.try_clone_to_owned().map_err(|_| Errno::EIO),

@@ -5,7 +5,7 @@ use super::transfers::Prepared;
 use crate::fabric::shm::{FragmentSource, Kind};
 use crate::memory::{Checksum, CopyEnd, Moved, PeerRegion, Region, SLICE_BYTES, copy_slices};
 use dmaplane_engine::{AllocRequest, locate_segment};
-use dmaplane_ring::abi::{Errno, IndexPair};
+use dmaplane_ring::abi::{Errno, IndexPair, MAX_OPERATION_BYTES};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ pub(super) fn copy_range(
     stop: &AtomicBool,
 ) -> Result<Moved, Errno> {
     let to = target.at(target_offset, length).ok_or(Errno::ERANGE)?;
-    let from = source.at(source_offset, length)?;
+    let from = source.at(source_offset, length, stop)?;
     // SAFETY: both ranges were just checked, their regions are borrowed, and a peer's mapping never overlaps ours.
     match unsafe { copy_slices(to, from, length as usize, stop, &mut checksum) } {
         CopyEnd::Whole => Ok(Moved { bytes: length, checksum: checksum.value() }),
@@ -47,15 +47,31 @@ pub(super) fn copy_range(
 }
 
 /// A copy of a range in sharable memory, for memory that has no descriptor.
-pub(super) fn bounce(region: &Region, offset: u64, length: u64) -> Result<Prepared, Errno> {
-    let mut bytes = vec![0; length as usize];
-    region.read(offset, &mut bytes)?;
-    prepared(Kind::Source, &bytes, length, None)
+pub(super) fn bounce(region: &Region, offset: u64, length: u64, stop: &AtomicBool) -> Result<Prepared, Errno> {
+    let source = region.at(offset, length).ok_or(Errno::ERANGE)?;
+    let copy = sharable(length)?;
+    let target = copy.at(0, length).ok_or(Errno::ERANGE)?;
+    // SAFETY: both ranges were just checked, their regions are held, and the copy is of memory that is new.
+    match unsafe { copy_slices(target, source, length as usize, stop, &mut Checksum::new(false)) } {
+        CopyEnd::Whole => {}
+        CopyEnd::Stopped(_) => return Err(Errno::EKEYREVOKED),
+    }
+    Ok(Prepared {
+        kind: Kind::Source,
+        region: Arc::new(copy),
+        offset: 0,
+        bytes: length,
+        payload: Vec::new(),
+        pairs: None,
+    })
+}
+
+fn sharable(length_bytes: u64) -> Result<Region, Errno> {
+    Region::allocate(&AllocRequest { length_bytes, node: None, strict: false, huge: false })
 }
 
 fn prepared(kind: Kind, contents: &[u8], bytes: u64, pairs: Option<Vec<IndexPair>>) -> Result<Prepared, Errno> {
-    let request = AllocRequest { length_bytes: contents.len() as u64, node: None, strict: false, huge: false };
-    let region = Region::allocate(&request)?;
+    let region = sharable(contents.len() as u64)?;
     region.write(0, contents)?;
     Ok(Prepared { kind, region: Arc::new(region), offset: 0, bytes, payload: Vec::new(), pairs })
 }
@@ -84,12 +100,31 @@ pub(super) fn read_remote_index(index: &PeerRegion, offset: u64, count: u64) -> 
 
 /// Private bytes of a peer's region.
 fn copy_out(source: &PeerRegion, offset: u64, length: u64) -> Result<Vec<u8>, Errno> {
-    let from = source.at(offset, length)?;
+    let go_on = AtomicBool::new(false);
+    let from = source.at(offset, length, &go_on)?;
     let mut bytes = vec![0u8; length as usize];
-    let (to, go_on) = (NonNull::from(bytes.as_mut_slice()).cast(), AtomicBool::new(false));
+    let to = NonNull::from(bytes.as_mut_slice()).cast();
     // SAFETY: `from` was checked for that length; the vector is as long and ours.
     unsafe { copy_slices(to, from, length as usize, &go_on, &mut Checksum::new(false)) };
     Ok(bytes)
+}
+
+/// The fragments of a transfer, each checked, and all of them.
+#[derive(Default)]
+struct Fragments {
+    list: Vec<Fragment>,
+    bytes: u64,
+}
+
+impl Fragments {
+    fn push(&mut self, target: NonNull<u8>, source: NonNull<u8>, length: u32) -> Result<(), Errno> {
+        self.bytes += u64::from(length);
+        if self.bytes > MAX_OPERATION_BYTES {
+            return Err(Errno::EMSGSIZE);
+        }
+        self.list.push(Fragment { target, source, length: length as usize });
+        Ok(())
+    }
 }
 
 /// Copies checked fragments, looking now and then whether to stop.
@@ -123,13 +158,13 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn at(&mut self, source: &FragmentSource) -> Result<NonNull<u8>, Errno> {
+    fn at(&mut self, source: &FragmentSource, stop: &AtomicBool) -> Result<NonNull<u8>, Errno> {
         if !self.known.contains_key(&source.region) {
             let regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let region = regions.get(&source.region).cloned().ok_or(Errno::EPROTO)?;
             self.known.insert(source.region, region);
         }
-        self.known[&source.region].at(source.offset, source.length.into())
+        self.known[&source.region].at(source.offset, source.length.into(), stop)
     }
 }
 
@@ -170,7 +205,7 @@ impl LocalSegments {
             contents.extend_from_slice(&source.encode());
             bytes += u64::from(length);
         }
-        if bytes > dmaplane_ring::abi::MAX_OPERATION_BYTES {
+        if bytes > MAX_OPERATION_BYTES {
             return Err(Errno::EMSGSIZE);
         }
         prepared(kind, &contents, bytes, None)
@@ -188,16 +223,12 @@ impl LocalSegments {
     ) -> Result<Moved, Errno> {
         let table = copy_out(table, offset, count.checked_mul(FragmentSource::BYTES).ok_or(Errno::ERANGE)?)?;
         let mut sources = Sources { regions, known: HashMap::new() };
-        let mut fragments = Vec::with_capacity(count as usize);
+        let mut fragments = Fragments::default();
         for bytes in table.chunks_exact(FragmentSource::BYTES as usize) {
             let source = FragmentSource::decode(bytes.try_into().map_err(|_| Errno::EPROTO)?);
-            fragments.push(Fragment {
-                target: self.target(source.segment, source.length)?,
-                source: sources.at(&source)?,
-                length: source.length as usize,
-            });
+            fragments.push(self.target(source.segment, source.length)?, sources.at(&source, stop)?, source.length)?;
         }
-        copy_fragments(&fragments, checksum, stop)
+        copy_fragments(&fragments.list, checksum, stop)
     }
 
     /// A READ_LIST of ours, whose sources the peer has shown.
@@ -212,15 +243,11 @@ impl LocalSegments {
     ) -> Result<Moved, Errno> {
         let table = copy_out(table, offset, pairs.len() as u64 * FragmentSource::BYTES)?;
         let mut sources = Sources { regions, known: HashMap::new() };
-        let mut fragments = Vec::with_capacity(pairs.len());
+        let mut fragments = Fragments::default();
         for (pair, bytes) in pairs.iter().zip(table.chunks_exact(FragmentSource::BYTES as usize)) {
             let source = FragmentSource::decode(bytes.try_into().map_err(|_| Errno::EPROTO)?);
-            fragments.push(Fragment {
-                target: self.target(pair.local, source.length)?,
-                source: sources.at(&source)?,
-                length: source.length as usize,
-            });
+            fragments.push(self.target(pair.local, source.length)?, sources.at(&source, stop)?, source.length)?;
         }
-        copy_fragments(&fragments, checksum, stop)
+        copy_fragments(&fragments.list, checksum, stop)
     }
 }

@@ -5,6 +5,7 @@
 
 mod buffers;
 mod copies;
+mod lane;
 mod lists;
 mod peers;
 mod tcp;
@@ -65,12 +66,14 @@ pub(crate) struct EmbeddedHost {
     descriptors: HashMap<u32, OwnedFd>,
     frames: Frames,
     words: Vec<WordWait>,
-    /// Tells running copies of peers' transfers to stop, by transfer.
-    running: HashMap<u64, Arc<AtomicBool>>,
+    /// Copies of peers' transfers, by transfer.
+    running: HashMap<u64, Arc<lane::Job>>,
     /// The same for READs of ours, by operation: the two are numbered independently.
-    reading: HashMap<u64, Arc<AtomicBool>>,
+    reading: HashMap<u64, transfers::Reading>,
     /// READs and READ_LISTs that wait for the peer to say where the bytes are, by operation.
     reads: HashMap<u64, transfers::ReadPost>,
+    /// READs of shm peers whose bytes are not all here, by operation: their peer cannot say yet that they went well.
+    unread: HashMap<u64, Handle>,
     /// READs of peers that we serve, by transfer.
     serving: HashMap<u64, transfers::Serving>,
     /// Lists that the workers have loaded and the host has not taken yet.
@@ -97,6 +100,7 @@ impl EmbeddedHost {
             reading: HashMap::new(),
             tcp: tcp::TcpHost::default(),
             reads: HashMap::new(),
+            unread: HashMap::new(),
             serving: HashMap::new(),
             scratch: HashMap::new(),
             descriptor_waits: HashMap::new(),
@@ -282,6 +286,7 @@ impl Host for EmbeddedHost {
         if let Some(slot) = self.peers.get_mut(peer as usize) {
             *slot = None;
         }
+        self.frames.remove_of_peer(peer);
     }
 
     fn close_listener(&mut self, listener: u32) {

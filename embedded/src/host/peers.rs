@@ -1,11 +1,12 @@
 //! Connections: made, adopted, polled, ended.
 
+use super::lane::Lane;
 use super::tcp::TcpLink;
 use super::{EmbeddedHost, Note};
 use crate::fabric::Connection;
 use crate::fabric::address::Address;
 use crate::fabric::frames::{FABRIC_WORDS, Frame};
-use crate::fabric::shm::{self, Entry, Kind, Link};
+use crate::fabric::shm::{self, ENTRIES, Entry, Kind, Link};
 use crate::fabric::tcp;
 use crate::memory::Region;
 use crate::runner::{Shared, failed};
@@ -23,12 +24,16 @@ const LINK_BUDGET: u32 = 128;
 pub(super) enum PeerLink {
     Shm(Box<Link>),
     Tcp(TcpLink),
+    /// It has ended.
+    None,
 }
 
 /// A peer's connection.
 pub(crate) struct PeerSlot {
     pub(super) handle: Handle,
     pub(super) connection: PeerLink,
+    /// Copies to and from it.
+    pub(super) lane: Arc<Lane>,
     /// Its end has been reported: nothing more is read or sent.
     pub(super) ended: bool,
 }
@@ -99,7 +104,7 @@ impl EmbeddedHost {
             }
             Connection::Tcp(sockets) => PeerLink::Tcp(self.open_tcp(peer, sockets)),
         };
-        self.peers[index] = Some(PeerSlot { handle: peer, connection, ended: false });
+        self.peers[index] = Some(PeerSlot { handle: peer, connection, lane: Arc::default(), ended: false });
         // What came before the peer had a name may already be in the link: the next turn reads it.
         if let Some(shared) = self.shared() {
             shared.note_quietly(Note::Look);
@@ -115,22 +120,27 @@ impl EmbeddedHost {
             return;
         }
         let handle = slot.handle;
-        match &slot.connection {
-            PeerLink::Shm(link) => link.shut_down(),
+        match std::mem::replace(&mut slot.connection, PeerLink::None) {
+            PeerLink::Shm(link) => {
+                link.shut_down();
+                // What the peer has handed over goes now, not when somebody calls DISCONNECT, and on another thread.
+                self.give(move |_| drop(link));
+            }
             PeerLink::Tcp(link) => {
                 let close = tcp::Command::Close { connection: link.connection };
                 self.tcp.commands.push(close);
             }
+            PeerLink::None => {}
         }
-        self.drop_scratch_of_peer(peer);
+        self.drop_scratch_of_peer(handle);
         self.report(Event::PeerGone { peer: handle, errno });
     }
 
     pub(super) fn connection_lost(&mut self, engine: &mut Engine<Heap>, peer: Handle) {
         let current = self.peers.get(peer.index() as usize).and_then(Option::as_ref);
         if current.is_some_and(|slot| slot.handle == peer) {
-            // What it said before it died still counts.
-            self.poll_link(engine, peer.index());
+            // What it said before it died still counts: all that was published, which is no more than there are entries.
+            self.poll_link(engine, peer.index(), ENTRIES);
             self.end_connection(peer.index(), Errno::ECONNRESET);
         }
     }
@@ -154,10 +164,16 @@ impl EmbeddedHost {
     pub(super) fn flush_links(&mut self) {
         for index in 0..self.peers.len() {
             let Some(slot) = &mut self.peers[index] else { continue };
-            if let Some(link) = slot.link()
-                && let Err(errno) = link.flush()
-            {
-                self.end_connection(index as u32, errno);
+            let peer = slot.handle;
+            match slot.link().map(Link::flush) {
+                None | Some(Ok(())) => {}
+                // It is dead, and what it said before is still to be read.
+                Some(Err(Errno::ECONNRESET)) => {
+                    if let Some(shared) = self.shared() {
+                        shared.note_quietly(Note::ConnectionLost { peer });
+                    }
+                }
+                Some(Err(errno)) => self.end_connection(index as u32, errno),
             }
         }
     }
@@ -166,7 +182,7 @@ impl EmbeddedHost {
     pub(crate) fn has_backlog(&self) -> bool {
         self.peers.iter().flatten().any(|slot| match &slot.connection {
             PeerLink::Shm(link) => !slot.ended && link.has_backlog(),
-            PeerLink::Tcp(_) => false,
+            PeerLink::Tcp(_) | PeerLink::None => false,
         })
     }
 
@@ -182,14 +198,14 @@ impl EmbeddedHost {
     pub(crate) fn poll_links(&mut self, engine: &mut Engine<Heap>) -> bool {
         let mut worked = false;
         for index in 0..self.peers.len() as u32 {
-            worked |= self.poll_link(engine, index);
+            worked |= self.poll_link(engine, index, LINK_BUDGET);
         }
         worked
     }
 
-    fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32) -> bool {
+    fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32, budget: u32) -> bool {
         let mut worked = false;
-        for _ in 0..LINK_BUDGET {
+        for _ in 0..budget {
             let Some(Some(slot)) = self.peers.get_mut(index as usize) else { break };
             let peer = slot.handle;
             let Some(received) = slot.link().and_then(Link::receive) else { break };
@@ -219,8 +235,13 @@ impl EmbeddedHost {
             }
             Kind::Plain | Kind::Source | Kind::ListSource | Kind::ListIndex => {
                 let message = Message::decode(&entry.message).ok_or(Errno::EPROTO)?;
-                if let Message::Done { op, .. } = message {
-                    self.request_answered(peer.index(), op);
+                if let Message::Done { op, result, .. } = message {
+                    self.request_answered(peer, op);
+                    self.read_answered(peer, op, result)?;
+                }
+                // Only a request's frame is ever dropped: with anything else nothing travels.
+                if !matches!(message, Message::Request(_)) && (kind != Kind::Plain || !payload.is_empty()) {
+                    return Err(Errno::EPROTO);
                 }
                 let mut words = entry.fabric;
                 let reads = match message {
@@ -233,7 +254,7 @@ impl EmbeddedHost {
                 };
                 let frame = match (kind, payload.is_empty()) {
                     (Kind::Plain, true) if !reads => 0,
-                    _ => self.frames.insert(Frame { words, payload, arrived: None }),
+                    _ => self.frames.insert(Frame { peer: peer.index(), words, payload, arrived: None }),
                 };
                 engine.handle(self, Event::Message { peer, frame, message });
                 Ok(())

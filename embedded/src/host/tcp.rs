@@ -8,7 +8,8 @@ use super::transfers::Note;
 use super::{EmbeddedHost, split};
 use crate::fabric::frames::Frame;
 use crate::fabric::tcp::{
-    Arrived, Command, Ending, Fragment, Guard, IoThread, Landing, Load, OutBody, OutFrame, Sockets, Span, Told, wire,
+    self, Arrived, Command, Ending, Fragment, Guard, IoThread, Landing, Load, OutBody, OutFrame, Sockets, Span, Told,
+    wire,
 };
 use crate::memory::{Checksum, Moved};
 use crate::runner::Shared;
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 /// Bytes that travel with their record, copied on the engine's thread.
-const INLINE_BYTES_MAX: u64 = 16 << 10;
+const INLINE_BYTES_MAX: u64 = tcp::ANSWER_BYTES_MAX;
 
 /// An adopted tcp connection.
 pub(crate) struct TcpLink {
@@ -372,7 +373,7 @@ impl EmbeddedHost {
                 }
                 let frame = match (payload.is_empty(), &arrived) {
                     (true, None) => 0,
-                    _ => self.frames.insert(Frame { payload, arrived, ..Frame::default() }),
+                    _ => self.frames.insert(Frame { peer: peer.index(), payload, arrived, ..Frame::default() }),
                 };
                 engine.handle(self, Event::Message { peer, frame, message });
             }

@@ -1,8 +1,9 @@
 //! Requests: sent, served, copied, stopped.
 
 use super::copies::{self, LocalSegments};
-use super::{EmbeddedHost, ListMemory};
-use crate::fabric::shm::{Entry, FragmentSource, Kind};
+use super::lane::Job;
+use super::{EmbeddedHost, ListMemory, PeerSlot};
+use crate::fabric::shm::{Entry, FragmentSource, Kind, NUMBERS_USED_UP};
 use crate::fabric::tcp::Told;
 use crate::memory::{Checksum, Moved, Region, SLICE_BYTES};
 use crate::runner::Shared;
@@ -12,7 +13,7 @@ use dmaplane_engine::{Engine, Event, LocalPart, OpId, Outcome, Post, Request, Re
 use dmaplane_ring::abi::{Errno, Handle, IndexPair};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What helpers tell the host.
 pub(crate) enum Note {
@@ -57,21 +58,38 @@ pub(crate) struct ReadPost {
     pub checksum: Checksum,
 }
 
+impl ReadPost {
+    /// Whether a worker still makes what a READ_LIST shows the peer.
+    fn is_preparing(&self) -> bool {
+        matches!(&self.into, ReadInto::List { pairs, .. } if pairs.is_empty())
+    }
+}
+
 pub(crate) enum ReadInto {
     Range { region: Arc<Region>, offset: u64, length: u64 },
     List { segments: LocalSegments, pairs: Vec<IndexPair> },
 }
 
+/// A READ of ours whose bytes are being copied.
+pub(crate) struct Reading {
+    pub job: Arc<Job>,
+    pub peer: Handle,
+    /// The owner's transfer.
+    pub transfer: u64,
+}
+
 /// A READ of a peer that we serve.
 pub(crate) struct Serving {
     pub peer: Handle,
+    /// Makes what the peer is shown, where something has to be made.
+    pub job: Arc<Job>,
     pub scratch: Option<Arc<Region>>,
     pub bytes: u64,
 }
 
 /// A region made for one request, kept until the peer has answered.
 pub(crate) struct Scratch {
-    pub peer: u32,
+    pub peer: Handle,
     pub region: Arc<Region>,
 }
 
@@ -87,7 +105,12 @@ impl EmbeddedHost {
 
     fn share(&mut self, peer: u32, region: &Arc<Region>) -> Result<u32, Errno> {
         let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
-        Ok(slot.link().ok_or(Errno::ECONNRESET)?.share(region).0)
+        let shared = slot.link().ok_or(Errno::ECONNRESET)?.share(region);
+        if shared == Err(NUMBERS_USED_UP) {
+            tracing::warn!(peer, "shm: all numbers for regions are used up");
+            self.end_connection(peer, NUMBERS_USED_UP);
+        }
+        shared
     }
 
     /// Segments of a list with the memory that they lie in; with a peer, also that peer's numbers for it.
@@ -129,7 +152,7 @@ impl EmbeddedHost {
             }
             (RequestKind::Read, Post::Range { buffer, offset, length }) => {
                 let into = ReadInto::Range { region: self.region(buffer)?, offset, length };
-                self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
+                self.await_read(op, ReadPost { peer: handle, into, checksum });
                 self.send_entry(peer, Entry { message, ..Entry::default() }, Vec::new());
                 Ok(LocalPart::Started)
             }
@@ -143,7 +166,7 @@ impl EmbeddedHost {
                     return Ok(LocalPart::Done);
                 }
                 self.give(move |shared| {
-                    let prepared = copies::bounce(&region, offset, length);
+                    let prepared = copies::bounce(&region, offset, length, &AtomicBool::new(false));
                     shared.note(Note::RequestReady { peer: handle, op, request, prepared });
                 });
                 Ok(LocalPart::Started)
@@ -154,7 +177,7 @@ impl EmbeddedHost {
                 let index = self.region(index_buffer)?;
                 if !sends {
                     let into = ReadInto::List { segments, pairs: Vec::new() };
-                    self.reads.insert(op.bits(), ReadPost { peer: handle, into, checksum });
+                    self.await_read(op, ReadPost { peer: handle, into, checksum });
                     self.give(move |shared| {
                         let prepared = copies::remote_index(&index, index_offset, count);
                         shared.note(Note::RequestReady { peer: handle, op, request, prepared });
@@ -224,6 +247,7 @@ impl EmbeddedHost {
             Ok(prepared) => prepared,
             Err(errno) => {
                 self.reads.remove(&op.bits());
+                self.unread.remove(&op.bits());
                 return Err(errno);
             }
         };
@@ -235,16 +259,34 @@ impl EmbeddedHost {
         let number = self.share(peer.index(), &prepared.region)?;
         let mut entry = Entry::of_fabric(prepared.kind, [number.into(), prepared.offset, prepared.bytes, 0]);
         entry.message = Message::Request(*request).encode();
-        self.scratch.insert(op.bits(), Scratch { peer: peer.index(), region: prepared.region });
+        self.scratch.insert(op.bits(), Scratch { peer, region: prepared.region });
         self.send_entry(peer.index(), entry, prepared.payload);
         Ok(())
     }
 
-    /// The peer reads nothing more of what was made for a request.
-    pub(super) fn request_answered(&mut self, peer: u32, op: u64) {
-        if let Some(scratch) = self.scratch.remove(&op) {
-            self.drop_scratch(peer, scratch.region);
+    /// The peer reads nothing more of what was made for a request. Whose request it was is looked at here, since a
+    /// forged answer to another peer's must not take from under that peer what it reads.
+    pub(super) fn request_answered(&mut self, peer: Handle, op: u64) {
+        if self.scratch.get(&op).is_some_and(|scratch| scratch.peer == peer)
+            && let Some(scratch) = self.scratch.remove(&op)
+        {
+            self.drop_scratch(peer.index(), scratch.region);
         }
+    }
+
+    fn await_read(&mut self, op: OpId, read: ReadPost) {
+        self.unread.insert(op.bits(), read.peer);
+        self.reads.insert(op.bits(), read);
+    }
+
+    /// A READ's answer. An honest owner says that it went well only when we have said so, which is when all its bytes
+    /// are here: earlier, or after a copy that failed, the client would take old bytes for the owner's.
+    pub(super) fn read_answered(&mut self, peer: Handle, op: u64, result: i32) -> Result<(), Errno> {
+        if self.unread.get(&op) != Some(&peer) {
+            return Ok(());
+        }
+        self.unread.remove(&op);
+        if result < 0 { Ok(()) } else { Err(Errno::EPROTO) }
     }
 
     fn drop_scratch(&mut self, peer: u32, region: Arc<Region>) {
@@ -292,19 +334,21 @@ impl EmbeddedHost {
         match (*target, kind) {
             (Target::Range { buffer, offset: at, length }, Some(Kind::Source)) => {
                 let region = self.region(buffer)?;
-                if length <= SLICE_BYTES as u64 && source.is_mapped() {
+                if length <= SLICE_BYTES as u64 && source.is_ready(offset, length) {
                     let go_on = AtomicBool::new(false);
                     let moved = copies::copy_range(&region, at, &source, offset, length, checksum, &go_on)?;
                     return Ok(Outcome::done(moved.bytes, moved.checksum.into()));
                 }
-                self.run(transfer, move |stop| {
+                self.run(transfer, peer, move |stop| {
                     copies::copy_range(&region, at, &source, offset, length, checksum, stop)
                 });
             }
             (Target::List { list, count }, Some(Kind::ListSource)) => {
                 let regions = link.regions();
                 let segments = self.segments(list, None)?;
-                self.run(transfer, move |stop| segments.copy_in(&regions, &source, offset, count, checksum, stop));
+                self.run(transfer, peer, move |stop| {
+                    segments.copy_in(&regions, &source, offset, count, checksum, stop)
+                });
             }
             _ => return Err(Errno::EPROTO),
         }
@@ -312,13 +356,25 @@ impl EmbeddedHost {
     }
 
     /// Runs a copy of a transfer on a worker.
-    fn run(&mut self, transfer: OpId, copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static) {
-        let stop = Arc::new(AtomicBool::new(false));
-        self.running.insert(transfer.bits(), stop.clone());
-        self.give(move |shared| {
-            let outcome = copy(&stop);
+    fn run(
+        &mut self,
+        transfer: OpId,
+        peer: u32,
+        copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static,
+    ) {
+        let job = Arc::new(Job::default());
+        self.running.insert(transfer.bits(), job.clone());
+        self.give_for(peer, job, move |shared, stop| {
+            let outcome = copy(stop);
             shared.note(Note::CopyEnded { transfer, outcome });
         });
+    }
+
+    /// Gives work for a peer to a worker, behind that peer's other work.
+    fn give_for(&self, peer: u32, job: Arc<Job>, work: impl FnOnce(&Shared, &AtomicBool) + Send + 'static) {
+        if let (Some(shared), Some(Some(slot))) = (self.shared(), self.peers.get(peer as usize)) {
+            slot.lane.post(&shared, job, work);
+        }
     }
 
     pub(super) fn start_serve(&mut self, transfer: OpId, peer: u32, frame: u32, source: &Target) -> Outcome {
@@ -341,7 +397,8 @@ impl EmbeddedHost {
         let handle = self.peer_handle(peer)?;
         let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
         let reader = words[7];
-        self.serving.insert(transfer.bits(), Serving { peer: handle, scratch: None, bytes: 0 });
+        let job = Arc::new(Job::default());
+        self.serving.insert(transfer.bits(), Serving { peer: handle, job: job.clone(), scratch: None, bytes: 0 });
         match *source {
             Target::Range { buffer, offset, length } => {
                 let region = self.region(buffer)?;
@@ -354,8 +411,8 @@ impl EmbeddedHost {
                     self.send_entry(peer, Entry::of_fabric(Kind::Serve, words), Vec::new());
                     return Ok(());
                 }
-                self.give(move |shared| {
-                    let prepared = copies::bounce(&region, offset, length);
+                self.give_for(peer, job, move |shared, stop| {
+                    let prepared = copies::bounce(&region, offset, length, stop);
                     shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
                 });
             }
@@ -368,7 +425,7 @@ impl EmbeddedHost {
                 let slot = self.peers.get_mut(peer as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
                 let index = slot.link().ok_or(Errno::ECONNRESET)?.peer_region(number)?;
                 let offset = words[2];
-                self.give(move |shared| {
+                self.give_for(peer, job, move |shared, _| {
                     let pairs = copies::read_remote_index(&index, offset, count);
                     let prepared = pairs.and_then(|pairs| segments.sources(Kind::ServeList, &pairs));
                     shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
@@ -411,7 +468,13 @@ impl EmbeddedHost {
     pub(super) fn take_fabric_entry(&mut self, peer: Handle, kind: Kind, entry: &Entry) -> Result<(), Errno> {
         let [_, first, second, third, fourth, ..] = entry.fabric;
         match kind {
-            Kind::RegionDrop => Ok(()),
+            Kind::RegionDrop => {
+                let slot = self.peers.get_mut(peer.index() as usize).and_then(Option::as_mut);
+                let region = slot.and_then(PeerSlot::link).ok_or(Errno::ECONNRESET)?.forget(first)?;
+                // Unmapping gigabytes takes long: not on the engine's thread.
+                self.give(move |_| drop(region));
+                Ok(())
+            }
             Kind::ServeEnd => {
                 let transfer = OpId::from_bits(first);
                 if self.serving.get(&first).is_none_or(|serving| serving.peer != peer) {
@@ -436,18 +499,24 @@ impl EmbeddedHost {
 
     /// The peer has shown where a READ's bytes are: copy them.
     fn begin_read(&mut self, peer: Handle, op: OpId, transfer: u64, number: u32, offset: u64) -> Result<(), Errno> {
-        if self.reads.get(&op.bits()).is_none_or(|read| read.peer != peer) {
+        let Some(read) = self.reads.get(&op.bits()).filter(|read| read.peer == peer) else {
             // Abandoned: say so, that the peer may let go of its memory.
             let words = [transfer, 0, Errno::ECANCELED.raw() as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
             return Ok(());
+        };
+        if read.is_preparing() {
+            // The peer cannot know of it.
+            return Err(Errno::EPROTO);
         }
-        let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
         let slot = self.peers.get_mut(peer.index() as usize).and_then(Option::as_mut).ok_or(Errno::ECONNRESET)?;
         let link = slot.link().ok_or(Errno::ECONNRESET)?;
+        // While this may fail the READ stays where the end of the connection finds it, and ends it.
         let source = link.peer_region(number)?;
         let regions = link.regions();
-        let quick = matches!(read.into, ReadInto::Range { length, .. } if length <= SLICE_BYTES as u64);
+        let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
+        let quick = matches!(read.into, ReadInto::Range { length, .. }
+            if length <= SLICE_BYTES as u64 && source.is_ready(offset, length));
         let copy = move |stop: &AtomicBool| match read.into {
             ReadInto::Range { region, offset: at, length } => {
                 copies::copy_range(&region, at, &source, offset, length, read.checksum, stop)
@@ -463,10 +532,10 @@ impl EmbeddedHost {
             }
             return Ok(());
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        self.reading.insert(op.bits(), stop.clone());
-        self.give(move |shared: &Shared| {
-            let outcome = copy(&stop);
+        let job = Arc::new(Job::default());
+        self.reading.insert(op.bits(), Reading { job: job.clone(), peer, transfer });
+        self.give_for(peer.index(), job, move |shared, stop| {
+            let outcome = copy(stop);
             shared.note(Note::ReadEnded { peer, op, transfer, outcome });
         });
         Ok(())
@@ -481,26 +550,36 @@ impl EmbeddedHost {
         outcome: Result<Moved, Errno>,
     ) {
         let (result, Moved { bytes, checksum }) = split(outcome);
+        if result >= 0 {
+            self.unread.remove(&op.bits());
+        }
+        self.say_read_ended(peer, transfer, bytes, result);
+        engine.handle(self, Event::LocalDone { op, result: 0, checksum });
+    }
+
+    fn say_read_ended(&mut self, peer: Handle, transfer: u64, bytes: u64, result: i32) {
         if self.is_connected(peer) {
             let words = [transfer, bytes, (-result) as u64, 0];
             self.send_entry(peer.index(), Entry::of_fabric(Kind::ServeEnd, words), Vec::new());
         }
-        engine.handle(self, Event::LocalDone { op, result: 0, checksum });
     }
 
     pub(super) fn abandon_op(&mut self, op: OpId) {
         if self.abandon_tcp(op) {
             return;
         }
-        if let Some(stop) = self.reading.get(&op.bits()) {
-            // Release: pairs with the copy's acquire.
-            stop.store(true, Ordering::Release);
+        if let Some(reading) = self.reading.get(&op.bits()) {
+            if reading.job.stop() {
+                let (peer, transfer) = (reading.peer, reading.transfer);
+                self.reading.remove(&op.bits());
+                self.say_read_ended(peer, transfer, 0, Errno::ECANCELED.as_result());
+                self.report(Event::LocalDone { op, result: 0, checksum: 0 });
+            }
             return;
         }
         if let Some(read) = self.reads.remove(&op.bits()) {
-            let preparing = matches!(&read.into, ReadInto::List { pairs, .. } if pairs.is_empty());
             // A READ_LIST that a worker still prepares ends with that worker's note.
-            if !preparing {
+            if !read.is_preparing() {
                 self.report(Event::LocalDone { op, result: 0, checksum: 0 });
             }
         }
@@ -511,10 +590,15 @@ impl EmbeddedHost {
         if self.stop_tcp(transfer) {
             return;
         }
-        if let Some(stop) = self.running.get(&transfer.bits()) {
-            // Release: pairs with the copy's acquire.
-            stop.store(true, Ordering::Release);
+        if let Some(job) = self.running.get(&transfer.bits()) {
+            if job.stop() {
+                self.running.remove(&transfer.bits());
+                let result = Errno::EKEYREVOKED.as_result();
+                self.report(Event::TransferDone { transfer, result, bytes: 0, checksum: 0 });
+            }
         } else if let Some(serving) = self.serving.remove(&transfer.bits()) {
+            // What a worker still makes for it is thrown away, and nobody else sees it.
+            let _ = serving.job.stop();
             if let Some(scratch) = serving.scratch {
                 self.drop_scratch(serving.peer.index(), scratch);
             }
@@ -524,7 +608,8 @@ impl EmbeddedHost {
     }
 
     /// The connection is over: what was made for its requests goes. The engine stops and abandons the rest.
-    pub(super) fn drop_scratch_of_peer(&mut self, peer: u32) {
+    pub(super) fn drop_scratch_of_peer(&mut self, peer: Handle) {
+        self.unread.retain(|_, of| *of != peer);
         let gone: Vec<Scratch> =
             self.scratch.extract_if(|_, scratch: &mut Scratch| scratch.peer == peer).map(|(_, gone)| gone).collect();
         self.give(move |_| drop(gone));

@@ -31,6 +31,9 @@ enum Backing {
     /// Sealed: nobody can shrink it, punch holes into it, or map or write it anew for writing. Our own mapping, made
     /// before the seal, is the only way to write it. So it can be handed to a peer, who then can but read it.
     Memfd(OwnedFd),
+    /// Somebody else's, who may write it, and map it anew for writing, whatever we do. So it is never handed to peers,
+    /// who would refuse it, but copied for them like the user's.
+    Imported(OwnedFd),
     /// The user's, kept alive by what it gave us. It has no descriptor to hand over.
     User { _keep: Box<dyn Any + Send + Sync> },
 }
@@ -110,8 +113,9 @@ impl Region {
         Region { base, length, backing: Backing::User { _keep: keep } }
     }
 
-    /// Takes a descriptor that another device or process exported, if it can be mapped.
+    /// Takes a descriptor that another device or process exported, if it can be mapped. Its contents are not touched.
     pub(crate) fn import(fd: OwnedFd) -> Result<Region, Errno> {
+        must_not_shrink(&fd)?;
         let length = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).map_err(errno)?;
         let length = usize::try_from(length).map_err(|_| Errno::EMSGSIZE)?;
         if length == 0 {
@@ -122,9 +126,31 @@ impl Region {
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &fd, 0) }
             .map_err(errno)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::ENOMEM)?;
-        let region = Region { base, length, backing: Backing::Memfd(fd) };
-        region.populate()?;
+        let region = Region { base, length, backing: Backing::Imported(fd) };
+        region.populate_by_reading()?;
         Ok(region)
+    }
+
+    /// Faults all pages in without a write: the contents are somebody's.
+    fn populate_by_reading(&self) -> Result<(), Errno> {
+        // SAFETY: the range is ours; reading changes no contents.
+        match unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.length, Advice::LinuxPopulateRead) } {
+            Ok(()) => Ok(()),
+            // A kernel before 5.14, or memory of a device's, which is mapped page by page.
+            Err(rustix::io::Errno::INVAL) => {
+                self.touch();
+                Ok(())
+            }
+            Err(rustix::io::Errno::FAULT) => Err(Errno::ENOMEM),
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    fn touch(&self) {
+        for offset in (0..self.length).step_by(PAGE_BYTES as usize) {
+            // SAFETY: in range, of memory that cannot shrink; others may change it meanwhile, and the value is not used.
+            unsafe { self.base.add(offset).read_volatile() };
+        }
     }
 
     /// Bytes.
@@ -136,6 +162,14 @@ impl Region {
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
             Backing::Memfd(fd) => Some(fd.as_fd()),
+            Backing::Imported(_) | Backing::User { .. } => None,
+        }
+    }
+
+    /// The descriptor to hand to this context's own user, where there is one.
+    pub(crate) fn exportable(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::Memfd(fd) | Backing::Imported(fd) => Some(fd.as_fd()),
             Backing::User { .. } => None,
         }
     }
@@ -185,9 +219,28 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if let Backing::Memfd(_) = self.backing {
+        if let Backing::Memfd(_) | Backing::Imported(_) = self.backing {
             // SAFETY: our mapping, and no user is left, since users hold the `Arc`.
             let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
+        }
+    }
+}
+
+/// A file that shrinks takes pages from under our copies, which is a signal. So a memfd must have F_SEAL_SHRINK (-EPERM),
+/// and a file that has no seals must be a dma-buf, whose size is fixed, or at least no regular file (-EINVAL).
+fn must_not_shrink(fd: &OwnedFd) -> Result<(), Errno> {
+    const DMA_BUF_MAGIC: i64 = 0x444d_4142;
+    match rustix::fs::fcntl_get_seals(fd) {
+        Ok(seals) if seals.contains(SealFlags::SHRINK) => Ok(()),
+        Ok(_) => {
+            tracing::warn!("a memfd without F_SEAL_SHRINK cannot be imported: it might shrink under a copy");
+            Err(Errno::from_raw(libc::EPERM))
+        }
+        Err(_) if rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type as i64 == DMA_BUF_MAGIC) => Ok(()),
+        Err(_) => {
+            let mode = rustix::fs::fstat(fd).map_err(errno)?.st_mode;
+            let regular = rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;
+            if regular { Err(Errno::EINVAL) } else { Ok(()) }
         }
     }
 }
@@ -220,5 +273,35 @@ impl Mapping {
     /// Copies bytes in; `false` outside the buffer.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         self.0.write(offset, bytes).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memfd(seals: SealFlags) -> OwnedFd {
+        let fd = rustix::fs::memfd_create("test", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+        rustix::io::write(&fd, &[7; 8192]).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+        fd
+    }
+
+    /// BUF-9: what might shrink under a copy is refused.
+    #[test]
+    fn buf_9_an_imported_file_shrinks_under_a_copy() {
+        assert_eq!(Region::import(memfd(SealFlags::GROW)).unwrap_err().raw(), libc::EPERM);
+        assert!(Region::import(tempfile::tempfile().unwrap().into()).is_err());
+    }
+
+    /// BUF-9, SHM-4: an import keeps its contents, and is not handed to peers, who would refuse it.
+    #[test]
+    fn buf_9_an_import_is_written_to_and_handed_to_peers() {
+        let region = Region::import(memfd(SealFlags::SHRINK)).unwrap();
+        region.touch();
+        let mut bytes = [0; 8192];
+        region.read(0, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        assert!(region.descriptor().is_none() && region.exportable().is_some());
     }
 }

@@ -11,10 +11,22 @@ use rustix::net::{
 use std::collections::{HashMap, VecDeque};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Entries that may wait for a peer that does not read: beyond, the connection is ended.
 const BACKLOG_LIMIT: usize = 1 << 16;
+
+/// Regions that a peer may have handed over and not dropped: each is a descriptor of ours. All buffers of a context, and
+/// what is made for its requests, fit.
+const REGIONS_MAX: usize = 1 << 15;
+/// Regions taken in at one look at most, since the engine's thread looks.
+const REGIONS_PER_LOOK: usize = 1024;
+/// After so many regions in a row an entry follows that names the last. A peer looks only when an entry makes it, and
+/// the socket has room for some 200: without it a list over more buffers would wait for good.
+const REGIONS_IN_A_ROW: u32 = 64;
+
+/// A number may name a live region still, so none is used twice: a link that has used them all has to end.
+pub(crate) const NUMBERS_USED_UP: Errno = Errno::from_raw(libc::EOVERFLOW);
 
 /// Regions of a peer, by its numbers. Shared with the workers, which copy out of them.
 pub(crate) type PeerRegions = Arc<Mutex<HashMap<u32, Arc<PeerRegion>>>>;
@@ -40,8 +52,9 @@ pub(crate) struct Link {
     socket: OwnedFd,
     peer_bell: OwnedFd,
     backlog: VecDeque<Outbound>,
-    /// Numbers of our regions that the peer has.
-    shared: HashMap<usize, u32>,
+    /// Numbers of our regions that the peer has, by address. The weak reference keeps the address from being used for
+    /// another region while it is listed here, whatever becomes of this one.
+    shared: HashMap<usize, (u32, Weak<Region>)>,
     next_region: u32,
     regions: PeerRegions,
 }
@@ -77,22 +90,34 @@ impl Link {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
-    /// The peer's number for a region of ours, which it is handed if it has not got it. `fresh`: it has just been.
-    pub(crate) fn share(&mut self, region: &Arc<Region>) -> (u32, bool) {
+    /// The peer's number for a region of ours, which it is handed if it has not got it.
+    pub(crate) fn share(&mut self, region: &Arc<Region>) -> Result<u32, Errno> {
         let key = Arc::as_ptr(region) as usize;
-        if let Some(&id) = self.shared.get(&key) {
-            return (id, false);
+        if let Some((id, _)) = self.shared.get(&key) {
+            return Ok(*id);
         }
+        if self.shared.len() >= REGIONS_MAX - 1 {
+            return Err(Errno::ENFILE);
+        }
+        let id = self.hand_over(region)?;
+        self.shared.insert(key, (id, Arc::downgrade(region)));
+        if id.is_multiple_of(REGIONS_IN_A_ROW) {
+            let again = self.hand_over(region)?;
+            self.send(Entry::of_fabric(Kind::RegionDrop, [again.into(), 0, 0, 0]), Vec::new());
+        }
+        Ok(id)
+    }
+
+    fn hand_over(&mut self, region: &Arc<Region>) -> Result<u32, Errno> {
         let id = self.next_region;
-        self.next_region += 1;
-        self.shared.insert(key, id);
+        self.next_region = id.checked_add(1).ok_or(NUMBERS_USED_UP)?;
         self.backlog.push_back(Outbound::Region(id, region.clone()));
-        (id, true)
+        Ok(id)
     }
 
     /// Tells the peer that a region of ours is used no more.
     pub(crate) fn unshare(&mut self, region: &Arc<Region>) {
-        if let Some(id) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
+        if let Some((id, _)) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
             self.send(Entry::of_fabric(Kind::RegionDrop, [id.into(), 0, 0, 0]), Vec::new());
         }
     }
@@ -149,15 +174,17 @@ impl Link {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match rustix::net::sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, flags) {
             Ok(_) => Ok(true),
-            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            // The last: this user has as many descriptors under way as it may.
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::TOOMANYREFS) => Ok(false),
             Err(_) => Err(Errno::ECONNRESET),
         }
     }
 
-    /// Takes in the regions that the peer has sent. Quick: they are checked, not mapped.
-    fn receive_regions(&mut self) -> Result<(), Errno> {
-        loop {
-            let mut bytes = [0; 16];
+    /// Takes in the regions that the peer has sent, up to the one that is wanted. Quick: they are checked, not mapped.
+    fn receive_regions(&mut self, wanted: u32) -> Result<(), Errno> {
+        for _ in 0..REGIONS_PER_LOOK {
+            // One byte more than there may be.
+            let mut bytes = [0; 17];
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -176,15 +203,19 @@ impl Link {
                 return Err(Errno::ECONNRESET);
             }
             let (Some(descriptor), None, 16) = (descriptor, more, received) else { return Err(Errno::EPROTO) };
-            let (id, length) = bytes.split_at(8);
+            let (id, length) = bytes[..16].split_at(8);
             let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
             let id = u32::try_from(word(id)).map_err(|_| Errno::EPROTO)?;
             let region = PeerRegion::check(descriptor, word(length))?;
             let mut regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if regions.insert(id, Arc::new(region)).is_some() {
+            if regions.len() >= REGIONS_MAX || regions.insert(id, Arc::new(region)).is_some() {
                 return Err(Errno::EPROTO);
             }
+            if id == wanted {
+                return Ok(());
+            }
         }
+        Err(Errno::EPROTO)
     }
 
     /// A region of the peer's; looks at the socket when it is not known yet.
@@ -194,8 +225,16 @@ impl Link {
         if let Some(region) = known(&self.regions) {
             return Ok(region);
         }
-        self.receive_regions()?;
+        self.receive_regions(id)?;
         known(&self.regions).ok_or(Errno::EPROTO)
+    }
+
+    /// The peer uses a region of its own no more. Letting go of it may take long.
+    pub(crate) fn forget(&mut self, number: u64) -> Result<Arc<PeerRegion>, Errno> {
+        let id = u32::try_from(number).map_err(|_| Errno::EPROTO)?;
+        self.peer_region(id)?;
+        let mut regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        regions.remove(&id).ok_or(Errno::EPROTO)
     }
 
     /// The next entry of the peer's, with its payload. `Err`: it is none that an honest peer sends.
@@ -208,15 +247,6 @@ impl Link {
         let (Some(kind), Some(payload)) = (Kind::from_word(entry.fabric[0]), payload) else {
             return Some(Err(Errno::EPROTO));
         };
-        if kind == Kind::RegionDrop {
-            let gone = |link: &mut Link| {
-                let id = entry.fabric[1] as u32;
-                link.peer_region(id)?;
-                link.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&id);
-                Ok(())
-            };
-            return Some(gone(self).map(|()| (kind, entry, payload)));
-        }
         Some(Ok((kind, entry, payload)))
     }
 
@@ -241,3 +271,73 @@ pub(crate) fn ring(bell: &OwnedFd) {
 }
 
 const _: () = assert!(ENTRIES.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::{AREA_BYTES, new_area};
+    use super::*;
+    use dmaplane_engine::AllocRequest;
+
+    /// Two links that talk to each other.
+    fn pair() -> [Link; 2] {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let areas = [new_area().unwrap(), new_area().unwrap()];
+        let seen = [&areas[1], &areas[0]].map(|area| {
+            PeerRegion::check(area.descriptor().unwrap().try_clone_to_owned().unwrap(), AREA_BYTES).unwrap()
+        });
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let mut sockets = [one, other].into_iter();
+        let mut areas = areas.into_iter().zip(seen);
+        std::array::from_fn(|_| {
+            let ((ours, theirs), socket) = (areas.next().unwrap(), sockets.next().unwrap());
+            let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+            let bell = rustix::event::eventfd(0, flags).unwrap();
+            Link::new(LinkMemory::new(ours, theirs).unwrap(), socket, bell)
+        })
+    }
+
+    fn region() -> Arc<Region> {
+        let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
+        Arc::new(Region::allocate(&request).unwrap())
+    }
+
+    /// SHM-7: numbers are never used twice.
+    #[test]
+    fn shm_7_numbers_begin_again_after_the_last() {
+        let [mut link, _other] = pair();
+        link.next_region = u32::MAX - 1;
+        assert_eq!(link.share(&region()).unwrap(), u32::MAX - 1);
+        assert_eq!(link.share(&region()).unwrap_err(), NUMBERS_USED_UP);
+    }
+
+    /// SEC-5: no more of a peer's regions are taken in than those before the one that is wanted.
+    #[test]
+    fn sec_5_a_look_for_one_region_takes_in_all_that_the_peer_sends() {
+        let [mut ours, mut theirs] = pair();
+        let kept: Vec<_> = (0..10).map(|_| region()).collect();
+        for region in &kept {
+            theirs.share(region).unwrap();
+        }
+        theirs.flush().unwrap();
+        ours.peer_region(3).unwrap();
+        assert_eq!(ours.regions.lock().unwrap().len(), 3);
+        drop(ours.forget(3).unwrap());
+        assert_eq!(ours.forget(1 << 32 | 2).unwrap_err(), Errno::EPROTO);
+        ours.peer_region(10).unwrap();
+        assert_eq!(ours.regions.lock().unwrap().len(), 9);
+    }
+
+    /// SHM-7: a number names one region for good, also when that region has died without a word.
+    #[test]
+    fn shm_7_a_dead_regions_number_names_another_region() {
+        let [mut link, _other] = pair();
+        let mut numbers = Vec::new();
+        for _ in 0..32 {
+            let number = link.share(&region()).unwrap();
+            link.flush().unwrap();
+            assert!(!numbers.contains(&number), "number {number} a second time");
+            numbers.push(number);
+        }
+    }
+}

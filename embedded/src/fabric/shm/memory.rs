@@ -8,7 +8,7 @@ use dmaplane_ring::atomic::{Atomics, Native};
 use dmaplane_ring::queue::{QueueKind, RingMemory, RingWord};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 /// Entries each way, a power of two.
 pub(crate) const ENTRIES: u32 = 256;
@@ -79,7 +79,7 @@ pub(crate) fn new_area() -> Result<Region, Errno> {
 impl LinkMemory {
     pub(crate) fn new(ours: Region, theirs: PeerRegion) -> Result<LinkMemory, Errno> {
         let ours_base = ours.at(0, AREA_BYTES).ok_or(Errno::EINVAL)?;
-        let theirs_base = theirs.at(0, AREA_BYTES)?;
+        let theirs_base = theirs.at(0, AREA_BYTES, &AtomicBool::new(false))?;
         Ok(LinkMemory { ours: Arc::new(ours), _theirs: theirs, ours_base, theirs_base })
     }
 

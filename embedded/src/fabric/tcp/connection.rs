@@ -147,7 +147,9 @@ impl Connection {
             worked = true;
             self.control.flush()?;
         }
-        if self.control.may_receive(1) && !self.reports.load.is_full() {
+        // Once the data lane has ended nothing leaves the queue, and nothing is added to it.
+        let full = self.life == Life::Open && self.sending.is_full(&self.data);
+        if self.control.may_receive(1) && !self.reports.load.is_full() && !full {
             worked = true;
             self.hear()?;
         }
@@ -253,5 +255,71 @@ impl Connection {
                 self.control.consume(bytes);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::send::OutFrame;
+    use super::super::wire;
+    use super::*;
+    use dmaplane_engine::Request;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// TCP-9, HOST-16, SEC-5: a peer that asks and asks, and reads no answers, is not heard any further, until it does.
+    #[test]
+    fn tcp_9_a_peer_that_reads_no_answers_makes_us_keep_them_without_bound() {
+        let [(control, mut to_control), (data, mut from_data)] =
+            [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+        let sockets = [control, data].map(|socket| {
+            socket.set_nonblocking(true).unwrap();
+            Shaken { fd: socket.into(), cipher: None }
+        });
+        let [control, data] = sockets;
+        let load = Arc::new(super::super::report::Load::default());
+        let mut connection = Connection::new(1, Handle::from_bits(0), load, Sockets { control, data });
+        let answer = || OutFrame { head: vec![0; 16 << 10], body: None };
+        let mut asked = 0;
+        let request = Request {
+            kind: RequestKind::Read,
+            notify: false,
+            checksum: false,
+            immediate: 0,
+            op: 1,
+            lease: 2,
+            offset: 0,
+            length: 16 << 10,
+            payload_bytes: 0,
+        };
+        let mut record = Vec::new();
+        wire::put_message(&mut record, &Message::Request(request), &[]);
+        for _ in 0..4 {
+            to_control.write_all(&record.repeat(512)).unwrap();
+            connection.control.readable = true;
+            while connection.step() {}
+            // What the host does with it.
+            for (_, told) in std::mem::take(&mut connection.reports.told) {
+                connection.reports.load.taken(told.weight());
+                connection.take(Command::Frame { connection: 1, frame: answer() });
+                asked += 1;
+            }
+        }
+        assert!(asked < 600, "{asked} answers of 16 KiB wait");
+        // Once it reads, it is heard again.
+        from_data.set_nonblocking(true).unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        for _ in 0..2_000 {
+            while from_data.read(&mut bytes).is_ok_and(|read| read > 0) {}
+            connection.data.writable = true;
+            connection.control.readable = true;
+            while connection.step() {}
+            for (_, told) in std::mem::take(&mut connection.reports.told) {
+                connection.reports.load.taken(told.weight());
+                connection.take(Command::Frame { connection: 1, frame: answer() });
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 2048);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use guard::Guard;
 pub(crate) use handshake::{Acceptor, ListenError, Own, connect, listen};
 pub(crate) use io_thread::{Command, IoThread};
 pub(crate) use receive::Landing;
-pub(crate) use report::{Arrived, Ending, Load, Told};
+pub(crate) use report::{ANSWER_BYTES_MAX, Arrived, Ending, Load, Told};
 pub(crate) use send::{OutBody, OutFrame};
 pub(crate) use span::Span;
 pub(crate) use wire::Fragment;

@@ -2,7 +2,7 @@
 
 use super::wire::{Breach, Fragment};
 use crate::memory::Moved;
-use dmaplane_engine::{Message, OpId};
+use dmaplane_engine::{Message, OpId, RequestKind};
 use dmaplane_ring::abi::{Errno, Handle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WAITING_BYTES_MAX: u64 = 4 << 20;
 /// What a message weighs beside what comes with it.
 const MESSAGE_BYTES: u64 = 256;
+
+/// Answers to READs up to this are copied when the host takes the request, and wait for the peer.
+pub(crate) const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 /// What came with a request, beside its payload.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,14 +66,21 @@ impl Load {
 impl Told {
     /// What it adds to the connection's [`Load`].
     pub(crate) fn weight(&self) -> u64 {
-        let Told::Message { payload, arrived, .. } = self else { return 0 };
+        let Told::Message { message, payload, arrived } = self else { return 0 };
+        // The answer to a small READ is copied as soon as the host takes it.
+        let answer = match message {
+            Message::Request(request) if request.kind == RequestKind::Read && request.length <= ANSWER_BYTES_MAX => {
+                request.length
+            }
+            _ => 0,
+        };
         let table_bytes = |table: &Vec<Fragment>| size_of_val(table.as_slice());
         let arrived = match arrived {
             None => 0,
             Some(Arrived::Whole(bytes)) => bytes.len(),
             Some(Arrived::Waiting { table, .. } | Arrived::Asked { table, .. }) => table_bytes(table),
         };
-        MESSAGE_BYTES + payload.len() as u64 + arrived as u64
+        MESSAGE_BYTES + payload.len() as u64 + arrived as u64 + answer
     }
 }
 

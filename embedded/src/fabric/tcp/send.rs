@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Bytes handed to the kernel at a time: how long a stop may have to wait for a system call.
 const SEND_BYTES: usize = 512 << 10;
 
+/// Bytes of whole records that may wait for a peer that does not read its data lane: beyond, its requests wait, too.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
 /// The body of a record: memory that is sent from where it lies.
 #[derive(Debug)]
 pub(crate) struct OutBody {
@@ -41,12 +44,22 @@ struct Current {
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     queue: VecDeque<OutFrame>,
+    /// Bytes of the heads in the queue: small answers to READs are all head.
+    queued_bytes: usize,
     current: Option<Current>,
 }
 
 impl Sending {
     pub(crate) fn push(&mut self, frame: OutFrame) {
+        self.queued_bytes += frame.head.len();
         self.queue.push_back(frame);
+    }
+
+    /// Whether more than enough waits. A peer asks 80 bytes at a time for up to 16 KiB, which are copied when it asks:
+    /// one that reads none of them must not ask on. An honest peer reads its data lane whatever else it waits for, so
+    /// two that do this to each other both go on.
+    pub(crate) fn is_full(&self, socket: &Socket) -> bool {
+        self.queued_bytes + socket.unsent() >= WAITING_BYTES_MAX
     }
 
     /// Whether a step may get anywhere.
@@ -92,6 +105,7 @@ impl Sending {
         while socket.unsent() < SEND_BYTES
             && let Some(frame) = self.queue.pop_front()
         {
+            self.queued_bytes -= frame.head.len();
             if frame.body.as_ref().is_some_and(|body| body.guard.is_stopped()) {
                 // The peer has not heard of it, and need not.
                 continue;

@@ -342,6 +342,10 @@ impl Socket {
         if self.sent == self.output.len() {
             self.output.clear();
             self.sent = 0;
+        } else if self.sent > self.output.len() / 2 {
+            // A peer that reads slowly may never let it run empty. What is left is moved, which is less than what went.
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
         Ok(sent.saturating_sub(queued))
     }
@@ -365,5 +369,29 @@ fn retry(mut call: impl FnMut() -> Result<usize, rustix::io::Errno>) -> Result<u
             Err(rustix::io::Errno::INTR) => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TCP-9: what has gone is not kept, also where the peer never reads all of it.
+    #[test]
+    fn tcp_9_what_has_been_sent_is_kept_while_more_waits() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(ours.into(), None);
+        let (chunk, mut read) = (vec![7; 64 << 10], vec![0; 64 << 10]);
+        socket.queue(&vec![7; 1 << 20]);
+        socket.flush().unwrap();
+        assert!(socket.unsent() > 0, "the kernel took all of it");
+        for _ in 0..256 {
+            socket.queue(&chunk);
+            std::io::Read::read_exact(&mut &theirs, &mut read).unwrap();
+            socket.flush().unwrap();
+            assert!(socket.unsent() > 0, "it ran empty");
+        }
+        let (kept, unsent) = (socket.output.len(), socket.unsent());
+        assert!(kept <= 2 * unsent, "{kept} bytes for {unsent} that wait");
     }
 }
