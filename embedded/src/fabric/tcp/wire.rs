@@ -398,7 +398,7 @@ mod tests {
             notify: kind == RequestKind::Send,
             immediate: 7,
             op: 8,
-            lease: 9,
+            lease: if kind == RequestKind::Send { 0 } else { 9 },
             offset: 0,
             length,
             payload_bytes,
