@@ -116,8 +116,8 @@ fn bat_a_holder_that_looks_before_it_drains_misses_nothing() {
     });
 }
 
-/// Posters that make so many turns, and a runner that is told of what they leave, and of what it leaves itself: it looks
-/// once meanwhile, and in the end until nothing is told of any more.
+/// Posters that make so many turns, and a runner that is told of what they leave, and of what it leaves itself: it
+/// looks once meanwhile, and in the end until nothing is told of any more.
 fn what_is_left_is_told_of(posters_turns: u32, runners_turns: u32, tell: fn(&Doorbell, Ran)) {
     let context = Arc::new(Context::<RealBaton<Sound>, Sound>::new(4));
     let bell = Arc::new(Doorbell::new());
