@@ -71,7 +71,8 @@ impl Inlet {
         }
     }
 
-    /// Brings flags that are up to what another thread has found while the service thread slept; `false`: there is work.
+    /// Brings flags that are up to what another thread has found while the service thread slept; `false`: there is
+    /// work.
     /// A client that is not asked to ring after reaping does not, and one that is asked in vain does each time.
     pub(crate) fn raise_anew(&mut self, host: &mut EmbeddedHost, index: u32) -> bool {
         self.blocked.is_some() == self.awaits_room || self.raise(host, index)

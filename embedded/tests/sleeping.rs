@@ -57,8 +57,8 @@ fn a_timer_set_from_the_client_s_thread_wakes_the_service_thread() {
     }
 }
 
-/// One thread waited while another dropped the last context: it slept out its timeout, for nothing changes the CQ's tail
-/// then (clause RING-9).
+/// One thread waited while another dropped the last context: it slept out its timeout, for nothing changes the CQ's
+/// tail then (clause RING-9).
 #[test]
 fn ring_9_a_client_that_waits_hears_that_the_context_is_closed() {
     for mode in modes() {

@@ -116,30 +116,32 @@ fn bat_a_holder_that_looks_before_it_drains_misses_nothing() {
     });
 }
 
-/// Holders of one turn each, and a service thread that is told of what they leave: it looks once meanwhile, and last
-/// of all, but only when its bell has rung.
-fn what_is_left_is_told_of(tell: fn(&Doorbell, Ran)) {
+/// Posters that make so many turns, and a runner that is told of what they leave, and of what it leaves itself: it
+/// looks once meanwhile, and in the end until nothing is told of any more.
+fn what_is_left_is_told_of(posters_turns: u32, runners_turns: u32, tell: fn(&Doorbell, Ran)) {
     let context = Arc::new(Context::<RealBaton<Sound>, Sound>::new(4));
     let bell = Arc::new(Doorbell::new());
     let post = move |context: &Context<RealBaton<Sound>, Sound>, bell: &Doorbell, n| {
-        tell(bell, context.post_and_run_within(n, 1));
+        tell(bell, context.post_and_run_within(n, posters_turns));
     };
-    let serve = |context: &Context<RealBaton<Sound>, Sound>, bell: &Doorbell| {
-        if bell.has_rung() && context.baton.take_or_mark() {
-            context.run();
+    let serve = move |context: &Context<RealBaton<Sound>, Sound>, bell: &Doorbell| {
+        let rung = bell.has_rung();
+        if rung && context.baton.take_or_mark() {
+            tell(bell, context.run_within(runners_turns));
         }
+        rung
     };
     let (other, others_bell) = (context.clone(), bell.clone());
     let poster = thread::spawn(move || {
         post(&other, &others_bell, 1);
         post(&other, &others_bell, 2);
     });
-    let (served, service_bell) = (context.clone(), bell.clone());
-    let service = thread::spawn(move || serve(&served, &service_bell));
+    let (served, runners_bell) = (context.clone(), bell.clone());
+    let runner = thread::spawn(move || serve(&served, &runners_bell));
     post(&context, &bell, 3);
     poster.join().unwrap();
-    service.join().unwrap();
-    serve(&context, &bell);
+    runner.join().unwrap();
+    while serve(&context, &bell) {}
     assert!(context.inbox.is_empty(), "an event lies in the inbox and nobody runs");
     assert!(context.baton.take_or_mark(), "nobody holds the baton, but it is not free");
     let mut seen = context.engine.read();
@@ -154,14 +156,49 @@ fn ring_when_used(bell: &Doorbell, ran: Ran) {
 }
 
 #[test]
-fn bat_a_holder_that_leaves_work_loses_none_when_it_tells_of_it() {
-    check(|| what_is_left_is_told_of(ring_when_used));
+fn bat_3_a_holder_that_leaves_work_loses_none_when_it_tells_of_it() {
+    check(|| what_is_left_is_told_of(1, u32::MAX, ring_when_used));
+}
+
+/// The driver's: an interrupt posts, takes the baton, lets go without a look, and has a runner started, whose turns are
+/// bounded too.
+#[test]
+fn bat_3_an_interrupt_that_never_runs_the_engine_leaves_nothing_lying() {
+    check(|| what_is_left_is_told_of(0, 2, ring_when_used));
 }
 
 #[test]
 #[should_panic(expected = "an event lies in the inbox and nobody runs")]
 fn control_leaving_work_without_telling_loses_an_event() {
-    check(|| what_is_left_is_told_of(|_, _| {}));
+    check(|| what_is_left_is_told_of(1, u32::MAX, |_, _| {}));
+}
+
+/// The mark that an interrupt takes off as it lets go may be another poster's, who counts on it: telling before letting
+/// go has the runner find the baton held, and mark it, and go.
+#[test]
+#[should_panic(expected = "an event lies in the inbox and nobody runs")]
+fn control_telling_before_letting_go_loses_an_event() {
+    check(|| {
+        let context = Arc::new(Context::<RealBaton<Sound>, Sound>::new(4));
+        let other = context.clone();
+        let bell = Arc::new(Doorbell::new());
+        let runners_bell = bell.clone();
+        let runner = thread::spawn(move || {
+            if runners_bell.has_rung() && other.baton.take_or_mark() {
+                other.run();
+            }
+        });
+        assert!(context.inbox.post(&event(1)));
+        if context.baton.take_or_mark() {
+            bell.ring();
+            while context.baton.let_go() == Release::LookAgain {}
+        }
+        runner.join().unwrap();
+        if bell.has_rung() && context.baton.take_or_mark() {
+            context.run();
+        }
+        assert!(context.inbox.is_empty(), "an event lies in the inbox and nobody runs");
+    });
 }
 
 const FREE: u32 = 0;

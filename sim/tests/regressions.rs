@@ -5,8 +5,8 @@ use dmaplane_ring::abi::{
     BufferHandle, Errno, Handle, HandleKind, LeaseHandle, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags,
 };
 use dmaplane_ring::build::{
-    Alloc, Cancel, ExportDmabuf, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout, ListFree, ListPrepare,
-    Nop, Send, Sync, Timeout, Wait, Watch, Write,
+    Alloc, Cancel, CreditQuery, ExportDmabuf, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout, ListFree,
+    ListPrepare, Nop, Read, Send, Sync, Timeout, Wait, Watch, Write, WriteImm,
 };
 use dmaplane_sim::host::Temper;
 use dmaplane_sim::script::Furniture;
@@ -234,6 +234,35 @@ fn a_peer_s_strange_errno_is_eio() {
     plane.engine.handle(&mut plane.host, Event::LocalDone { op: local, result: 0, checksum: 0 });
     world.after(0).unwrap();
     assert_eq!(result(&world, numbers[0]), errno(Errno::EIO));
+}
+
+/// The peer has served a READ well, and its bytes could not be put where they belong; or it has taken a WRITE_IMM, and
+/// our own part failed: the operation has failed, and its credit is used all the same.
+#[test]
+fn a_local_error_after_a_good_answer_is_the_result() {
+    let (mut world, [ours, _]) = furnished();
+    let credits = |world: &mut World| world.ok(0, LARGE, CreditQuery::new(ours.peer)).unwrap().word0;
+    let before = credits(&mut world);
+    for (sqe, used) in [
+        (Read::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe(), 0),
+        (WriteImm::new(ours.own, 0, ours.import, 0, 64).unwrap().sqe(), 1),
+    ] {
+        let numbers = submit(&mut world, LARGE, &[sqe]);
+        let op = *world.planes[0].host.posted.keys().last().unwrap();
+        let plane = &mut world.planes[0];
+        let local = &mut plane.host.posted.get_mut(&op).unwrap().local;
+        assert!(!local.is_over(), "with another seed the host would have something to tell of");
+        // This test tells it.
+        *local = dmaplane_sim::host::Local::Abandoned;
+        let local = dmaplane_engine::OpId::from_bits(op);
+        let answer = Message::Done { op, result: 0, bytes: 64 };
+        let failed = Event::LocalDone { op: local, result: Errno::EIO.as_result(), checksum: 0 };
+        plane.engine.handle(&mut plane.host, Event::Message { peer: ours.peer.handle(), frame: 0, message: answer });
+        plane.engine.handle(&mut plane.host, failed);
+        world.after(0).unwrap();
+        assert_eq!(result(&world, numbers[0]), errno(Errno::EIO));
+        assert_eq!(credits(&mut world), before - used);
+    }
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl RingIdentity {
         RingIdentity { magic: RING_MAGIC, version: ABI_VERSION, sq_entries, cq_entries }
     }
 
-    /// Whether this is a ring of the sizes that the call which attached it said. Those count; the words are compared and
-    /// then used no more.
+    /// Whether this is a ring of the sizes that the call which attached it said. Those count; the words are compared
+    /// and then used no more.
     pub fn check(&self, expected: RingLayout) -> Result<(), RingMismatch> {
         let RingIdentity { magic, version, sq_entries, cq_entries } = *self;
         if magic != RING_MAGIC {

@@ -42,12 +42,12 @@ impl<O> MappedRing<O> {
         &self.owner
     }
 
-    /// Takes two areas that somebody else says are a ring of these sizes, for a client: looks that they are long enough,
-    /// and that the engine's area says the same (clause RING-2). Nothing is written.
+    /// Takes two areas that somebody else says are a ring of these sizes, for a client: looks that they are long
+    /// enough, and that the engine's area says the same (clause RING-2). Nothing is written.
     ///
     /// # Safety
-    /// As for [`MappedRing::new`], but for the areas' lengths and alignment, which are looked at: the slices say what is
-    /// mapped.
+    /// As for [`MappedRing::new`], but for the areas' lengths and alignment, which are looked at: the slices say what
+    /// is mapped.
     pub unsafe fn attach(
         client: NonNull<[u8]>,
         engine: NonNull<[u8]>,
