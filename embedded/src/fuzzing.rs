@@ -8,6 +8,7 @@ use crate::memory::Region;
 use dmaplane_engine::{AllocRequest, PeerInfo};
 use dmaplane_ring::build::{Accept, Nop};
 use dmaplane_ring::queue::Entry as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ pub fn shm_channel(bytes: &[u8]) {
     victim.ring.push(Accept::new(victim.listener).user_data(1)).expect("room");
     victim.ring.submit();
     let info = PeerInfo { context: [1, 2], window: 4 };
-    let pending = shm::connect(&victim.path, &info, &victim.bell).expect("the listener answers");
+    let pending =
+        shm::connect(&victim.path, &info, &victim.bell, &AtomicBool::new(false)).expect("the listener answers");
     let accepted = victim.ring.wait_one(Duration::from_secs(5)).expect("the peer is accepted");
     let Connection::Shm(mut link) = pending.connection else { unreachable!("a link was asked for") };
     for chunk in bytes.chunks(128) {

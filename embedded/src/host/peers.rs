@@ -15,6 +15,7 @@ use dmaplane_engine::{Engine, Event, Message, OpId, Outcome, RequestKind, WIRE_W
 use dmaplane_ring::abi::{Errno, Handle};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Entries taken from one link in one turn.
@@ -72,11 +73,14 @@ impl EmbeddedHost {
         };
         // May take seconds: not a worker's time either.
         let weak = self.shared.clone();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.connecting.retain(|_, flag| flag.strong_count() > 0);
+        self.connecting.insert(op.bits(), Arc::downgrade(&cancelled));
         let connecting = std::thread::Builder::new().name("dmaplane-connect".into());
         let spawned = connecting.spawn(move || {
             let Some(shared) = weak.upgrade() else { return };
             let connected = match address {
-                Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell),
+                Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell, &cancelled),
                 Address::Tcp(host_port) => tcp::connect(&host_port, &shared.own()),
             };
             match connected {
@@ -89,6 +93,13 @@ impl EmbeddedHost {
             }
         });
         if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
+    }
+
+    pub(super) fn cancel_connect(&mut self, op: OpId) {
+        if let Some(flag) = self.connecting.remove(&op.bits()).and_then(|flag| flag.upgrade()) {
+            // Release: pairs with the connecting thread's acquire.
+            flag.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn adopt_pending(&mut self, pending: u32, peer: Handle) {

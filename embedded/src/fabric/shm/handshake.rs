@@ -14,10 +14,13 @@ use rustix::net::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long a peer may take over its part.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether connecting was cancelled.
+const STEP: Duration = Duration::from_millis(20);
 const MAGIC: u32 = u32::from_le_bytes(*b"DPSH");
 const HELLO_BYTES: usize = 40;
 
@@ -35,35 +38,49 @@ fn hello(info: &PeerInfo) -> [u8; HELLO_BYTES] {
 fn read_hello(bytes: &[u8; HELLO_BYTES]) -> Result<PeerInfo, Errno> {
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
-    if (u32_at(0), u32_at(4), u64_at(32)) != (MAGIC, ABI_VERSION, AREA_BYTES) || u32_at(24) == 0 {
+    let fixed = (u32_at(0), u32_at(4), u32_at(28), u64_at(32));
+    if fixed != (MAGIC, ABI_VERSION, 0, AREA_BYTES) || u32_at(24) == 0 {
         return Err(Errno::EPROTO);
     }
     Ok(PeerInfo { context: [u64_at(8), u64_at(16)], window: u32_at(24) })
 }
 
-/// Connects to the socket at `path`. Blocks: a worker's work.
-pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+/// Connects to the socket at `path`, unless cancelled meanwhile. Blocks.
+pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd, cancelled: &AtomicBool) -> Result<Pending, Errno> {
     let address = SocketAddrUnix::new(path).map_err(errno)?;
-    let socket = socket()?;
-    rustix::net::connect(&socket, &address).map_err(|error| match error {
-        rustix::io::Errno::NOENT => Errno::ECONNREFUSED,
-        error => errno(error),
-    })?;
+    let socket = socket(SocketFlags::CLOEXEC)?;
+    let deadline = Instant::now() + PATIENCE;
+    // Of a listener that does not accept the backlog is full some time; connecting then waits as long as sending may.
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(STEP)).map_err(errno)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::NOENT) => return Err(Errno::ECONNREFUSED),
+            Err(error) => return Err(errno(error)),
+        }
+        // Acquire: pairs with the release of whoever cancels.
+        if cancelled.load(Ordering::Acquire) {
+            return Err(Errno::ECANCELED);
+        }
+        if Instant::now() >= deadline {
+            return Err(Errno::ETIMEDOUT);
+        }
+    }
     shake_hands(socket, info, bell)
 }
 
-fn socket() -> Result<OwnedFd, Errno> {
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(errno)
+fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)
 }
 
-/// Listens at `path`. A socket that a dead process left there is replaced; one that answers is -EADDRINUSE.
+/// Listens at `path`. A socket that a dead process left there is replaced; one that answers, and anything else, is
+/// -EADDRINUSE.
 pub(crate) fn listen(path: &Path) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path).map_err(errno)?;
-    let listener = socket()?;
+    let listener = socket(SocketFlags::CLOEXEC)?;
     if let Err(error) = rustix::net::bind(&listener, &address) {
-        let stale = error == rustix::io::Errno::ADDRINUSE
-            && rustix::net::connect(&socket()?, &address) == Err(rustix::io::Errno::CONNREFUSED);
-        if !stale {
+        if error != rustix::io::Errno::ADDRINUSE || !is_stale(path, &address)? {
             return Err(errno(error));
         }
         std::fs::remove_file(path).map_err(|_| Errno::EADDRINUSE)?;
@@ -71,6 +88,15 @@ pub(crate) fn listen(path: &Path) -> Result<OwnedFd, Errno> {
     }
     rustix::net::listen(&listener, 64).map_err(errno)?;
     Ok(listener)
+}
+
+/// Whether a path names a socket at which nobody listens. Connecting is refused at any other file, too.
+fn is_stale(path: &Path, address: &SocketAddrUnix) -> Result<bool, Errno> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    // Does not wait for a listener whose backlog is full: there is one.
+    let probe = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    Ok(is_socket && rustix::net::connect(&probe, address) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
 /// Does a listener's part with one that has connected. Blocks: a worker's work.
@@ -94,7 +120,8 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::net::sendmsg(&socket, &[IoSlice::new(&hello(info))], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno)?;
 
-    let mut bytes = [0; HELLO_BYTES];
+    // One byte more than there may be.
+    let mut bytes = [0; HELLO_BYTES + 1];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =
@@ -114,7 +141,7 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     if received.bytes != HELLO_BYTES {
         return Err(Errno::EPROTO);
     }
-    let info = read_hello(&bytes)?;
+    let info = read_hello(bytes.first_chunk().ok_or(Errno::EPROTO)?)?;
     // A bell that could block us when rung is no bell.
     let flags = rustix::fs::fcntl_getfl(&peer_bell).map_err(errno)?;
     if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
