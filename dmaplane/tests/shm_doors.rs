@@ -19,7 +19,7 @@ fn shm_1_listening_removes_a_file_that_is_no_socket() {
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
     std::fs::remove_file(&path).unwrap();
     // Bound, and not listened at: its process has gone.
-    rustix::net::bind(&unix_socket(), &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::bind(unix_socket(), &SocketAddrUnix::new(&path).unwrap()).unwrap();
     plane.listen(&address).unwrap();
     assert_eq!(plane.listen(&address).unwrap_err().errno(), Some(Errno::EADDRINUSE));
 }

@@ -63,7 +63,7 @@ pub fn shm_channel(bytes: &[u8]) {
         if word(15) & 1 != 0 {
             let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
             if let Ok(region) = Region::allocate(&request) {
-                link.share(&Arc::new(region));
+                let _ = link.share(&Arc::new(region));
             }
         }
         link.send(entry, vec![0; (word(15) >> 8) as usize % 64]);
