@@ -3,8 +3,9 @@
 mod raw_shm;
 
 use dmaplane::{Config, Errno, Plane};
-use raw_shm::{Raw, WAIT, unix_socket};
+use raw_shm::{Memory, Raw, WAIT, good_seals, hello, send_with, unix_socket};
 use rustix::net::SocketAddrUnix;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// SHM-1: only a dead listener's socket is replaced.
@@ -73,4 +74,52 @@ fn sec_5_silent_strangers_cost_a_thread_each() {
     plane.accept(&listener, WAIT).unwrap();
     connecting.join().unwrap();
     drop(strangers);
+}
+
+/// SHM-2: a bell is an eventfd. A pipe without a reader would be a signal, rung.
+#[test]
+fn shm_2_a_pipe_is_taken_for_a_bell() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("door");
+    let mut plane = Plane::open(Config::default()).unwrap();
+    let (_listener, _) = plane.listen(&format!("shm:{}", path.display())).unwrap();
+    let socket = unix_socket();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let area = Memory::new(1_085_440, good_seals(), true);
+    let (_, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    send_with(&socket, &hello(), &[area.fd.as_fd(), pipe.as_fd()]).unwrap();
+    // The other side's hello, then its end.
+    let mut bytes = [0; 64];
+    assert_eq!(rustix::io::read(&socket, &mut bytes).unwrap(), 40);
+    assert_eq!(rustix::io::read(&socket, &mut bytes).unwrap_or(0), 0);
+}
+
+/// SHM-3, WAKE-1: a peer that empties the bell that it was given takes no wake-up from anybody else.
+#[test]
+fn wake_1_a_peer_steals_others_wake_ups() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("door");
+    let config = Config { mode: dmaplane::RunMode::Poller { idle: Duration::from_micros(1) }, ..Config::default() };
+    let mut plane = Plane::open(config).unwrap();
+    let (listener, address) = plane.listen(&format!("shm:{}", path.display())).unwrap();
+    let connecting = std::thread::spawn(move || Raw::connect(&address));
+    let _peer = plane.accept(&listener, WAIT).unwrap();
+    let thief = connecting.join().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(ordering) {
+                let mut count = [0; 8];
+                assert!(rustix::io::read(&thief.bell, &mut count).is_err(), "somebody else's ring");
+            }
+        });
+        // Each goes to sleep first.
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_micros(300));
+            let buffer = plane.alloc(4096).unwrap();
+            plane.free(buffer).unwrap();
+        }
+        stop.store(true, ordering);
+    });
 }

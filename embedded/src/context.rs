@@ -304,7 +304,7 @@ impl Accepting {
     /// `None`: it was a further socket of a connection under way.
     fn shake(&self, shared: &Shared, socket: OwnedFd) -> Result<Option<Pending>, Errno> {
         match self {
-            Accepting::Shm(_) => shm::serve_incoming(socket, &shared.info, &shared.bell).map(Some),
+            Accepting::Shm(_) => shm::serve_incoming(socket, &shared.info).map(Some),
             Accepting::Tcp(acceptor) => acceptor.shake(socket),
         }
     }

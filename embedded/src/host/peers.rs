@@ -80,7 +80,7 @@ impl EmbeddedHost {
         let spawned = connecting.spawn(move || {
             let Some(shared) = weak.upgrade() else { return };
             let connected = match address {
-                Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell, &cancelled),
+                Address::Shm(path) => shm::connect(&path, &shared.info, &cancelled),
                 Address::Tcp(host_port) => tcp::connect(&host_port, &shared.own()),
             };
             match connected {
@@ -110,6 +110,13 @@ impl EmbeddedHost {
         }
         let connection = match pending.connection {
             Connection::Shm(link) => {
+                if let Some(shared) = self.shared()
+                    && let Err(errno) = shared.watch_bell(link.bell())
+                {
+                    // Nobody would wake us for it.
+                    tracing::error!(%errno, "shm: a peer's bell cannot be watched");
+                    link.shut_down();
+                }
                 watch_socket(self.shared.clone(), peer, link.socket().try_clone_to_owned());
                 PeerLink::Shm(link)
             }
@@ -134,6 +141,10 @@ impl EmbeddedHost {
         match std::mem::replace(&mut slot.connection, PeerLink::None) {
             PeerLink::Shm(link) => {
                 link.shut_down();
+                if let Some(shared) = self.shared() {
+                    // By hand, since the peer has it, too, and may keep it.
+                    shared.unwatch_bell(link.bell());
+                }
                 // What the peer has handed over goes now, not when somebody calls DISCONNECT, and on another thread.
                 self.give(move |_| drop(link));
             }

@@ -6,13 +6,14 @@ use crate::fabric::{Connection, Pending};
 use crate::memory::{PeerRegion, errno};
 use dmaplane_engine::PeerInfo;
 use dmaplane_ring::abi::{ABI_VERSION, Errno};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ fn read_hello(bytes: &[u8; HELLO_BYTES]) -> Result<PeerInfo, Errno> {
 }
 
 /// Connects to the socket at `path`, unless cancelled meanwhile. Blocks.
-pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd, cancelled: &AtomicBool) -> Result<Pending, Errno> {
+pub(crate) fn connect(path: &Path, info: &PeerInfo, cancelled: &AtomicBool) -> Result<Pending, Errno> {
     let address = SocketAddrUnix::new(path).map_err(errno)?;
     let socket = socket(SocketFlags::CLOEXEC)?;
     let deadline = Instant::now() + PATIENCE;
@@ -67,7 +68,7 @@ pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd, cancelled: &
             return Err(Errno::ETIMEDOUT);
         }
     }
-    shake_hands(socket, info, bell)
+    shake_hands(socket, info)
 }
 
 fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
@@ -100,11 +101,11 @@ fn is_stale(path: &Path, address: &SocketAddrUnix) -> Result<bool, Errno> {
 }
 
 /// Does a listener's part with one that has connected. Blocks: a worker's work.
-pub(crate) fn serve_incoming(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
-    shake_hands(socket, info, bell)
+pub(crate) fn serve_incoming(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
+    shake_hands(socket, info)
 }
 
-fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
     let credentials = sockopt::socket_peercred(&socket).map_err(errno)?;
     if credentials.uid != rustix::process::geteuid() {
         tracing::warn!(uid = credentials.uid.as_raw(), "shm: a process of another user tried to connect");
@@ -114,6 +115,8 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE)).map_err(errno)?;
     let ours = new_area()?;
     let area = ours.descriptor().ok_or(Errno::EIO)?;
+    // One for this peer alone, who can do with it what it likes: nobody else is woken by it.
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(errno)?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [area, bell.as_fd()];
@@ -144,9 +147,18 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     let info = read_hello(bytes.first_chunk().ok_or(Errno::EPROTO)?)?;
     // A bell that could block us when rung is no bell.
     let flags = rustix::fs::fcntl_getfl(&peer_bell).map_err(errno)?;
-    if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
+    if !flags.contains(rustix::fs::OFlags::NONBLOCK) || !is_eventfd(&peer_bell) {
         return Err(Errno::EPROTO);
     }
     let memory = LinkMemory::new(ours, PeerRegion::check(area, AREA_BYTES)?)?;
-    Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, peer_bell))) })
+    Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, bell, peer_bell))) })
+}
+
+/// Ringing something else might do anything: a pipe without a reader is a signal. Where there is no /proc to tell, what
+/// is no file, pipe, socket or device at all has to do.
+fn is_eventfd(fd: &OwnedFd) -> bool {
+    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(name) => name.as_os_str() == "anon_inode:[eventfd]",
+        Err(_) => rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0),
+    }
 }
