@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::fabric::address::Address;
+use crate::fabric::shakes::Shakes;
 use crate::fabric::{Pending, shm, tcp};
 use crate::memory::{Mapping, Region};
 use crate::ring::Ring;
@@ -181,7 +182,7 @@ impl Context {
         match parsed {
             Address::Shm(path) => {
                 let socket = shm::listen(&path).map_err(refused(format!("listening at {address}")))?;
-                let handle = self.add_listener(socket, Accepting::Shm)?;
+                let handle = self.add_listener(socket, Accepting::Shm(Arc::default()))?;
                 Ok((handle, address.to_owned()))
             }
             Address::Tcp(host_port) => {
@@ -277,28 +278,29 @@ fn accept_one(shared: &Arc<Shared>, listener: Handle, socket: OwnedFd, by: &Acce
 /// How a listener shakes hands.
 #[derive(Clone)]
 enum Accepting {
-    Shm,
+    Shm(Arc<Shakes>),
     Tcp(Arc<tcp::Acceptor>),
 }
 
 impl Accepting {
     fn begin(&self) -> bool {
         match self {
-            Accepting::Shm => true,
+            Accepting::Shm(shakes) => shakes.begin(),
             Accepting::Tcp(acceptor) => acceptor.begin(),
         }
     }
 
     fn end(&self) {
-        if let Accepting::Tcp(acceptor) = self {
-            acceptor.end();
+        match self {
+            Accepting::Shm(shakes) => shakes.end(),
+            Accepting::Tcp(acceptor) => acceptor.end(),
         }
     }
 
     /// `None`: it was a further socket of a connection under way.
     fn shake(&self, shared: &Shared, socket: OwnedFd) -> Result<Option<Pending>, Errno> {
         match self {
-            Accepting::Shm => shm::serve_incoming(socket, &shared.info, &shared.bell).map(Some),
+            Accepting::Shm(_) => shm::serve_incoming(socket, &shared.info).map(Some),
             Accepting::Tcp(acceptor) => acceptor.shake(socket),
         }
     }

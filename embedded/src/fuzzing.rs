@@ -8,6 +8,7 @@ use crate::memory::Region;
 use dmaplane_engine::{AllocRequest, PeerInfo};
 use dmaplane_ring::build::{Accept, Nop};
 use dmaplane_ring::queue::Entry as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -21,7 +22,6 @@ struct Victim {
     ring: crate::Ring,
     listener: dmaplane_ring::abi::ListenerHandle,
     path: std::path::PathBuf,
-    bell: std::os::fd::OwnedFd,
 }
 
 fn victim() -> &'static Mutex<Victim> {
@@ -32,9 +32,7 @@ fn victim() -> &'static Mutex<Victim> {
         let ring = context.ring(64, 128).expect("a ring");
         let path = std::env::temp_dir().join(format!("dmaplane-fuzz-{}", std::process::id()));
         let (listener, _) = context.listen(&format!("shm:{}", path.display())).expect("a listener");
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let bell = rustix::event::eventfd(0, flags).expect("an eventfd");
-        Mutex::new(Victim { context, ring, listener, path, bell })
+        Mutex::new(Victim { context, ring, listener, path })
     })
 }
 
@@ -46,7 +44,7 @@ pub fn shm_channel(bytes: &[u8]) {
     victim.ring.push(Accept::new(victim.listener).user_data(1)).expect("room");
     victim.ring.submit();
     let info = PeerInfo { context: [1, 2], window: 4 };
-    let pending = shm::connect(&victim.path, &info, &victim.bell).expect("the listener answers");
+    let pending = shm::connect(&victim.path, &info, &AtomicBool::new(false)).expect("the listener answers");
     let accepted = victim.ring.wait_one(Duration::from_secs(5)).expect("the peer is accepted");
     let Connection::Shm(mut link) = pending.connection else { unreachable!("a link was asked for") };
     for chunk in bytes.chunks(128) {
@@ -61,7 +59,7 @@ pub fn shm_channel(bytes: &[u8]) {
         if word(15) & 1 != 0 {
             let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
             if let Ok(region) = Region::allocate(&request) {
-                link.share(&Arc::new(region));
+                let _ = link.share(&Arc::new(region));
             }
         }
         link.send(entry, vec![0; (word(15) >> 8) as usize % 64]);

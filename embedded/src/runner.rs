@@ -14,9 +14,10 @@ use dmaplane_engine::{Baton, Engine, Event, Identity, Inbox, InboxSlot, Release}
 use dmaplane_ring::abi::{Errno, RingLayout};
 use dmaplane_ring::atomic::Native;
 use dmaplane_ring::queue::HeapRing;
+use rustix::event::epoll;
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -53,8 +54,10 @@ pub(crate) struct Shared {
     has_notes: AtomicBool,
     /// Calls that wait for the baton; everybody else steps aside while there are any.
     callers: AtomicU32,
-    /// Wakes the service thread: clients and peers write it.
-    pub bell: OwnedFd,
+    /// Wakes the service thread: this process's own, never a peer's.
+    bell: OwnedFd,
+    /// What the service thread sleeps in: the bell, and one of each shm peer's.
+    bells: OwnedFd,
     /// When the service thread will wake by itself; [`AWAKE`] while it is awake.
     sleeps_until_ns: AtomicU64,
     pub stopping: AtomicBool,
@@ -92,6 +95,8 @@ impl Shared {
         let workers = Workers::start(config.workers)?;
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let bell = rustix::event::eventfd(0, flags)?;
+        let bells = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&bells, &bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         // Messages go from the links straight to the engine; none waits in the inbox.
         let slots = config.limits.inbox_slots(1024);
         let slots: Box<[_]> = (0..slots).map(|n| InboxSlot::new(n, Into::into, || 0.into())).collect();
@@ -110,6 +115,7 @@ impl Shared {
             has_notes: AtomicBool::new(false),
             callers: AtomicU32::new(0),
             bell,
+            bells,
             sleeps_until_ns: AtomicU64::new(AWAKE),
             stopping: AtomicBool::new(false),
             workers,
@@ -403,10 +409,21 @@ impl Shared {
             let left = until_ns.saturating_sub(self.now_ns());
             rustix::event::Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 }
         });
-        let mut fds = [rustix::event::PollFd::from_borrowed_fd(self.bell.as_fd(), rustix::event::PollFlags::IN)];
-        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 16];
+        let _ = epoll::wait(&self.bells, &mut events[..], timeout.as_ref());
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
+    }
+
+    /// From now on a peer's bell wakes the service thread. Edges are enough, and nobody has to read it: so nothing that
+    /// the peer does to it costs anybody else a wake-up.
+    pub(crate) fn watch_bell(&self, bell: BorrowedFd<'_>) -> Result<(), Errno> {
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.bells, bell, epoll::EventData::new_u64(1), edges).map_err(crate::memory::errno)
+    }
+
+    pub(crate) fn unwatch_bell(&self, bell: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.bells, bell);
     }
 
     /// What tcp peers are told and what they must know.

@@ -90,7 +90,8 @@ impl Heard {
 /// The peer.
 pub struct Raw {
     pub socket: OwnedFd,
-    bell: OwnedFd,
+    /// The other side's.
+    pub bell: OwnedFd,
     ours: Memory,
     theirs: *mut u8,
     tail: u32,

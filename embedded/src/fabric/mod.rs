@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod frames;
+pub(crate) mod shakes;
 pub(crate) mod shm;
 pub(crate) mod tcp;
 

@@ -80,6 +80,8 @@ pub(crate) struct EmbeddedHost {
     scratch: HashMap<u64, transfers::Scratch>,
     /// What goes over tcp.
     tcp: tcp::TcpHost,
+    /// CONNECTs under way, told to stop by their flag.
+    connecting: HashMap<u64, Weak<AtomicBool>>,
     /// WAITs on descriptors, told to stop by their flag.
     descriptor_waits: HashMap<u64, Arc<AtomicBool>>,
 }
@@ -103,6 +105,7 @@ impl EmbeddedHost {
             unread: HashMap::new(),
             serving: HashMap::new(),
             scratch: HashMap::new(),
+            connecting: HashMap::new(),
             descriptor_waits: HashMap::new(),
         }
     }
@@ -238,6 +241,7 @@ impl Host for EmbeddedHost {
 
     fn cancel_work(&mut self, op: OpId) {
         self.cancel_waits(op);
+        self.cancel_connect(op);
     }
 
     fn read_bytes(&mut self, buffer: u32, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {

@@ -15,6 +15,7 @@ use dmaplane_engine::{Engine, Event, Message, OpId, Outcome, RequestKind, WIRE_W
 use dmaplane_ring::abi::{Errno, Handle};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Entries taken from one link in one turn.
@@ -72,11 +73,14 @@ impl EmbeddedHost {
         };
         // May take seconds: not a worker's time either.
         let weak = self.shared.clone();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.connecting.retain(|_, flag| flag.strong_count() > 0);
+        self.connecting.insert(op.bits(), Arc::downgrade(&cancelled));
         let connecting = std::thread::Builder::new().name("dmaplane-connect".into());
         let spawned = connecting.spawn(move || {
             let Some(shared) = weak.upgrade() else { return };
             let connected = match address {
-                Address::Shm(path) => shm::connect(&path, &shared.info, &shared.bell),
+                Address::Shm(path) => shm::connect(&path, &shared.info, &cancelled),
                 Address::Tcp(host_port) => tcp::connect(&host_port, &shared.own()),
             };
             match connected {
@@ -91,6 +95,13 @@ impl EmbeddedHost {
         if spawned.is_err() { Outcome::failed(Errno::ENOMEM) } else { Outcome::Started }
     }
 
+    pub(super) fn cancel_connect(&mut self, op: OpId) {
+        if let Some(flag) = self.connecting.remove(&op.bits()).and_then(|flag| flag.upgrade()) {
+            // Release: pairs with the connecting thread's acquire.
+            flag.store(true, Ordering::Release);
+        }
+    }
+
     pub(super) fn adopt_pending(&mut self, pending: u32, peer: Handle) {
         let Some(pending) = self.shared().and_then(|shared| shared.take_pending(pending)) else { return };
         let index = peer.index() as usize;
@@ -99,6 +110,13 @@ impl EmbeddedHost {
         }
         let connection = match pending.connection {
             Connection::Shm(link) => {
+                if let Some(shared) = self.shared()
+                    && let Err(errno) = shared.watch_bell(link.bell())
+                {
+                    // Nobody would wake us for it.
+                    tracing::error!(%errno, "shm: a peer's bell cannot be watched");
+                    link.shut_down();
+                }
                 watch_socket(self.shared.clone(), peer, link.socket().try_clone_to_owned());
                 PeerLink::Shm(link)
             }
@@ -123,6 +141,10 @@ impl EmbeddedHost {
         match std::mem::replace(&mut slot.connection, PeerLink::None) {
             PeerLink::Shm(link) => {
                 link.shut_down();
+                if let Some(shared) = self.shared() {
+                    // By hand, since the peer has it, too, and may keep it.
+                    shared.unwatch_bell(link.bell());
+                }
                 // What the peer has handed over goes now, not when somebody calls DISCONNECT, and on another thread.
                 self.give(move |_| drop(link));
             }

@@ -10,7 +10,7 @@ use crate::runner::Shared;
 use crate::storage::Heap;
 use dmaplane_engine::Message;
 use dmaplane_engine::{Engine, Event, LocalPart, OpId, Outcome, Post, Request, RequestKind, Target};
-use dmaplane_ring::abi::{Errno, Handle, IndexPair};
+use dmaplane_ring::abi::{Errno, Handle, IndexPair, MAX_OPERATION_BYTES};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -70,6 +70,9 @@ pub(crate) enum ReadInto {
     List { segments: LocalSegments, pairs: Vec<IndexPair> },
 }
 
+/// Bytes that may be bounced for one peer's READs at a time: one READ of any length fits.
+const BOUNCED_BYTES_MAX: u64 = MAX_OPERATION_BYTES;
+
 /// A READ of ours whose bytes are being copied.
 pub(crate) struct Reading {
     pub job: Arc<Job>,
@@ -85,6 +88,8 @@ pub(crate) struct Serving {
     pub job: Arc<Job>,
     pub scratch: Option<Arc<Region>>,
     pub bytes: u64,
+    /// Bytes of memory made for it.
+    pub bounced: u64,
 }
 
 /// A region made for one request, kept until the peer has answered.
@@ -398,7 +403,8 @@ impl EmbeddedHost {
         let words = self.frames.get(frame).ok_or(Errno::EPROTO)?.words;
         let reader = words[7];
         let job = Arc::new(Job::default());
-        self.serving.insert(transfer.bits(), Serving { peer: handle, job: job.clone(), scratch: None, bytes: 0 });
+        let serving = Serving { peer: handle, job: job.clone(), scratch: None, bytes: 0, bounced: 0 };
+        self.serving.insert(transfer.bits(), serving);
         match *source {
             Target::Range { buffer, offset, length } => {
                 let region = self.region(buffer)?;
@@ -410,6 +416,13 @@ impl EmbeddedHost {
                     let words = [reader, transfer.bits(), number.into(), offset];
                     self.send_entry(peer, Entry::of_fabric(Kind::Serve, words), Vec::new());
                     return Ok(());
+                }
+                if !self.may_bounce(handle, length) {
+                    // A peer that never says that it is done would have us make a window full of copies.
+                    return Err(Errno::EAGAIN);
+                }
+                if let Some(serving) = self.serving.get_mut(&transfer.bits()) {
+                    serving.bounced = length;
                 }
                 self.give_for(peer, job, move |shared, stop| {
                     let prepared = copies::bounce(&region, offset, length, stop);
@@ -433,6 +446,11 @@ impl EmbeddedHost {
             }
         }
         Ok(())
+    }
+
+    fn may_bounce(&self, peer: Handle, length: u64) -> bool {
+        let of_peer = self.serving.values().filter(|serving| serving.peer == peer);
+        of_peer.map(|serving| serving.bounced).sum::<u64>() + length <= BOUNCED_BYTES_MAX
     }
 
     fn serve_prepared(
@@ -624,3 +642,22 @@ pub(super) fn split(outcome: Result<Moved, Errno>) -> (i32, Moved) {
 }
 
 const _: () = assert!(FragmentSource::BYTES == 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::sync::Weak;
+
+    /// SEC-5: a peer that reads memory without a descriptor, and never says that it is done.
+    #[test]
+    fn sec_5_one_peers_reads_are_bounced_without_bound() {
+        let mut host = EmbeddedHost::new(Weak::new(), &Config::default());
+        let [peer, other] = [1, 2].map(Handle::from_bits);
+        assert!(host.may_bounce(peer, MAX_OPERATION_BYTES));
+        let bounced = MAX_OPERATION_BYTES / 2;
+        host.serving.insert(1, Serving { peer, job: Arc::default(), scratch: None, bytes: 0, bounced });
+        assert!(host.may_bounce(peer, bounced) && host.may_bounce(other, MAX_OPERATION_BYTES));
+        assert!(!host.may_bounce(peer, MAX_OPERATION_BYTES));
+    }
+}

@@ -236,7 +236,7 @@ fn must_not_shrink(fd: &OwnedFd) -> Result<(), Errno> {
             tracing::warn!("a memfd without F_SEAL_SHRINK cannot be imported: it might shrink under a copy");
             Err(Errno::from_raw(libc::EPERM))
         }
-        Err(_) if rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type as i64 == DMA_BUF_MAGIC) => Ok(()),
+        Err(_) if rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type == DMA_BUF_MAGIC) => Ok(()),
         Err(_) => {
             let mode = rustix::fs::fstat(fd).map_err(errno)?.st_mode;
             let regular = rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;

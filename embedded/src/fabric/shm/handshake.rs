@@ -6,18 +6,22 @@ use crate::fabric::{Connection, Pending};
 use crate::memory::{PeerRegion, errno};
 use dmaplane_engine::PeerInfo;
 use dmaplane_ring::abi::{ABI_VERSION, Errno};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long a peer may take over its part.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether connecting was cancelled.
+const STEP: Duration = Duration::from_millis(20);
 const MAGIC: u32 = u32::from_le_bytes(*b"DPSH");
 const HELLO_BYTES: usize = 40;
 
@@ -35,35 +39,49 @@ fn hello(info: &PeerInfo) -> [u8; HELLO_BYTES] {
 fn read_hello(bytes: &[u8; HELLO_BYTES]) -> Result<PeerInfo, Errno> {
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
-    if (u32_at(0), u32_at(4), u64_at(32)) != (MAGIC, ABI_VERSION, AREA_BYTES) || u32_at(24) == 0 {
+    let fixed = (u32_at(0), u32_at(4), u32_at(28), u64_at(32));
+    if fixed != (MAGIC, ABI_VERSION, 0, AREA_BYTES) || u32_at(24) == 0 {
         return Err(Errno::EPROTO);
     }
     Ok(PeerInfo { context: [u64_at(8), u64_at(16)], window: u32_at(24) })
 }
 
-/// Connects to the socket at `path`. Blocks: a worker's work.
-pub(crate) fn connect(path: &Path, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+/// Connects to the socket at `path`, unless cancelled meanwhile. Blocks.
+pub(crate) fn connect(path: &Path, info: &PeerInfo, cancelled: &AtomicBool) -> Result<Pending, Errno> {
     let address = SocketAddrUnix::new(path).map_err(errno)?;
-    let socket = socket()?;
-    rustix::net::connect(&socket, &address).map_err(|error| match error {
-        rustix::io::Errno::NOENT => Errno::ECONNREFUSED,
-        error => errno(error),
-    })?;
-    shake_hands(socket, info, bell)
+    let socket = socket(SocketFlags::CLOEXEC)?;
+    let deadline = Instant::now() + PATIENCE;
+    // Of a listener that does not accept the backlog is full some time; connecting then waits as long as sending may.
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(STEP)).map_err(errno)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::NOENT) => return Err(Errno::ECONNREFUSED),
+            Err(error) => return Err(errno(error)),
+        }
+        // Acquire: pairs with the release of whoever cancels.
+        if cancelled.load(Ordering::Acquire) {
+            return Err(Errno::ECANCELED);
+        }
+        if Instant::now() >= deadline {
+            return Err(Errno::ETIMEDOUT);
+        }
+    }
+    shake_hands(socket, info)
 }
 
-fn socket() -> Result<OwnedFd, Errno> {
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(errno)
+fn socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)
 }
 
-/// Listens at `path`. A socket that a dead process left there is replaced; one that answers is -EADDRINUSE.
+/// Listens at `path`. A socket that a dead process left there is replaced; one that answers, and anything else, is
+/// -EADDRINUSE.
 pub(crate) fn listen(path: &Path) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path).map_err(errno)?;
-    let listener = socket()?;
+    let listener = socket(SocketFlags::CLOEXEC)?;
     if let Err(error) = rustix::net::bind(&listener, &address) {
-        let stale = error == rustix::io::Errno::ADDRINUSE
-            && rustix::net::connect(&socket()?, &address) == Err(rustix::io::Errno::CONNREFUSED);
-        if !stale {
+        if error != rustix::io::Errno::ADDRINUSE || !is_stale(path, &address)? {
             return Err(errno(error));
         }
         std::fs::remove_file(path).map_err(|_| Errno::EADDRINUSE)?;
@@ -73,12 +91,21 @@ pub(crate) fn listen(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(listener)
 }
 
-/// Does a listener's part with one that has connected. Blocks: a worker's work.
-pub(crate) fn serve_incoming(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
-    shake_hands(socket, info, bell)
+/// Whether a path names a socket at which nobody listens. Connecting is refused at any other file, too.
+fn is_stale(path: &Path, address: &SocketAddrUnix) -> Result<bool, Errno> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    // Does not wait for a listener whose backlog is full: there is one.
+    let probe = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    Ok(is_socket && rustix::net::connect(&probe, address) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
-fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pending, Errno> {
+/// Does a listener's part with one that has connected. Blocks: a worker's work.
+pub(crate) fn serve_incoming(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
+    shake_hands(socket, info)
+}
+
+fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
     let credentials = sockopt::socket_peercred(&socket).map_err(errno)?;
     if credentials.uid != rustix::process::geteuid() {
         tracing::warn!(uid = credentials.uid.as_raw(), "shm: a process of another user tried to connect");
@@ -88,13 +115,16 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE)).map_err(errno)?;
     let ours = new_area()?;
     let area = ours.descriptor().ok_or(Errno::EIO)?;
+    // One for this peer alone, who can do with it what it likes: nobody else is woken by it.
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(errno)?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [area, bell.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::net::sendmsg(&socket, &[IoSlice::new(&hello(info))], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno)?;
 
-    let mut bytes = [0; HELLO_BYTES];
+    // One byte more than there may be.
+    let mut bytes = [0; HELLO_BYTES + 1];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =
@@ -114,12 +144,21 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo, bell: &OwnedFd) -> Result<Pendi
     if received.bytes != HELLO_BYTES {
         return Err(Errno::EPROTO);
     }
-    let info = read_hello(&bytes)?;
+    let info = read_hello(bytes.first_chunk().ok_or(Errno::EPROTO)?)?;
     // A bell that could block us when rung is no bell.
     let flags = rustix::fs::fcntl_getfl(&peer_bell).map_err(errno)?;
-    if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
+    if !flags.contains(rustix::fs::OFlags::NONBLOCK) || !is_eventfd(&peer_bell) {
         return Err(Errno::EPROTO);
     }
     let memory = LinkMemory::new(ours, PeerRegion::check(area, AREA_BYTES)?)?;
-    Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, peer_bell))) })
+    Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, bell, peer_bell))) })
+}
+
+/// Ringing something else might do anything: a pipe without a reader is a signal. Where there is no /proc to tell, what
+/// is no file, pipe, socket or device at all has to do.
+fn is_eventfd(fd: &OwnedFd) -> bool {
+    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(name) => name.as_os_str() == "anon_inode:[eventfd]",
+        Err(_) => rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0),
+    }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Link {
     read: u32,
     /// Carries descriptors; its end is the peer's death.
     socket: OwnedFd,
+    /// Rung by the peer.
+    bell: OwnedFd,
     peer_bell: OwnedFd,
     backlog: VecDeque<Outbound>,
     /// Numbers of our regions that the peer has, by address. The weak reference keeps the address from being used for
@@ -60,7 +62,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(memory: LinkMemory, socket: OwnedFd, peer_bell: OwnedFd) -> Link {
+    pub(super) fn new(memory: LinkMemory, socket: OwnedFd, bell: OwnedFd, peer_bell: OwnedFd) -> Link {
         let memory = Arc::new(memory);
         Link {
             outgoing: Producer::new(memory.clone()),
@@ -69,6 +71,7 @@ impl Link {
             written: 0,
             read: 0,
             socket,
+            bell,
             peer_bell,
             backlog: VecDeque::new(),
             shared: HashMap::new(),
@@ -79,6 +82,11 @@ impl Link {
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// What the peer rings when we sleep.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 
     pub(crate) fn regions(&self) -> PeerRegions {
@@ -292,8 +300,8 @@ mod tests {
         std::array::from_fn(|_| {
             let ((ours, theirs), socket) = (areas.next().unwrap(), sockets.next().unwrap());
             let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-            let bell = rustix::event::eventfd(0, flags).unwrap();
-            Link::new(LinkMemory::new(ours, theirs).unwrap(), socket, bell)
+            let [bell, peer_bell] = std::array::from_fn(|_| rustix::event::eventfd(0, flags).unwrap());
+            Link::new(LinkMemory::new(ours, theirs).unwrap(), socket, bell, peer_bell)
         })
     }
 

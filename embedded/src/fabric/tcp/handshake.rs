@@ -8,6 +8,7 @@ use super::hello::{
     HELLO_BYTES, Hello, Nonce, PREAMBLE_BYTES, Purpose, Security, preamble, read_preamble, speaks_dmaplane,
 };
 use super::noise::{Cipher, LENGTH_BYTES, SHAKE_BYTES, Shaking};
+use crate::fabric::shakes::Shakes;
 use crate::fabric::{Connection, Pending};
 use dmaplane_engine::PeerInfo;
 use dmaplane_ring::abi::Errno;
@@ -16,7 +17,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Socket buffers toward a peer on this host: what is under way then stays in the cache, which the system's own choice,
 /// made for long distances, does not (it costs a fifth more CPU a byte). Toward other hosts the system chooses.
 const LOCAL_BUFFER_BYTES: usize = 256 << 10;
-/// Shakes that a listener has under way at most: more are turned away at once.
-const SHAKES_MAX: u32 = 64;
 
 /// What a side says of itself, and the key that it holds.
 #[derive(Clone)]
@@ -270,22 +268,21 @@ pub(crate) struct Acceptor {
     own: Own,
     /// Control sockets that await their data socket.
     awaiting: Mutex<HashMap<Nonce, (PeerInfo, SyncSender<Shaken>)>>,
-    shakes: AtomicU32,
+    shakes: Shakes,
 }
 
 impl Acceptor {
     pub(crate) fn new(own: Own) -> Acceptor {
-        Acceptor { own, awaiting: Mutex::new(HashMap::new()), shakes: AtomicU32::new(0) }
+        Acceptor { own, awaiting: Mutex::new(HashMap::new()), shakes: Shakes::default() }
     }
 
     /// A place for one more shake, or `false`; [`Acceptor::end`] gives it back.
     pub(crate) fn begin(&self) -> bool {
-        let more = |count| (count < SHAKES_MAX).then_some(count + 1);
-        self.shakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.shakes.begin()
     }
 
     pub(crate) fn end(&self) {
-        self.shakes.fetch_sub(1, Ordering::Relaxed);
+        self.shakes.end();
     }
 
     /// Does a listener's part with one that has connected. A data socket goes to who awaits it: `None`. Blocks.
