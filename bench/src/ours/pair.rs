@@ -47,7 +47,12 @@ impl Pair {
         let mut blocks = workload::list(&mut plane)?;
         workload::fill(blocks.buffers_mut()[0].as_mut_slice());
         let pairs = workload::pairs();
-        Ok(Pair { plane, peer, source, blocks, pairs, leased_buffer, leased_list, receiver, _directory: directory })
+        let mut pair =
+            Pair { plane, peer, source, blocks, pairs, leased_buffer, leased_list, receiver, _directory: directory };
+        // Once each before anything is timed: pages are there and mapped on both sides, and the check finds content.
+        pair.write_large()?;
+        pair.write_scattered()?;
+        Ok(pair)
     }
 
     pub fn write_large(&mut self) -> Result<Measurement> {
