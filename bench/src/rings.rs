@@ -1,6 +1,7 @@
 //! No-ops through the rings, beside io_uring's.
 
-use crate::sample::{alternate, line};
+use crate::sample::Measurement;
+use crate::table::{Quantity, Table};
 use anyhow::{Context as _, Result};
 use dmaplane_embedded::{Config, Context, Ring, RunMode};
 use dmaplane_ring::build::Nop;
@@ -14,7 +15,7 @@ fn context(mode: RunMode) -> Result<Context> {
 }
 
 /// Operations per second, in millions.
-fn ours(ring: &mut Ring, batch: u64, depth: u64, operations: u64) -> f64 {
+fn ours(ring: &mut Ring, batch: u64, depth: u64, operations: u64) -> Measurement {
     let start = Instant::now();
     let (mut pushed, mut reaped) = (0, 0);
     while reaped < operations {
@@ -29,10 +30,14 @@ fn ours(ring: &mut Ring, batch: u64, depth: u64, operations: u64) -> f64 {
         }
         reaped += u64::from(ring.reap(batch as u32, |_| {}));
     }
-    operations as f64 / start.elapsed().as_secs_f64() / 1e6
+    rate(operations, start)
 }
 
-fn theirs(ring: &mut IoUring, batch: u64, depth: u64, operations: u64) -> Result<f64> {
+fn rate(operations: u64, start: Instant) -> Measurement {
+    Measurement::plain(operations as f64 / start.elapsed().as_secs_f64() / 1e6)
+}
+
+fn theirs(ring: &mut IoUring, batch: u64, depth: u64, operations: u64) -> Result<Measurement> {
     let start = Instant::now();
     let (mut pushed, mut reaped) = (0, 0);
     while reaped < operations {
@@ -47,35 +52,35 @@ fn theirs(ring: &mut IoUring, batch: u64, depth: u64, operations: u64) -> Result
         }
         reaped += ring.completion().take(batch as usize).count() as u64;
     }
-    Ok(operations as f64 / start.elapsed().as_secs_f64() / 1e6)
+    Ok(rate(operations, start))
 }
 
-pub fn run(rounds: usize) -> Result<()> {
+pub fn run(table: &mut Table) -> Result<()> {
     let awake = RunMode::Poller { idle: Duration::from_secs(60) };
     let poller = context(awake)?;
     let mut ring = poller.ring(256, 512)?;
     let mut enter = IoUring::new(256)?;
     let mut sqpoll = IoUring::builder().setup_sqpoll(1000).build(256)?;
-    for (batch, depth, operations) in [(32, 128, OPERATIONS), (1, 1, OPERATIONS / 16)] {
-        let what = format!("no-ops, poller, batch {batch}, {depth} in flight");
-        let beside_enter = alternate(
-            rounds,
-            || Ok(ours(&mut ring, batch, depth, operations)),
-            || theirs(&mut enter, batch, depth, operations),
-        )?;
-        line(&what, "M/s", "io_uring enter", beside_enter);
-        let beside_sqpoll = alternate(
-            rounds,
-            || Ok(ours(&mut ring, batch, depth, operations)),
-            || theirs(&mut sqpoll, batch, depth, operations),
-        )?;
-        line(&what, "M/s", "io_uring SQPOLL", beside_sqpoll);
+    for (what, batch, depth, operations) in [
+        ("no-ops, poller, batch 32, 128 in flight", 32, 128, OPERATIONS),
+        ("no-ops, poller, batch 1, 1 in flight", 1, 1, OPERATIONS / 16),
+    ] {
+        for (beside, theirs_ring) in [("io_uring enter", &mut enter), ("io_uring SQPOLL", &mut sqpoll)] {
+            table.compare(
+                Quantity::rate(what, "M/s"),
+                beside,
+                || Ok(ours(&mut ring, batch, depth, operations)),
+                || theirs(theirs_ring, batch, depth, operations),
+            )?;
+        }
     }
     drop((ring, poller));
     let inline = context(RunMode::Inline)?;
     let mut ring = inline.ring(256, 512)?;
-    let depth_one =
-        alternate(rounds, || Ok(ours(&mut ring, 1, 1, OPERATIONS / 4)), || theirs(&mut enter, 1, 1, OPERATIONS / 4))?;
-    line("no-ops, inline, depth 1", "M/s", "io_uring enter", depth_one);
-    Ok(())
+    table.compare(
+        Quantity::rate("no-ops, inline, depth 1", "M/s"),
+        "io_uring enter",
+        || Ok(ours(&mut ring, 1, 1, OPERATIONS / 4)),
+        || theirs(&mut enter, 1, 1, OPERATIONS / 4),
+    )
 }

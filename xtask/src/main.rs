@@ -18,7 +18,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Install what the tests need (as another user than root: say what is missing)
-    Setup,
+    Setup {
+        /// Install what the figures of the bench are measured beside instead: NIXL, Mooncake, iperf3
+        #[arg(long)]
+        bench: bool,
+    },
     /// Run the tests, all lanes or the named ones; runs setup by itself
     Test {
         /// Lanes to run, in this order; none means all
@@ -58,7 +62,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     let workspace = Workspace::discover()?;
     match command {
-        Command::Setup => setup::run(&workspace, None).map(|()| true),
+        Command::Setup { bench: true } => setup::bench::run(&workspace).map(|()| true),
+        Command::Setup { bench: false } => setup::run(&workspace, None).map(|()| true),
         Command::Test { list: true, .. } => {
             lanes::print_list();
             Ok(true)

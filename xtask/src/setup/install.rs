@@ -71,7 +71,7 @@ pub fn dependencies(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()>
 
 /// Runs a program whose output matters only when it fails, and then without the lines that hold
 /// addresses: which mirror a machine uses is nobody's business.
-fn quietly(command: Command) -> Result<()> {
+pub fn quietly(command: Command) -> Result<()> {
     let Err(error) = capture(command) else {
         return Ok(());
     };

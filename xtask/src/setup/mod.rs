@@ -3,6 +3,7 @@
 //! Debian packages need root. Any other user is told what to install; the tests do not start then.
 //! Crates go into this tree's own target folder, so nothing outside it changes.
 
+pub mod bench;
 mod install;
 pub mod tools;
 

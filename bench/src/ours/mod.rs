@@ -1,0 +1,7 @@
+//! Ours: two processes, one of which writes into what the other leases.
+
+pub mod pair;
+pub mod receiver;
+pub mod workload;
+
+pub use pair::Pair;
