@@ -432,10 +432,14 @@ impl SimHost {
     fn has_event(&self, op: OpId) -> bool {
         self.events.iter().any(|event| match *event {
             Event::Finished { op: named, .. } | Event::LocalDone { op: named, .. } => named == op,
-            Event::TransferDone { transfer, .. } => transfer == op,
             Event::Connected { op: named, .. } => named == op,
             _ => false,
         })
+    }
+
+    /// Transfers of peers have names of their own, which may be the same bits.
+    fn has_transfer_event(&self, name: OpId) -> bool {
+        self.events.iter().any(|event| matches!(*event, Event::TransferDone { transfer, .. } if transfer == name))
     }
 
     fn transfer(
@@ -774,7 +778,7 @@ impl Host for SimHost {
     }
 
     fn stop(&mut self, transfer: OpId) {
-        let reported = self.has_event(transfer);
+        let reported = self.has_transfer_event(transfer);
         match self.jobs.iter_mut().find(|job| job.transfer == transfer) {
             Some(job) => job.stopped = true,
             None if reported => {}
