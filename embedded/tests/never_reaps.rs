@@ -127,8 +127,8 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 /// A user_data that no test counts up to.
 const END: u64 = u64::MAX;
 
-/// All that it takes for an SQE of every opcode to be taken and done, not refused: the second side's objects. Those that
-/// an opcode ends are spare ones.
+/// All that it takes for an SQE of every opcode to be taken and done, not refused: the second side's objects. Those
+/// that an opcode ends are spare ones.
 struct Furnished {
     peer: PeerHandle,
     spare_peer: PeerHandle,
@@ -331,7 +331,7 @@ fn res_1_with_every_opcode_in_flight_a_client_that_never_reaps_loses_nothing_and
         assert!(outcomes[opcode].iter().any(fine), "{opcode:?} was only ever refused: {:?}", outcomes[opcode]);
     }
     println!(
-        "{all} SQEs, {} operations in flight while nobody reaped, {waited} until they were cancelled; {:.1} % of one core",
+        "{all} SQEs, {} operations in flight while nobody reaped, {waited} until cancelled; {:.1} % of one core",
         usage.operations,
         share * 100.0
     );

@@ -148,7 +148,7 @@ mod tests {
             let lengths: Vec<u64> = (0..round % 40)
                 .map(|_| {
                     random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                    (random >> 33) % (4 * LONGEST) >> (random >> 60)
+                    ((random >> 33) % (4 * LONGEST)) >> (random >> 60)
                 })
                 .collect();
             let tensors = tensors(8 + round, &lengths);

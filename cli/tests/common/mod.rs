@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 pub mod files;
 pub mod memory;
 
+/// The built command.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dmaplane");
+
 /// Nothing in these tests may take longer.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -77,9 +80,14 @@ impl Running {
 
     /// With these variables in its environment.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dmaplane"));
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(variables.iter().copied());
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).envs(variables.iter().copied());
+        Running::start_command(command)
+    }
+
+    /// By way of another program.
+    pub fn start_command(mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         Running { child, lines: lines(stdout), errors: lines(stderr), seen: String::new(), seen_errors: String::new() }
