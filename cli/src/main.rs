@@ -24,6 +24,12 @@ enum Command {
     /// Send a safetensors file to a `dmaplane recv`
     Send(send_recv::SendArguments),
     /// Receive a safetensors file; it gets its name when it is complete and verified
+    ///
+    /// One file, from one sender. Who connects and speaks another protocol, has another key, or shakes hands with
+    /// memory that could vanish under a reader, is turned away with a warning, and the next is waited for. The first
+    /// who is let in is the sender. Whatever it does wrong from then on (it dies, lies about the file, hands over
+    /// memory that could vanish, or says nothing for --patience) ends the command with one line, status 1 and no
+    /// output. Once everything is here and only the disk is waited for, the sender's end changes nothing any more.
     Recv(send_recv::RecvArguments),
     /// Show NUMA nodes, huge pages, network cards, accelerators, and what is missing
     Topology(topology::TopologyArguments),

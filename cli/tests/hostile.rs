@@ -5,6 +5,7 @@ mod common;
 use common::{Bench, Ended, FABRICS, files};
 use dmaplane::{Config, Peer, Plane};
 use std::time::Duration;
+use twox_hash::XxHash3_64;
 
 const WAIT: Duration = Duration::from_secs(10);
 const EMPTY: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
@@ -28,15 +29,26 @@ fn against_receiver(bench: &Bench, act: impl FnOnce(&mut Plane, &Peer)) -> Ended
     let mut plane = Plane::open(Config::default()).unwrap();
     let peer = plane.connect(&format!("{}:{place}", bench.fabric), WAIT).unwrap();
     act(&mut plane, &peer);
+    drop(plane);
     let ended = recv.end();
     assert_eq!(bench.received(), [""; 0]);
     ended
 }
 
-/// Offers these bytes and writes others, then claims these checksums.
-fn lie(plane: &mut Plane, peer: &Peer, written: &[u8], checksums: &str) {
+/// An offer that is taken, and pieces of these lengths.
+fn offer_and_cut(plane: &mut Plane, peer: &Peer, lengths: &str) {
     say(plane, peer, &offer(EMPTY.len() as u64));
     assert_eq!(hear(plane, peer)["kind"], "ready");
+    say(plane, peer, &format!("{{\"kind\":\"cut\",\"lengths\":{lengths}}}"));
+}
+
+fn checksums(file: u64) -> String {
+    format!("{{\"kind\":\"checksums\",\"file\":{file},\"tensors\":[]}}")
+}
+
+/// Offers ten bytes and writes these, then claims these checksums.
+fn write_and_claim(plane: &mut Plane, peer: &Peer, written: &[u8], checksums: &str) {
+    offer_and_cut(plane, peer, "[10]");
     let grant = hear(plane, peer);
     let digits = grant["token"].as_str().unwrap();
     let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
@@ -70,25 +82,34 @@ fn senders_that_break_the_protocol_are_named() {
 
 #[test]
 fn senders_that_lie_about_the_file_leave_nothing() {
-    let checksums = "{\"kind\":\"checksums\",\"file\":1,\"tensors\":[]}";
     for fabric in FABRICS {
         let bench = Bench::new(fabric);
+        for (written, said) in [(EMPTY, "the file was damaged on its way"), (b"not tensor", "not a safetensors file")] {
+            let ended = against_receiver(&bench, |plane, peer| {
+                write_and_claim(plane, peer, written, &checksums(1));
+                let _ = plane.receive(peer, WAIT);
+            });
+            ended.failed_with(said);
+        }
         against_receiver(&bench, |plane, peer| {
-            lie(plane, peer, EMPTY, checksums);
-            let _ = plane.receive(peer, WAIT);
-        })
-        .failed_with("the file was damaged on its way");
-        against_receiver(&bench, |plane, peer| {
-            lie(plane, peer, b"not tensor", checksums);
-            let _ = plane.receive(peer, WAIT);
-        })
-        .failed_with("not a safetensors file");
-        against_receiver(&bench, |plane, peer| {
-            say(plane, peer, &offer(EMPTY.len() as u64));
-            say(plane, peer, checksums);
+            offer_and_cut(plane, peer, "[10]");
+            say(plane, peer, &checksums(1));
             std::thread::sleep(Duration::from_secs(1));
         })
         .failed_with("checksums before the last piece");
+        against_receiver(&bench, |plane, peer| {
+            say(plane, peer, &offer(EMPTY.len() as u64));
+            say(plane, peer, &checksums(1));
+            std::thread::sleep(Duration::from_secs(1));
+        })
+        .failed_with("it did not say how it cuts the file");
+        for lengths in ["[]", "[9]", "[11]", "[5,0,5]", "[1,18446744073709551615,10]"] {
+            let ended = against_receiver(&bench, |plane, peer| {
+                offer_and_cut(plane, peer, lengths);
+                let _ = plane.receive(peer, WAIT);
+            });
+            ended.failed_with("its pieces are not the file's");
+        }
         for bytes in [0, u64::MAX, 1 << 62] {
             let ended = against_receiver(&bench, |plane, peer| {
                 say(plane, peer, &offer(bytes));
@@ -98,6 +119,27 @@ fn senders_that_lie_about_the_file_leave_nothing() {
         }
         // One that says nothing at all.
         against_receiver(&bench, |_, _| std::thread::sleep(Duration::from_secs(3))).failed_with("has said nothing");
+    }
+}
+
+#[test]
+fn a_sender_that_takes_its_word_back_when_all_is_said_changes_nothing() {
+    let file = XxHash3_64::oneshot(EMPTY);
+    let abort = "{\"kind\":\"abort\",\"reason\":\"it was not meant so\"}";
+    for fabric in FABRICS {
+        for last in [Some(abort), None] {
+            let bench = Bench::new(fabric);
+            let (recv, place) = bench.recv(&["--patience", "2"]);
+            let mut plane = Plane::open(Config::default()).unwrap();
+            let peer = plane.connect(&format!("{fabric}:{place}"), WAIT).unwrap();
+            write_and_claim(&mut plane, &peer, EMPTY, &checksums(file));
+            if let Some(last) = last {
+                say(&mut plane, &peer, last);
+            }
+            plane.disconnect(peer).unwrap();
+            recv.end().succeeded();
+            assert_eq!(std::fs::read(bench.out()).unwrap(), EMPTY, "{fabric}, {last:?}");
+        }
     }
 }
 

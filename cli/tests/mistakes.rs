@@ -33,7 +33,13 @@ fn files_that_are_not_what_they_should_be() {
         bench.send("127.0.0.1:1", &bench.put(name, bytes), &[]).end().failed_with(message);
     }
     bench.send("127.0.0.1:1", &bench.text("nowhere"), &[]).end().failed_with("No such file");
-    bench.send("127.0.0.1:1", &bench.text("received"), &[]).end().failed_with("not a regular file");
+    bench.send("127.0.0.1:1", &bench.text("received"), &[]).end().failed_with("not a regular file, but a folder");
+    bench.send("127.0.0.1:1", "/dev/null", &[]).end().failed_with("not a regular file, but a device");
+    // Nobody writes into it: whoever opens it waits for ever.
+    let pipe = bench.text("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let ended = bench.send("127.0.0.1:1", &pipe, &[]).end_within(Duration::from_secs(10));
+    ended.failed_with("not a regular file, but a pipe");
 }
 
 #[test]

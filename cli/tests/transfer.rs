@@ -34,6 +34,32 @@ fn a_file_of_mixed_types_arrives_byte_for_byte() {
     }
 }
 
+/// Two tensors that a piece of 64 KiB has no room for beside each other, and small ones.
+#[test]
+fn pieces_end_where_tensors_do() {
+    let sizes = [60_000, 10_000, 100_000, 7];
+    let mut end = 0;
+    let tensor = |(name, size): (usize, &u64)| {
+        end += size;
+        format!("\"t{name}\":{{\"dtype\":\"U8\",\"shape\":[{size}],\"data_offsets\":[{},{end}]}}", end - size)
+    };
+    let json = format!("{{{}}}", sizes.iter().enumerate().map(tensor).collect::<Vec<_>>().join(","));
+    let head = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
+    let bytes = [&head[..], &vec![1; end as usize]].concat();
+    for fabric in FABRICS {
+        let bench = Bench::logging(fabric);
+        let file = bench.put("model.safetensors", &bytes);
+        let (mut recv, place) = bench.recv(&[]);
+        let send = bench.send(&place, &file, &[]);
+        for (piece, length) in [head.len(), 60_000, 10_000, 65_536, 100_000 - 65_536, 7].into_iter().enumerate() {
+            recv.log(&format!("a piece is here, its lease is over piece={piece} bytes={length}"));
+        }
+        send.end().succeeded();
+        recv.end().succeeded();
+        assert_eq!(fs::read(bench.out()).unwrap(), bytes);
+    }
+}
+
 #[test]
 fn small_and_empty_files_arrive_too() {
     for fabric in FABRICS {

@@ -17,7 +17,7 @@ struct Finished {
 
 /// Runs the named lanes, or all where none is named. A failing lane does not stop the next.
 ///
-/// The last line printed is the closing line, whatever happened before it.
+/// The last line printed is the closing line, whatever happened before it; before it come the checks that were skipped.
 pub fn run(workspace: Workspace, names: &[String], options: Options) -> Result<bool> {
     let lanes = lanes::select(names)?;
     let lane_names: Vec<&str> = lanes.iter().map(|lane| lane.name).collect();
@@ -34,10 +34,10 @@ pub fn run(workspace: Workspace, names: &[String], options: Options) -> Result<b
     }
 
     let total = finished.iter().fold(Tally::default(), |mut total, lane| {
-        total += lane.tally;
+        total += lane.tally.clone();
         total
     });
-    print!("\n{}", table(&finished));
+    print!("\n{}{}", table(&finished), total.skips());
     println!("{total}");
     Ok(total.failed == 0 && total.ran_any())
 }
@@ -49,6 +49,7 @@ fn run_lane(lane: &Lane, context: &LaneContext) -> Finished {
         println!("error: {error:#}");
         Tally::FAILED
     });
+    print!("{}", tally.skips());
     Finished { name: lane.name, tally, duration: started.elapsed() }
 }
 

@@ -1,6 +1,33 @@
-//! Reading how many tests ran from what the test runners print.
+//! Reading how many tests ran from what the test runners print, and which of them could not.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{fs, io};
 
 use crate::tally::Tally;
+use crate::workspace::Workspace;
+
+/// Names the file to which a test that cannot run adds a line `name: why`. Runners hide what passing tests print.
+const SKIPPED_VARIABLE: &str = "DMAPLANE_SKIPPED";
+
+/// Where the tests of one run say that they could not run.
+pub struct SkippedTests(PathBuf);
+
+impl SkippedTests {
+    /// An empty file, of which the tests that `command` runs will know.
+    pub fn collect(workspace: &Workspace, command: &mut Command) -> io::Result<Self> {
+        let path = workspace.target.join("skipped-tests.txt");
+        fs::create_dir_all(&workspace.target)?;
+        fs::write(&path, "")?;
+        command.env(SKIPPED_VARIABLE, &path);
+        Ok(Self(path))
+    }
+
+    /// What they said: `name: why` each.
+    pub fn reasons(&self) -> io::Result<Vec<String>> {
+        Ok(fs::read_to_string(&self.0)?.lines().map(str::to_owned).collect())
+    }
+}
 
 /// Who ran the tests. Only that runner's own summary counts: nextest repeats the output of a failed
 /// test, which holds a summary of libtest.
@@ -89,7 +116,7 @@ mod tests {
             ("     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped", (0, 0, 0)),
         ];
         for (line, (passed, failed, skipped)) in cases {
-            let expected = Tally { passed, failed, skipped };
+            let expected = Tally { passed, failed, skipped, ..Tally::default() };
             assert_eq!(Runner::Nextest.summary(line), Some(expected), "{line}");
         }
     }
@@ -98,8 +125,23 @@ mod tests {
     fn libtest_summaries() {
         let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; \
                     finished in 0.00s";
-        let expected = Tally { passed: 3, failed: 2, skipped: 1 };
+        let expected = Tally { passed: 3, failed: 2, skipped: 1, ..Tally::default() };
         assert_eq!(Runner::Libtest.summary(line), Some(expected));
+    }
+
+    #[test]
+    fn a_run_starts_with_no_skipped_test_and_reads_those_that_say_so() {
+        let folder = std::env::temp_dir().join(format!("dmaplane-skipped-{}", std::process::id()));
+        let workspace = Workspace { root: folder.clone(), target: folder.join("target") };
+        for _ in 0..2 {
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo 'one: no disk' >> $DMAPLANE_SKIPPED; echo 'two: no net' >> $DMAPLANE_SKIPPED"]);
+            let skipped = SkippedTests::collect(&workspace, &mut command).unwrap();
+            assert!(skipped.reasons().unwrap().is_empty());
+            assert!(command.status().unwrap().success());
+            assert_eq!(skipped.reasons().unwrap(), ["one: no disk", "two: no net"]);
+        }
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::model::{ModelShape, Transformer, encode};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use dmaplane_kv::{Attention, CacheLayout, DType};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// Weights of the built-in model follow from this number.
@@ -11,6 +12,11 @@ const SEED: u64 = 0x00d3_a91a_4e00_0001;
 /// Blocks of different sizes on the two sides, so that fragments must be cut.
 const PREFILL_BLOCK_TOKENS: u32 = 32;
 const DECODE_BLOCK_TOKENS: u32 = 16;
+/// Bytes of cache that decode has room for, and the fewest and most blocks.
+const DECODE_POOL_BYTES: u64 = 768 << 20;
+const DECODE_BLOCKS: std::ops::RangeInclusive<u32> = 64..=4096;
+/// As many as decode ever has room for, prompt and generation together.
+const TOKENS_MAX: i64 = *DECODE_BLOCKS.end() as i64 * DECODE_BLOCK_TOKENS as i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fabric {
@@ -43,8 +49,12 @@ pub enum Sabotage {
     ZeroBlock,
     /// Decode swaps two blocks of what arrived
     SwapBlocks,
-    /// Prefill answers a transfer that decode has aborted
+    /// Prefill writes under a live lease, but in the name of a transfer that decode has aborted; push only
     ReplayGeneration,
+    /// The lease that moves the cache is over before anything moves
+    ReplayLease,
+    /// Prefill ends before it connects
+    NoPrefill,
 }
 
 fn name(value: impl ValueEnum) -> String {
@@ -60,7 +70,7 @@ pub struct CommonArguments {
     #[arg(long, value_enum, default_value = "push")]
     pub mode: Mode,
     /// Tokens to generate
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     pub tokens: u32,
     /// A Llama model as safetensors, with its config.json beside it; without it, a built-in one with seeded weights
     #[arg(long)]
@@ -78,7 +88,7 @@ pub struct CommonArguments {
     )]
     pub prompt: String,
     /// Repeat the prompt until it has so many tokens
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     pub prompt_tokens: Option<u32>,
 }
 
@@ -149,54 +159,65 @@ pub fn decode_layout(shape: &ModelShape) -> Result<CacheLayout> {
     layout(shape, DECODE_BLOCK_TOKENS)
 }
 
+/// Blocks of decode's pool.
+pub fn decode_blocks(layout: &CacheLayout) -> u32 {
+    let blocks = DECODE_POOL_BYTES / layout.bytes_per_block();
+    u32::try_from(blocks).unwrap_or(u32::MAX).clamp(*DECODE_BLOCKS.start(), *DECODE_BLOCKS.end())
+}
+
 impl CommonArguments {
-    /// The prompt's tokens.
-    pub fn prompt_tokens(&self) -> Result<Vec<u32>> {
+    /// The prompt's tokens, of which decode has room for as many and the generated ones.
+    pub fn prompt_tokens(&self, shape: &ModelShape) -> Result<Vec<u32>> {
         let once = encode(&self.prompt);
         ensure!(!once.is_empty(), "the prompt is empty: give at least one character");
-        Ok(match self.prompt_tokens {
-            Some(tokens) => {
-                ensure!(tokens > 0, "--prompt-tokens 0: a prompt has at least one token");
-                once.into_iter().cycle().take(tokens as usize).collect()
-            }
+        let prompt: Vec<u32> = match self.prompt_tokens {
+            Some(tokens) => once.into_iter().cycle().take(tokens as usize).collect(),
             None => once,
-        })
+        };
+        let layout = decode_layout(shape)?;
+        let room = u64::from(decode_blocks(&layout)) * u64::from(layout.block_tokens());
+        let needed = prompt.len() as u64 + u64::from(self.tokens);
+        ensure!(
+            needed <= room,
+            "decode has room for {room} tokens of this model: shorten the prompt of {}, or generate less than {}",
+            prompt.len(),
+            self.tokens
+        );
+        Ok(prompt)
     }
 }
 
+/// `--NAME=VALUE`: a value that begins with a dash is a value all the same.
+fn flag(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut flag = OsString::from(format!("--{name}="));
+    flag.push(value);
+    flag
+}
+
 impl DemoArguments {
-    fn model_flags(&self) -> Vec<String> {
+    fn model_flags(&self) -> Vec<OsString> {
         let common = &self.common;
         let mut flags = vec![
-            "--mode".to_owned(),
-            name(common.mode),
-            "--tokens".to_owned(),
-            common.tokens.to_string(),
-            "--shape".to_owned(),
-            name(common.shape),
+            flag("mode", name(common.mode)),
+            flag("tokens", common.tokens.to_string()),
+            flag("shape", name(common.shape)),
         ];
-        if let Some(model) = &common.model {
-            flags.extend(["--model".to_owned(), model.display().to_string()]);
-        }
-        if let Some(sabotage) = common.sabotage {
-            flags.extend(["--sabotage".to_owned(), name(sabotage)]);
-        }
+        flags.extend(common.model.as_ref().map(|model| flag("model", model)));
+        flags.extend(common.sabotage.map(|sabotage| flag("sabotage", name(sabotage))));
         flags
     }
 
-    pub fn decode_command(&self, listen: &str) -> Vec<String> {
-        let mut command = vec!["demo-decode".to_owned(), "--listen".to_owned(), listen.to_owned()];
+    pub fn decode_command(&self, listen: &str) -> Vec<OsString> {
+        let mut command = vec!["demo-decode".into(), flag("listen", listen)];
         command.extend(self.model_flags());
         command
     }
 
-    pub fn prefill_command(&self, to: &str) -> Vec<String> {
-        let mut command = vec!["demo-prefill".to_owned(), "--to".to_owned(), to.to_owned()];
+    pub fn prefill_command(&self, to: &str) -> Vec<OsString> {
+        let mut command = vec!["demo-prefill".into(), flag("to", to)];
         command.extend(self.model_flags());
-        command.extend(["--prompt".to_owned(), self.common.prompt.clone()]);
-        if let Some(tokens) = self.common.prompt_tokens {
-            command.extend(["--prompt-tokens".to_owned(), tokens.to_string()]);
-        }
+        command.push(flag("prompt", &self.common.prompt));
+        command.extend(self.common.prompt_tokens.map(|tokens| flag("prompt-tokens", tokens.to_string())));
         command
     }
 }

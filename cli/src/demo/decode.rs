@@ -1,6 +1,6 @@
 //! The decode process: gets the cache, its length and the first token, and goes on.
 
-use super::arguments::{DecodeArguments, Mode, Sabotage, decode_layout, load_model};
+use super::arguments::{DecodeArguments, Mode, Sabotage, decode_blocks, decode_layout, load_model};
 use super::cache::PagedCache;
 use super::child::die_with_parent;
 use super::generation::generate;
@@ -14,8 +14,6 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 const POOL_SEED: u64 = 11;
-/// Bytes of cache that decode has room for.
-const POOL_BYTES: u64 = 768 << 20;
 
 struct Landed {
     table: BlockTable,
@@ -29,12 +27,12 @@ pub fn decode(arguments: &DecodeArguments) -> Result<()> {
     let model = load_model(arguments.model.as_ref(), arguments.shape)?;
     let layout = decode_layout(model.shape())?;
     let mut plane = Plane::open(Config::default())?;
-    let blocks = u32::try_from(POOL_BYTES / layout.bytes_per_block())?.clamp(64, 4096);
-    let mut pool = PagedPool::new(&mut plane, layout, blocks, POOL_SEED)?;
+    let mut pool = PagedPool::new(&mut plane, layout, decode_blocks(&layout), POOL_SEED)?;
     let (listener, address) = plane.listen(&arguments.listen)?;
     println!("listening on {address}");
     std::io::stdout().flush()?;
     let peer = plane.accept(&listener, PATIENCE)?;
+    tracing::debug!("prefill is connected");
     send_word(&mut plane, &peer, layout.block_tokens())?;
     let mut landed = match arguments.mode {
         Mode::Push => land(&mut plane, &mut pool, &peer, arguments.sabotage)?,
@@ -45,6 +43,7 @@ pub fn decode(arguments: &DecodeArguments) -> Result<()> {
             Landed { table, first: FirstToken::decode(&user)?, moved: Some((moved, start.elapsed())) }
         }
     };
+    tracing::debug!(tokens = landed.table.tokens(), "the cache is here and verified");
     send_word(&mut plane, &peer, 0)?;
     sabotage(&mut pool, &landed.table, arguments.sabotage)?;
     let cached = landed.table.tokens();
@@ -63,8 +62,9 @@ pub fn decode(arguments: &DecodeArguments) -> Result<()> {
 
 fn land(plane: &mut Plane, pool: &mut PagedPool, peer: &Peer, sabotage: Option<Sabotage>) -> Result<Landed> {
     let offer = receive_manifest(plane, peer)?;
-    let mut slots = TransferSlots::new(16)?;
-    if sabotage == Some(Sabotage::ReplayGeneration) {
+    // One slot for one transfer at a time: its generation alone tells an old transfer from the live one.
+    let mut slots = TransferSlots::new(1)?;
+    if matches!(sabotage, Some(Sabotage::ReplayGeneration | Sabotage::ReplayLease)) {
         let (aborted, manifest) = Landing::open(plane, pool, &mut slots, peer, &offer)?;
         aborted.abort(plane, pool, &mut slots)?;
         send_manifest(plane, peer, &manifest)?;
@@ -107,7 +107,7 @@ fn sabotage(pool: &mut PagedPool, table: &BlockTable, sabotage: Option<Sabotage>
                     pool.bytes_mut().copy_within(second.clone(), first.start);
                     pool.bytes_mut()[second].copy_from_slice(&kept);
                 }
-                Some(Sabotage::ReplayGeneration) | None => {}
+                _ => {}
             }
         }
     }

@@ -63,7 +63,7 @@ pub struct Reference {
 /// Does everything in this process, in plain memory, without dmaplane.
 pub fn in_one_process(arguments: &CommonArguments) -> Result<Reference> {
     let model = load_model(arguments.model.as_ref(), arguments.shape)?;
-    let prompt = arguments.prompt_tokens()?;
+    let prompt = arguments.prompt_tokens(model.shape())?;
     let layout = decode_layout(model.shape())?;
     let room = prompt.len() as u32 + arguments.tokens;
     let blocks = layout.blocks_for(room);

@@ -17,15 +17,24 @@ pub use arguments::{DecodeArguments, DemoArguments, PrefillArguments};
 pub use decode::decode;
 pub use prefill::prefill;
 
-use anyhow::{Context, Result, bail};
-use arguments::Fabric;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use arguments::{Fabric, Mode, Sabotage};
 use child::Child;
 use outcome::{DecodeReport, Outcome, PrefillReport};
+use std::time::Duration;
+
+/// How long decode may take to notice by itself that prefill has failed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the demo; an error when anything differs.
 pub fn run(arguments: &DemoArguments) -> Result<()> {
+    let common = arguments.common.clone();
+    ensure!(
+        (common.sabotage, common.mode) != (Some(Sabotage::ReplayGeneration), Mode::Pull),
+        "--sabotage replay-generation is for --mode push: a pull names no transfer; see replay-lease"
+    );
     let directory = tempfile::tempdir().context("making a directory for the socket")?;
-    let address = match arguments.common.fabric {
+    let address = match common.fabric {
         Fabric::Shm => format!("shm:{}", directory.path().join("decode").display()),
         Fabric::Tcp => "tcp:127.0.0.1:0".to_owned(),
     };
@@ -34,14 +43,19 @@ pub fn run(arguments: &DemoArguments) -> Result<()> {
     let address = address.strip_prefix("listening on ").context("decode did not say where it listens")?.to_owned();
     let prefill = Child::spawn("prefill", &arguments.prefill_command(&address))?;
 
-    let reference = generation::in_one_process(&arguments.common)?;
+    // Beside the processes, so that one that fails is heard of at once.
+    let reference = std::thread::spawn(move || generation::in_one_process(&common));
     let prefill: Result<PrefillReport> = prefill.finish();
-    let decode: Result<DecodeReport> = decode.finish();
+    let decode: Result<DecodeReport> = match prefill {
+        Ok(_) => decode.finish(),
+        Err(_) => decode.finish_within(GRACE),
+    };
     let (prefill, decode) = match (prefill, decode) {
         (Ok(prefill), Ok(decode)) => (prefill, decode),
         (Err(prefill), Err(decode)) => bail!("the demo failed: {prefill:#}; {decode:#}"),
         (Err(error), _) | (_, Err(error)) => bail!("the demo failed: {error:#}"),
     };
+    let reference = reference.join().map_err(|_| anyhow!("the run in one process panicked"))??;
     let outcome = Outcome::compare(arguments, &reference, &prefill, &decode);
     outcome.print(arguments.json)?;
     if outcome.holds() { Ok(()) } else { bail!("the two runs differ: {}", outcome.differences()) }

@@ -7,7 +7,7 @@ use super::generation::LogitsDigest;
 use super::outcome::PrefillReport;
 use super::protocol::{FirstToken, PATIENCE, receive_manifest, receive_word, send_manifest};
 use crate::model::greedy;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dmaplane::{Config, Plane};
 use dmaplane_kv::transfer::{PagedPool, Source, push};
 use dmaplane_kv::{LeaseToken, TransferId, TransferManifest};
@@ -19,11 +19,15 @@ const POOL_SEED: u64 = 7;
 pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
     die_with_parent()?;
     let common = &arguments.common;
+    ensure!(common.sabotage != Some(Sabotage::NoPrefill), "ended before it connected, as --sabotage asked");
+    let mut plane = Plane::open(Config::default())?;
+    // First of all, so that decode notices at once when anything of the following fails.
+    let peer = plane.connect(&arguments.to, PATIENCE)?;
+    tracing::debug!(to = arguments.to, "connected to decode");
     let model = load_model(common.model.as_ref(), common.shape)?;
-    let prompt = common.prompt_tokens()?;
+    let prompt = common.prompt_tokens(model.shape())?;
     let tokens = u32::try_from(prompt.len())?;
     let layout = prefill_layout(model.shape())?;
-    let mut plane = Plane::open(Config::default())?;
     // Twice the room that is needed, so that the blocks lie scattered.
     let mut pool = PagedPool::new(&mut plane, layout, layout.blocks_for(tokens) * 2, POOL_SEED)?;
     let table = pool.allocate(tokens)?;
@@ -33,8 +37,8 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
     let mut digest = LogitsDigest::default();
     digest.add(&logits);
     let first = FirstToken { token: greedy(&logits), logits: digest.value() };
+    tracing::debug!(tokens, "the prompt's cache is computed");
 
-    let peer = plane.connect(&arguments.to, PATIENCE)?;
     let decode_block_tokens = receive_word(&mut plane, &peer)?;
     let report = match common.mode {
         Mode::Push => {
@@ -51,19 +55,23 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
             };
             send_manifest(&mut plane, &peer, &offer)?;
             let mut theirs = receive_manifest(&mut plane, &peer)?;
-            if common.sabotage == Some(Sabotage::ReplayGeneration) {
-                // Decode has aborted that one: the second is the live one, and we answer the first.
-                let live = receive_manifest(&mut plane, &peer)?;
-                theirs.table = live.table;
+            if matches!(common.sabotage, Some(Sabotage::ReplayGeneration | Sabotage::ReplayLease)) {
+                // Decode has aborted that one; the second is the live one.
+                let (aborted, live) = (theirs, receive_manifest(&mut plane, &peer)?);
+                theirs = match common.sabotage {
+                    Some(Sabotage::ReplayGeneration) => TransferManifest { transfer: aborted.transfer, ..live },
+                    _ => TransferManifest { lease_token: aborted.lease_token, ..live },
+                };
             }
             let start = Instant::now();
             let moved = push(&mut plane, &mut pool, &peer, &table, &theirs, &first.encode())?;
+            tracing::debug!(bytes = moved.bytes, fragments = moved.fragments, "the cache is written");
             PrefillReport::new(moved, start.elapsed())
         }
         Mode::Pull => {
             let user = first.encode();
             let (source, manifest) = Source::open(&mut plane, &mut pool, &peer, &table, decode_block_tokens, &user)?;
-            if common.sabotage == Some(Sabotage::ReplayGeneration) {
+            if common.sabotage == Some(Sabotage::ReplayLease) {
                 // The lease that the manifest names is over before decode reads under it.
                 source.close(&mut plane, &mut pool)?;
                 send_manifest(&mut plane, &peer, &manifest)?;

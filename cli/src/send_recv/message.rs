@@ -15,8 +15,10 @@ const REASON_CHARACTERS_MAX: usize = 300;
 pub enum Message {
     /// Sender: a file of so many bytes.
     Offer { protocol: String, bytes: u64 },
-    /// Receiver: there is room; it comes in pieces of so many bytes.
+    /// Receiver: there is room; it comes in pieces of at most so many bytes.
     Ready { piece_bytes: u64 },
+    /// Sender: the pieces, cut at the tensors, have these lengths.
+    Cut { lengths: Vec<u64> },
     /// Receiver: the place for a piece, leased. The token in hexadecimal.
     Grant { piece: u32, token: String },
     /// Sender: that was all.
@@ -101,6 +103,7 @@ mod tests {
     fn messages_come_out_as_they_went_in_however_cut() {
         let messages = [
             Message::Offer { protocol: PROTOCOL.into(), bytes: u64::MAX },
+            Message::Cut { lengths: (0..3000).collect() },
             Message::Grant { piece: 7, token: to_hex(&[0, 255]) },
             Message::Checksums(Checksums { file: u64::MAX - 1, tensors: (0..5000).collect() }),
             Message::Busy,

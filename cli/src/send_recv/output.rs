@@ -13,6 +13,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// Before the umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+/// Temporary names that are tried, where others have them.
+const NAMES_TRIED: u32 = 100;
+
 /// A file under way.
 #[derive(Debug)]
 pub struct Output {
@@ -33,12 +38,28 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn claim(folder: &Path, of: &OsStr) -> Temporary {
-        let mut name = OsString::from(".");
-        name.push(of);
-        name.push(format!(".partial-{}", std::process::id()));
-        let path = folder.join(&name);
-        Temporary { _on_signal: signals::remove_on_signal(path.clone()), path, name }
+    /// Finds a name that nobody has. `make` makes it, and must refuse one that is there: what a dead process left, or
+    /// somebody planted, is not written to and does not go with us.
+    fn claim<T>(
+        parent: &Path,
+        of: &OsStr,
+        make: impl Fn(&OsStr) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<(Temporary, T)> {
+        for attempt in 0..NAMES_TRIED {
+            let mut name = OsString::from(".");
+            name.push(of);
+            name.push(format!(".partial-{}", std::process::id()));
+            if attempt > 0 {
+                name.push(format!("-{attempt}"));
+            }
+            let path = parent.join(&name);
+            match signals::remove_on_signal(path.clone(), || make(&name)) {
+                Ok((made, on_signal)) => return Ok((Temporary { path, name, _on_signal: on_signal }, made)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Errno::EXIST)
     }
 }
 
@@ -59,22 +80,25 @@ impl Output {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cannot = || format!("cannot write in {}", parent.display());
         let folder = File::open(parent).with_context(cannot)?;
-        let mode = Mode::from_raw_mode(0o666);
         let unnamed = match Path::new("/proc/self/fd").exists() {
-            true => rustix::fs::openat(&folder, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode),
+            true => rustix::fs::openat(&folder, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, FILE_MODE),
             false => Err(Errno::OPNOTSUPP),
         };
         let (file, temporary) = match unnamed {
             Ok(file) => (File::from(file), None),
             // Old kernels know no O_TMPFILE, some file systems neither, and each says so in its own way.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
-                let temporary = Temporary::claim(parent, &name);
-                let file = File::create(&temporary.path).with_context(cannot)?;
+                let (temporary, file) = named(&folder, parent, &name).with_context(cannot)?;
                 (file, Some(temporary))
             }
             Err(error) => return Err(error).with_context(cannot),
         };
         Ok(Output { file, folder, path: path.to_owned(), name, temporary })
+    }
+
+    /// Its name for the time being, where it needs one.
+    pub fn partial(&self) -> Option<&Path> {
+        self.temporary.as_ref().map(|temporary| temporary.path.as_path())
     }
 
     /// Takes the room that the file will need. A full disk shows here, before anything moves.
@@ -112,8 +136,7 @@ impl Output {
             }
             // A link does not replace: by a second name, then.
             let parent = path.parent().unwrap_or(Path::new("."));
-            let temporary = Temporary::claim(parent, &self.name);
-            self.link(&temporary.name).with_context(cannot)?;
+            let (temporary, ()) = Temporary::claim(parent, &self.name, |name| self.link(name)).with_context(cannot)?;
             self.temporary = Some(temporary);
         }
         if let Some(temporary) = &self.temporary {
@@ -125,6 +148,24 @@ impl Output {
     fn link(&self, name: &OsStr) -> rustix::io::Result<()> {
         let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         rustix::fs::linkat(rustix::fs::CWD, open, self.folder.as_fd(), name, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+/// A file with a temporary name, where no file can be without one.
+fn named(folder: &File, parent: &Path, of: &OsStr) -> rustix::io::Result<(Temporary, File)> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    let open = |name: &OsStr| rustix::fs::openat(folder, name, flags, FILE_MODE).map(File::from);
+    Temporary::claim(parent, of, open)
+}
+
+#[cfg(test)]
+impl Output {
+    /// As where there is no O_TMPFILE.
+    pub fn create_named(path: &Path) -> Output {
+        let (parent, name) = (path.parent().unwrap(), path.file_name().unwrap().to_owned());
+        let folder = File::open(parent).unwrap();
+        let (temporary, file) = named(&folder, parent, &name).unwrap();
+        Output { file, folder, path: path.to_owned(), name, temporary: Some(temporary) }
     }
 }
 
@@ -161,20 +202,35 @@ mod tests {
     fn a_named_temporary_goes_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let named = || {
-            let temporary = Temporary::claim(folder.path(), OsStr::new("out"));
-            let file = File::create(&temporary.path).unwrap();
-            let directory = File::open(folder.path()).unwrap();
-            Output { file, folder: directory, path: path.clone(), name: "out".into(), temporary: Some(temporary) }
-        };
-        let output = named();
+        let output = Output::create_named(&path);
         assert_eq!(names(folder.path()), [format!(".out.partial-{}", std::process::id()).as_str()]);
         drop(output);
         assert!(names(folder.path()).is_empty());
-        let output = named();
+        let output = Output::create_named(&path);
         output.write_at(b"all", 0).unwrap();
         output.commit().unwrap();
         assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("out"), folder.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let planted = format!(".out.partial-{}", std::process::id());
+        std::os::unix::fs::symlink(&victim, folder.path().join(&planted)).unwrap();
+        for contents in [&b"first"[..], b"the second"] {
+            let output = Output::create_named(&path);
+            output.write_at(contents, 0).unwrap();
+            output.commit().unwrap();
+            // And by way of a link's second name, where there is something to replace.
+            let output = Output::create(&path).unwrap();
+            output.write_at(contents, 0).unwrap();
+            output.commit().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), contents);
+            assert_eq!(fs::read(&victim).unwrap(), b"precious");
+            assert_eq!(names(folder.path()), [planted.as_str(), "out", "victim"]);
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `dmaplane recv`.
 
 use super::arguments::{Fabric, RecvArguments};
-use super::digest::{Checksums, FileDigest, Summary};
+use super::digest::{Checksums, Summary};
+use super::disk::Disk;
 use super::message::{Message, PROTOCOL, to_hex};
 use super::output::Output;
-use super::pieces::Pieces;
+use super::pieces::{self, Pieces};
 use super::progress::Progress;
 use super::report::{Report, say};
 use super::signals;
@@ -13,7 +14,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use dmaplane::{Buffer, Errno, Leased, Listener, Plane, Rights};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 /// Places for pieces that are granted, written to, checked or on their way to the disk.
@@ -39,6 +39,7 @@ pub fn run(arguments: &RecvArguments) -> Result<()> {
         dmaplane::Error::TimedOut { .. } => anyhow!("nobody connected within {} s (--wait)", arguments.wait),
         error => anyhow!(error),
     })?;
+    tracing::debug!("a sender is connected");
     let mut wire = Wire::new(plane, peer, "the sender", common.patience());
     let start = Instant::now();
     let received = transfer(&mut wire, output);
@@ -65,59 +66,28 @@ impl Drop for SocketPath {
 }
 
 fn listen(plane: &mut Plane, fabric: Fabric, place: &str) -> Result<(Listener, Option<SocketPath>)> {
-    let listening = plane.listen(&fabric.address(place)).map_err(|error| match (error.errno(), fabric) {
+    let mut listen = || plane.listen(&fabric.address(place)).map_err(|error| explain_listen(fabric, place, error));
+    let ((listener, address), socket) = match fabric {
+        Fabric::Shm => {
+            let path = PathBuf::from(place);
+            let (listening, removal) = signals::remove_on_signal(path.clone(), listen)?;
+            (listening, Some(SocketPath(path, removal)))
+        }
+        Fabric::Tcp => (listen()?, None),
+    };
+    let prefix = fabric.address("");
+    say(&format!("listening on {}", address.strip_prefix(&prefix).unwrap_or(&address)))?;
+    Ok((listener, socket))
+}
+
+fn explain_listen(fabric: Fabric, place: &str, error: dmaplane::Error) -> anyhow::Error {
+    match (error.errno(), fabric) {
         (Some(Errno::EADDRINUSE), Fabric::Tcp) => anyhow!("port in use: somebody listens at {place} already"),
         (Some(Errno::EADDRINUSE), Fabric::Shm) => anyhow!("{place} is in use, or is no socket of ours"),
         (Some(Errno::EACCES), Fabric::Tcp) => {
             anyhow!("cannot listen at {place}: off loopback tcp needs a key (--key-file), and low ports need rights")
         }
         _ => anyhow!("cannot listen at {place}: {error}"),
-    });
-    let (listener, address) = listening?;
-    let socket = (fabric == Fabric::Shm).then(|| {
-        let path = PathBuf::from(place);
-        SocketPath(path.clone(), signals::remove_on_signal(path))
-    });
-    let prefix = fabric.address("");
-    say(&format!("listening on {}", address.strip_prefix(&prefix).unwrap_or(&address)))?;
-    Ok((listener, socket))
-}
-
-/// What the writing thread is told.
-enum Work {
-    /// The next piece, so many bytes of it.
-    Piece(Buffer, usize),
-    /// That was all: check it, and give the file its name.
-    Commit(Checksums),
-}
-
-/// What it answers.
-enum Written {
-    Piece(Buffer),
-    All(Box<Summary>),
-}
-
-/// The writing thread: checks and writes the pieces in their order.
-fn write(output: Output, bytes: u64, work: &Receiver<Work>, written: &Sender<Result<Written>>) -> Result<()> {
-    let mut digest = FileDigest::new(bytes);
-    let mut offset = 0;
-    loop {
-        match work.recv()? {
-            Work::Piece(buffer, length) => {
-                let piece = buffer.as_slice().get(..length).context("a buffer is shorter than its piece")?;
-                digest.update(piece)?;
-                output.write_at(piece, offset)?;
-                offset += length as u64;
-                written.send(Ok(Written::Piece(buffer)))?;
-            }
-            Work::Commit(sent) => {
-                let summary = digest.finish()?;
-                summary.check(&sent).map_err(anyhow::Error::msg)?;
-                output.commit()?;
-                written.send(Ok(Written::All(Box::new(summary))))?;
-                return Ok(());
-            }
-        }
     }
 }
 
@@ -126,37 +96,34 @@ fn transfer(wire: &mut Wire, output: Output) -> Result<(Pieces, Summary)> {
         Message::Offer { protocol, bytes } if protocol == PROTOCOL => bytes,
         _ => bail!(wire.protocol("it offers no file")),
     };
-    let pieces = Pieces::choose(bytes).ok_or_else(|| anyhow!("a file of {bytes} bytes was offered"))?;
+    tracing::debug!(bytes, "a file is offered");
+    let longest = pieces::longest_wanted(bytes).ok_or_else(|| anyhow!("a file of {bytes} bytes was offered"))?;
     output.reserve(bytes)?;
-    wire.say(&Message::Ready { piece_bytes: pieces.piece_bytes() })?;
+    wire.say(&Message::Ready { piece_bytes: longest })?;
+    let Message::Cut { lengths } = wire.next_message()? else {
+        bail!(wire.protocol("it did not say how it cuts the file"));
+    };
+    let pieces = Pieces::of_lengths(&lengths, bytes, longest);
+    let pieces = pieces.ok_or_else(|| wire.protocol("its pieces are not the file's"))?;
+    tracing::debug!(pieces = pieces.count(), longest_bytes = pieces.longest(), "the file is cut");
 
-    let (give, work) = channel();
-    let (done, written) = channel();
-    std::thread::Builder::new().name("write".into()).spawn(move || {
-        if let Err(error) = write(output, bytes, &work, &done) {
-            // Nobody listens any more when the transfer has ended.
-            let _ = done.send(Err(error));
-        }
-    })?;
-    let progress = Progress::new("receiving", bytes);
     let mut receiving = Receiving {
         wire,
-        pieces,
-        give,
-        written,
+        disk: Disk::start(output, bytes)?,
         granted: BTreeMap::new(),
         arrived: BTreeMap::new(),
         next_grant: 0,
         next_write: 0,
-        at_disk: 0,
         said_busy: Instant::now(),
-        progress,
+        progress: Progress::new("receiving", bytes),
+        pieces: &pieces,
     };
     for _ in 0..BUFFERS.min(pieces.count()) {
-        let buffer = receiving.wire.plane.alloc(pieces.range(0).end)?;
+        let buffer = receiving.wire.plane.alloc(pieces.longest())?;
         receiving.grant(buffer)?;
     }
     let summary = receiving.run()?;
+    tracing::debug!("the file is complete and verified");
     wire.say(&Message::Done { file: summary.checksums.file }).or_else(|error| {
         // The file is there. That the sender does not hear of it is the sender's to report.
         tracing::warn!("the file is complete, but the sender does not know: {error}");
@@ -168,51 +135,48 @@ fn transfer(wire: &mut Wire, output: Output) -> Result<(Pieces, Summary)> {
 /// Pieces between the peer and the disk.
 struct Receiving<'a> {
     wire: &'a mut Wire,
-    pieces: Pieces,
-    give: Sender<Work>,
-    written: Receiver<Result<Written>>,
+    pieces: &'a Pieces,
+    disk: Disk,
     /// The peer may write here.
     granted: BTreeMap<u32, Leased<Buffer>>,
     /// Ours again, but earlier pieces are still due.
     arrived: BTreeMap<u32, Buffer>,
     next_grant: u32,
     next_write: u32,
-    /// Works that the writing thread has not answered.
-    at_disk: u32,
     said_busy: Instant,
     progress: Progress,
 }
 
 impl Receiving<'_> {
     fn run(mut self) -> Result<Summary> {
-        let mut committing = false;
         loop {
-            match self.written.try_recv() {
-                Ok(Ok(Written::All(summary))) => return Ok(*summary),
-                Ok(Ok(Written::Piece(buffer))) => {
-                    self.at_disk -= 1;
-                    self.grant(buffer)?;
-                    continue;
-                }
-                Ok(Err(error)) => return Err(error),
-                Err(TryRecvError::Disconnected) => bail!("the writing thread is gone"),
-                Err(TryRecvError::Empty) => {}
+            if let Some(buffer) = self.disk.written()? {
+                self.grant(buffer)?;
+                continue;
             }
-            let glance = if self.at_disk > 0 { GLANCE_BUSY } else { GLANCE };
+            let glance = if self.disk.is_busy() { GLANCE_BUSY } else { GLANCE };
             match self.wire.poll(glance)? {
                 Some(Event::Piece(piece)) => self.take(piece)?,
-                Some(Event::Message(Message::Checksums(sent))) if !committing => {
-                    committing = true;
-                    self.at_disk += 1;
+                Some(Event::Message(Message::Checksums(sent))) => {
                     // Behind the pieces that still come: those that were said to be sent have all been written.
                     self.drain()?;
-                    self.hand_on(Work::Commit(sent))?;
+                    return self.commit(sent);
                 }
                 Some(Event::Message(_)) => bail!(self.wire.protocol("a message out of turn")),
-                None if self.at_disk > 0 => self.soothe()?,
+                None if self.disk.is_busy() => self.soothe()?,
                 None => self.wire.check_patience()?,
             }
         }
+    }
+
+    /// All is here, and so is what it must be: the peer is not needed any more, and its end changes nothing.
+    fn commit(self, sent: Checksums) -> Result<Summary> {
+        let wire = self.wire;
+        self.disk.commit(sent, BUSY_EVERY, || {
+            if let Err(error) = wire.say(&Message::Busy) {
+                tracing::debug!("the sender does not hear that the disk still works: {error}");
+            }
+        })
     }
 
     /// The sender has ended its last write: whatever immediate is still on its way comes at once.
@@ -234,9 +198,11 @@ impl Receiving<'_> {
         }
         let piece = self.next_grant;
         self.next_grant += 1;
-        let leased = self.wire.plane.grant_to(buffer, Rights::WRITE, &self.wire.peer)?;
-        let token = to_hex(&self.wire.plane.token(&leased)?);
+        let leased = self.wire.plane.grant_to(buffer, Rights::WRITE, &self.wire.peer);
+        let leased = leased.map_err(|error| self.wire.explain(error))?;
+        let token = to_hex(&self.wire.plane.token(&leased).map_err(|error| self.wire.explain(error))?);
         self.granted.insert(piece, leased);
+        tracing::debug!(piece, "a place is leased");
         Ok(self.wire.say(&Message::Grant { piece, token })?)
     }
 
@@ -244,25 +210,15 @@ impl Receiving<'_> {
     fn take(&mut self, piece: u32) -> Result<()> {
         let leased = self.granted.remove(&piece).ok_or_else(|| self.wire.protocol("a piece that is not due"))?;
         let buffer = self.wire.plane.revoke(leased)?;
+        tracing::debug!(piece, bytes = self.pieces.length(piece), "a piece is here, its lease is over");
         self.arrived.insert(piece, buffer);
         while let Some(buffer) = self.arrived.remove(&self.next_write) {
-            let range = self.pieces.range(self.next_write);
-            let length = range.end - range.start;
-            self.hand_on(Work::Piece(buffer, length as usize))?;
+            let length = self.pieces.length(self.next_write);
+            self.disk.write(buffer, length)?;
             self.progress.add(length);
             self.next_write += 1;
-            self.at_disk += 1;
         }
         Ok(())
-    }
-
-    /// Gives the writing thread its next work; where it has ended, with the reason that it left.
-    fn hand_on(&mut self, work: Work) -> Result<()> {
-        if self.give.send(work).is_ok() {
-            return Ok(());
-        }
-        let reason = self.written.iter().find_map(Result::err);
-        Err(reason.unwrap_or_else(|| anyhow!("the writing thread is gone")))
     }
 
     /// The disk is what is waited for: the peer has all the time, and is told so.

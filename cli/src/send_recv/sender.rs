@@ -1,8 +1,9 @@
 //! `dmaplane send`.
 
 use super::arguments::SendArguments;
+use super::claims::Claims;
 use super::digest::{FileDigest, Summary};
-use super::header::{self, FormatError, LENGTH_BYTES};
+use super::header::{self, FormatError, LENGTH_BYTES, Span};
 use super::message::{Message, PROTOCOL, from_hex};
 use super::pieces::Pieces;
 use super::progress::Progress;
@@ -11,9 +12,10 @@ use super::signals;
 use super::wire::{Event, Wire, WireError};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dmaplane::{Buffer, Errno, Import, Operation, Plane};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ pub fn run(arguments: &SendArguments) -> Result<()> {
     let address = common.fabric.address(&arguments.to);
     let peer = plane.connect(&address, CONNECT_PATIENCE);
     let peer = peer.map_err(|error| explain_connect(&arguments.to, error))?;
+    tracing::debug!(place = arguments.to, "connected");
     let mut wire = Wire::new(plane, peer, "the receiver", common.patience());
     let start = Instant::now();
     let sent = transfer(&mut wire, source, arguments.limit_rate)
@@ -74,29 +77,33 @@ struct Source {
     file: File,
     bytes: u64,
     before: Metadata,
+    data_start: u64,
+    tensors: Vec<Span>,
 }
 
 impl Source {
     /// Opens it and checks its header, all before anybody is connected to.
     fn open(path: &Path) -> Result<Source> {
-        let file = File::open(path)?;
+        ensure_regular(&std::fs::metadata(path)?)?;
+        // Should another file have taken its place since: not even a pipe without a writer is waited for.
+        let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
         let before = file.metadata()?;
-        ensure!(before.is_file(), "not a regular file");
+        ensure_regular(&before)?;
         let bytes = before.len();
         let mut head = vec![0; bytes.min(LENGTH_BYTES + 1) as usize];
         read_at(&file, &mut head, 0)?;
         let data_start = header::data_start(&head, bytes)?;
         head.resize(data_start as usize, 0);
         read_at(&file, &mut head, 0)?;
-        header::parse(&head, bytes)?;
-        Ok(Source { file, bytes, before })
+        let tensors = header::parse(&head, bytes)?;
+        Ok(Source { file, bytes, before, data_start, tensors })
     }
 
     /// Reads all pieces in order into the buffers that come, and hashes them. The file is read, not mapped: one that
     /// is cut meanwhile is an error then, not a signal.
     fn read(
         &self,
-        pieces: Pieces,
+        pieces: &Pieces,
         bytes_per_second: Option<u64>,
         empty: &Receiver<Buffer>,
         full: &Sender<Result<Read>>,
@@ -123,6 +130,18 @@ impl Source {
     }
 }
 
+fn ensure_regular(metadata: &Metadata) -> Result<()> {
+    let kind = metadata.file_type();
+    let found = match () {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    bail!("not a regular file, but {found}")
+}
+
 fn read_at(file: &File, place: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(place, offset).map_err(|error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => {
@@ -144,25 +163,30 @@ fn transfer(wire: &mut Wire, source: Source, limit_mib: Option<u64>) -> Result<(
     let Message::Ready { piece_bytes } = wire.next_message()? else {
         bail!(wire.protocol("it did not answer the offer"));
     };
-    let pieces = Pieces::new(source.bytes, piece_bytes).ok_or_else(|| wire.protocol("pieces of an absurd size"))?;
+    let pieces = Pieces::cut(source.data_start, &source.tensors, piece_bytes);
+    let pieces = pieces.ok_or_else(|| wire.protocol("pieces of an absurd size"))?;
+    tracing::debug!(pieces = pieces.count(), longest_bytes = pieces.longest(), "the file is cut");
+    wire.say(&Message::Cut { lengths: pieces.lengths() })?;
     let (give, empty) = channel();
     let (full, take) = channel();
-    let room = pieces.range(0).end;
+    let room = pieces.longest();
     for _ in 0..BUFFERS.min(pieces.count() as usize) {
         give.send(wire.plane.alloc(room)?)?;
     }
     let rate = limit_mib.map(|mib| mib << 20);
+    let to_read = pieces.clone();
     std::thread::Builder::new().name("read".into()).spawn(move || {
-        let all = source.read(pieces, rate, &empty, &full);
+        let all = source.read(&to_read, rate, &empty, &full);
         // Nobody listens any more when the transfer has ended.
         let _ = full.send(all.map(|summary| Read::All(Box::new(summary))));
     })?;
-    let mut sending = Sending { wire, give, take, grants: BTreeMap::new(), in_flight: VecDeque::new() };
+    let claims = Claims::start(wire)?;
+    let mut sending = Sending { wire, give, take, claims, grants: BTreeMap::new(), in_flight: VecDeque::new() };
     let progress = Progress::new("sending", pieces.file_bytes());
     for piece in 0..pieces.count() {
-        let range = pieces.range(piece);
-        sending.start(piece, range.end - range.start)?;
-        progress.add(range.end - range.start);
+        let length = pieces.length(piece);
+        sending.start(piece, length)?;
+        progress.add(length);
     }
     while !sending.in_flight.is_empty() {
         sending.finish_one()?;
@@ -182,9 +206,10 @@ struct Sending<'a> {
     /// Buffers go back to the reading thread.
     give: Sender<Buffer>,
     take: Receiver<Result<Read>>,
+    claims: Claims,
     /// Places for pieces, by piece.
     grants: BTreeMap<u32, Vec<u8>>,
-    in_flight: VecDeque<(Import, Operation<Buffer>)>,
+    in_flight: VecDeque<(u32, Import, Operation<Buffer>)>,
 }
 
 impl Sending<'_> {
@@ -194,13 +219,13 @@ impl Sending<'_> {
             _ => bail!("the pieces came out of order"),
         };
         let token = self.grant(piece)?;
-        let import = self.wire.plane.import(&self.wire.peer, &token);
-        let import = import.map_err(|error| self.wire.explain(error))?;
+        let import = self.claim(token)?;
+        tracing::debug!(piece, bytes = length, "a lease is claimed");
         if import.length() < length {
             bail!(self.wire.protocol("a place that is shorter than its piece"));
         }
         let started = self.wire.plane.start_write_imm(buffer, 0, &import, 0, length, piece);
-        self.in_flight.push_back((import, started.map_err(|(error, _)| error)?));
+        self.in_flight.push_back((piece, import, started.map_err(|(error, _)| error)?));
         if self.in_flight.len() >= IN_FLIGHT {
             self.finish_one()?;
         }
@@ -234,6 +259,19 @@ impl Sending<'_> {
         }
     }
 
+    /// Claims the lease of a place. The receiver's engine answers at once, unless it stands still.
+    fn claim(&mut self, token: Vec<u8>) -> Result<Import> {
+        self.claims.ask(token);
+        self.wire.forgive();
+        loop {
+            if let Some(claimed) = self.claims.answer(GLANCE) {
+                return Ok(claimed.map_err(|error| self.wire.explain(error))?);
+            }
+            self.listen(Duration::ZERO)?;
+            self.wire.check_patience()?;
+        }
+    }
+
     /// Takes what the receiver says: grants.
     fn listen(&mut self, slice: Duration) -> Result<(), WireError> {
         match self.wire.poll(slice)? {
@@ -252,7 +290,7 @@ impl Sending<'_> {
 
     /// Waits for the oldest piece on its way.
     fn finish_one(&mut self) -> Result<()> {
-        let Some((import, mut operation)) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some((piece, import, mut operation)) = self.in_flight.pop_front() else { return Ok(()) };
         self.wire.forgive();
         let (result, buffer) = loop {
             match operation.finish(&mut self.wire.plane, GLANCE) {
@@ -264,6 +302,7 @@ impl Sending<'_> {
             self.wire.check_patience()?;
         };
         result.map_err(|error| self.wire.explain(error))?;
+        tracing::debug!(piece, "a piece is written");
         // The receiver ends the lease when it has the piece; then this says so, and is no error.
         let _ = self.wire.plane.release(import);
         // The reading thread has ended when all is read.

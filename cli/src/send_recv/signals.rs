@@ -35,9 +35,12 @@ pub fn handle() -> std::io::Result<()> {
 #[derive(Debug)]
 pub struct Removal(PathBuf);
 
-pub fn remove_on_signal(path: PathBuf) -> Removal {
-    left_behind().push(path.clone());
-    Removal(path)
+/// Makes what will have that path. Signals wait meanwhile: it is there and will go, or it never was.
+pub fn remove_on_signal<T, E>(path: PathBuf, make: impl FnOnce() -> Result<T, E>) -> Result<(T, Removal), E> {
+    let mut paths = left_behind();
+    let made = make()?;
+    paths.push(path.clone());
+    Ok((made, Removal(path)))
 }
 
 impl Drop for Removal {

@@ -2,6 +2,7 @@
 
 use super::message::{Assembly, Message, shown};
 use dmaplane::{Errno, Error, Peer, Plane};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the last words of a peer may take after its end was seen.
@@ -16,6 +17,8 @@ pub enum WireError {
     GaveUp { who: &'static str, reason: String },
     #[error("{who} is gone: its connection ended in the middle of the transfer")]
     Gone { who: &'static str },
+    #[error("{who} is cut off: {error}")]
+    Ended { who: &'static str, error: Error },
     #[error("{who} has said nothing for {seconds} s (--patience)")]
     Silent { who: &'static str, seconds: u64 },
     #[error("{who} speaks another protocol: {what}")]
@@ -35,7 +38,7 @@ pub enum Event {
 /// The plane and its one peer.
 pub struct Wire {
     pub plane: Plane,
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
     who: &'static str,
     patience: Duration,
     heard: Instant,
@@ -45,7 +48,7 @@ pub struct Wire {
 impl Wire {
     /// `who` is what errors call the peer.
     pub fn new(plane: Plane, peer: Peer, who: &'static str, patience: Duration) -> Wire {
-        Wire { plane, peer, who, patience, heard: Instant::now(), assembly: Assembly::default() }
+        Wire { plane, peer: Arc::new(peer), who, patience, heard: Instant::now(), assembly: Assembly::default() }
     }
 
     pub fn say(&mut self, message: &Message) -> Result<(), WireError> {
@@ -60,7 +63,7 @@ impl Wire {
             Ok(arrival) => arrival,
             Err(Error::TimedOut { .. }) => return Ok(None),
             Err(error) if error.is_disconnect() => return Err(WireError::Gone { who: self.who }),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(WireError::Ended { who: self.who, error }),
         };
         self.heard = Instant::now();
         if let Some(piece) = arrival.immediate {
@@ -105,6 +108,9 @@ impl Wire {
 
     /// Why an operation failed: what the peer said before, if it said anything, else what the fabric says.
     pub fn explain(&mut self, error: Error) -> WireError {
+        if let Error::TimedOut { waited, .. } = error {
+            return WireError::Silent { who: self.who, seconds: waited.as_secs() };
+        }
         let ended = error.is_disconnect() || matches!(error.errno(), Some(Errno::EKEYREVOKED | Errno::ESTALE));
         if !ended {
             return error.into();
@@ -123,7 +129,9 @@ impl Wire {
     pub fn give_up(&mut self, error: &anyhow::Error) {
         let peers_doing = matches!(
             error.downcast_ref(),
-            Some(WireError::GaveUp { .. } | WireError::Gone { .. } | WireError::Silent { .. })
+            Some(
+                WireError::GaveUp { .. } | WireError::Gone { .. } | WireError::Ended { .. } | WireError::Silent { .. }
+            )
         );
         if peers_doing {
             return;

@@ -4,10 +4,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 pub mod files;
+pub mod memory;
+
+/// The built command.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dmaplane");
 
 /// Nothing in these tests may take longer.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -33,7 +37,7 @@ impl Ended {
     #[track_caller]
     pub fn failed_with(self, part: &str) -> Ended {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
-        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.contains(" WARN ")).collect();
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !is_log(line)).collect();
         assert_eq!(lines.len(), 1, "one line, not {self:?}");
         assert!(lines[0].starts_with("dmaplane: ") && lines[0].contains(part), "no '{part}' in {:?}", lines[0]);
         self
@@ -46,32 +50,64 @@ impl Ended {
     }
 }
 
+/// Whether a line of standard error is of the log, not the command's last word.
+fn is_log(line: &str) -> bool {
+    // The demo's processes have a name before it.
+    ["WARN ", "INFO ", "DEBUG "].iter().any(|level| line.contains(level)) && !line.starts_with("dmaplane: ")
+}
+
 /// A command that runs. It ends with the test.
 pub struct Running {
     child: Child,
-    lines: std::sync::mpsc::Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+    /// Of both outputs, what was looked at.
     seen: String,
+    seen_errors: String,
+}
+
+/// Reads lines as they come.
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (give, lines) = channel();
+    std::thread::spawn(move || BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| give.send(line)));
+    lines
 }
 
 impl Running {
     pub fn start(arguments: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dmaplane"));
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start_with(arguments, &[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).envs(variables.iter().copied());
+        Running::start_command(command)
+    }
+
+    /// By way of another program.
+    pub fn start_command(mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let (give, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = give.send(line);
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Running { child, lines: lines(stdout), errors: lines(stderr), seen: String::new(), seen_errors: String::new() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of the log that has this in it.
+    #[track_caller]
+    pub fn log(&mut self, part: &str) -> String {
+        loop {
+            let line = self.errors.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|_| panic!("never said '{part}', but: {}", self.seen_errors));
+            self.seen_errors += &format!("{line}\n");
+            if line.contains(part) {
+                return line;
             }
-        });
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
-        });
-        Running { child, lines, stderr: Some(stderr), seen: String::new() }
+        }
     }
 
     /// The next line of standard output.
@@ -98,21 +134,25 @@ impl Running {
 
     /// Waits for its end; a test fails on what hangs.
     #[track_caller]
-    pub fn end(mut self) -> Ended {
+    pub fn end(self) -> Ended {
+        self.end_within(LIMIT)
+    }
+
+    /// The same, for what must not take long.
+    #[track_caller]
+    pub fn end_within(mut self, limit: Duration) -> Ended {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(start.elapsed() < LIMIT, "it hangs; it said {:?}", self.seen);
+            assert!(start.elapsed() < limit, "it hangs; it said {:?}", self.seen);
             std::thread::sleep(Duration::from_millis(2));
         };
         let took = start.elapsed();
-        let stderr = self.stderr.take().unwrap().join().unwrap();
-        let mut stdout = std::mem::take(&mut self.seen);
-        while let Ok(line) = self.lines.recv() {
-            stdout += &format!("{line}\n");
-        }
+        let (mut stdout, mut stderr) = (std::mem::take(&mut self.seen), std::mem::take(&mut self.seen_errors));
+        self.lines.iter().for_each(|line| stdout += &format!("{line}\n"));
+        self.errors.iter().for_each(|line| stderr += &format!("{line}\n"));
         Ended { status, stdout, stderr, took }
     }
 }
@@ -136,13 +176,19 @@ pub const FABRICS: [&str; 2] = ["shm", "tcp"];
 pub struct Bench {
     pub folder: tempfile::TempDir,
     pub fabric: &'static str,
+    variables: &'static [(&'static str, &'static str)],
 }
 
 impl Bench {
     pub fn new(fabric: &'static str) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("received")).unwrap();
-        Bench { folder, fabric }
+        Bench { folder, fabric, variables: &[] }
+    }
+
+    /// Its commands say what they do.
+    pub fn logging(fabric: &'static str) -> Bench {
+        Bench { variables: &[("DMAPLANE_LOG", "debug")], ..Bench::new(fabric) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -172,7 +218,7 @@ impl Bench {
         let out = out.to_str().unwrap();
         let mut arguments = vec!["recv", "--fabric", self.fabric, "--listen", &place, "--out", out];
         arguments.extend(more);
-        let mut running = Running::start(&arguments);
+        let mut running = Running::start_with(&arguments, self.variables);
         let line = running.line();
         let Some(place) = line.strip_prefix("listening on ") else {
             panic!("{:?}", running.end());
@@ -183,7 +229,7 @@ impl Bench {
     pub fn send(&self, place: &str, file: &str, more: &[&str]) -> Running {
         let mut arguments = vec!["send", "--fabric", self.fabric, "--to", place, file];
         arguments.extend(more);
-        Running::start(&arguments)
+        Running::start_with(&arguments, self.variables)
     }
 
     /// What lies in the folder of the output.
@@ -209,7 +255,11 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
 }
 
-/// Says why a test does nothing, where a person sees it.
+/// Says why a test does nothing: to `cargo xtask test`, which counts it, and to who sees standard error.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    if let Some(path) = std::env::var_os("DMAPLANE_SKIPPED") {
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(format!("{test}: {}\n", why.replace('\n', " ")).as_bytes()).unwrap();
+    }
 }

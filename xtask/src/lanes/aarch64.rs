@@ -14,11 +14,8 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let workspace = &context.workspace;
     let installed = installed_targets(workspace)?;
     let Some(target) = TARGETS.iter().find(|target| installed.iter().any(|i| i == *target)) else {
-        println!(
-            "SKIPPED aarch64: target not installed (rustup target list --installed shows {})",
-            installed.join(", ")
-        );
-        return Ok(Tally::SKIPPED);
+        let why = format!("target not installed (rustup target list --installed shows {})", installed.join(", "));
+        return Ok(Tally::skip("aarch64", &why));
     };
     let mut command = workspace.cargo();
     command.args(["check", "--package", "dmaplane-ring", "--package", "dmaplane-engine"]);

@@ -8,8 +8,7 @@ use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     if !cfg!(target_arch = "x86_64") {
-        println!("SKIPPED engine-object: its recipe is for x86-64 kernels");
-        return Ok(Tally::SKIPPED);
+        return Ok(Tally::skip("engine-object", "its recipe is for x86-64 kernels"));
     }
     engine_object::run(&context.workspace, &[]).map(Tally::one)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::process::stream;
 use crate::tally::Tally;
-use crate::test_output::Runner;
+use crate::test_output::{Runner, SkippedTests};
 use crate::toolchain::has_nextest;
 use crate::workspace::Workspace;
 
@@ -15,6 +15,7 @@ pub struct TestRun {
     /// The command so far.
     pub command: Command,
     runner: Runner,
+    workspace: Workspace,
 }
 
 impl TestRun {
@@ -25,11 +26,11 @@ impl TestRun {
             let limits = workspace.root.join("xtask/nextest.toml");
             command.args(["nextest", "run", "--tool-config-file"]);
             command.arg(format!("xtask:{}", limits.display()));
-            Self { command, runner: Runner::Nextest }
+            Self { command, runner: Runner::Nextest, workspace: workspace.clone() }
         } else {
             // `--tests` means unit tests too, but no doc tests: these have a run of their own.
             command.args(["test", "--no-fail-fast", "--tests"]);
-            Self { command, runner: Runner::Libtest }
+            Self { command, runner: Runner::Libtest, workspace: workspace.clone() }
         }
     }
 
@@ -37,12 +38,13 @@ impl TestRun {
     pub fn documentation(workspace: &Workspace) -> Self {
         let mut command = workspace.cargo();
         command.args(["test", "--doc", "--no-fail-fast"]);
-        Self { command, runner: Runner::Libtest }
+        Self { command, runner: Runner::Libtest, workspace: workspace.clone() }
     }
 
     /// Runs the tests. No test at all is a failure: every caller expects some.
     pub fn finish(self) -> Result<Tally> {
-        let Self { command, runner } = self;
+        let Self { mut command, runner, workspace } = self;
+        let skipped = SkippedTests::collect(&workspace, &mut command)?;
         let mut tally = Tally::default();
         let status = stream(command, |line| {
             if let Some(summary) = runner.summary(line) {
@@ -56,6 +58,7 @@ impl TestRun {
             println!("error: no test ran where tests are expected");
             tally += Tally::FAILED;
         }
+        tally.discount(skipped.reasons()?);
         Ok(tally)
     }
 }
