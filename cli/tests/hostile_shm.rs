@@ -191,7 +191,8 @@ fn ended(bench: &Bench, recv: Running, said: &str) {
 /// SHM-4: a buffer that could be truncated or punched under a copy is not touched, and nothing of it arrives.
 #[test]
 fn shm_4_a_buffer_that_can_vanish_is_refused() {
-    const BYTES: u64 = 64 << 10;
+    // As nothing else here is.
+    const BYTES: u64 = 96 << 10;
     let bench = bench();
     for seals in [SealFlags::empty(), HONEST_SEALS - SealFlags::SHRINK, HONEST_SEALS - SealFlags::FUTURE_WRITE] {
         let (recv, place) = bench.recv(&["--patience", "2"]);

@@ -102,6 +102,11 @@ impl World {
         for connection in &mut self.connections {
             connection.kill();
         }
+        // What stood in an SQ behind a DRAIN has been taken only now, and may be a timeout.
+        for _ in 0..80 {
+            self.settle()?;
+            self.advance(u64::MAX)?;
+        }
         self.settle()?;
         for plane in 0..self.planes.len() {
             self.check_idle(plane)?;

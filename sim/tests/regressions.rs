@@ -507,3 +507,15 @@ fn a_transfer_s_event_is_not_taken_for_an_operation_s() {
     ];
     dmaplane_sim::script::run(4405113619483283253, dmaplane_sim::script::Start::Furnished, &script).unwrap();
 }
+
+/// The end of a run gave up on a timeout that was taken only when the DRAIN before it had ended.
+#[test]
+fn a_timeout_behind_a_drain_is_waited_for_at_the_end_of_a_run() {
+    #[rustfmt::skip]
+    let script = [
+        [0u8, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0],
+        [160, 56, 176, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [160, 240, 96, 12, 0, 0, 0, 0],
+        [224, 181, 0, 43, 72, 0, 0, 0], [224, 0, 220, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [160, 160, 96, 0, 0, 0, 0, 0],
+    ];
+    dmaplane_sim::script::run(10718938088065661472, dmaplane_sim::script::Start::Furnished, &script).unwrap();
+}
