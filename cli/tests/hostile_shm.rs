@@ -192,7 +192,7 @@ fn ended(bench: &Bench, recv: Running, said: &str) {
 #[test]
 fn shm_4_a_buffer_that_can_vanish_is_refused() {
     // As nothing else here is.
-    const BYTES: u64 = 96 << 10;
+    const BYTES: u64 = 48 << 10;
     let bench = bench();
     for seals in [SealFlags::empty(), HONEST_SEALS - SealFlags::SHRINK, HONEST_SEALS - SealFlags::FUTURE_WRITE] {
         let (recv, place) = bench.recv(&["--patience", "2"]);
