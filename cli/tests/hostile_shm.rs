@@ -211,7 +211,8 @@ fn shm_4_a_buffer_that_can_vanish_is_refused() {
         let token: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
         let import = plane.import(&peer, &token).unwrap();
 
-        // The library only makes sealed memory and takes in none that is not: so it is given other memory behind its back.
+        // The library only makes sealed memory and takes in none that is not: so it is given other memory behind its
+        // back.
         let buffer = plane.alloc(BYTES).unwrap();
         let fd = memfd(&[], BYTES, SealFlags::empty());
         give_other_memory(BYTES, &fd);

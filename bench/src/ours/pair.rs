@@ -45,7 +45,7 @@ impl Pair {
         let mut source = plane.alloc(LARGE_BYTES)?;
         workload::fill(source.as_mut_slice());
         let mut blocks = workload::list(&mut plane)?;
-        workload::fill(blocks.buffers_mut()[0].as_mut_slice());
+        workload::fill(blocks.bytes_mut(0).unwrap_or_default());
         let pairs = workload::pairs();
         let mut pair =
             Pair { plane, peer, source, blocks, pairs, leased_buffer, leased_list, receiver, _directory: directory };

@@ -161,7 +161,8 @@ impl EmbeddedHost {
     pub(super) fn connection_lost(&mut self, engine: &mut Engine<Heap>, peer: Handle) {
         let current = self.peers.get(peer.index() as usize).and_then(Option::as_ref);
         if current.is_some_and(|slot| slot.handle == peer) {
-            // What it said before it died still counts: all that was published, which is no more than there are entries.
+            // What it said before it died still counts: all that was published, which is no more than there are
+            // entries.
             self.poll_link(engine, peer.index(), ENTRIES);
             self.end_connection(peer.index(), Errno::ECONNRESET);
         }

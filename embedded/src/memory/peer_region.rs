@@ -2,8 +2,8 @@
 //!
 //! A peer is not trusted: it might shrink the file, or punch holes into it, under our copy. So only a memfd is taken
 //! whose seals forbid both for good, to everybody: F_SEAL_SHRINK, F_SEAL_SEAL, and F_SEAL_WRITE or
-//! F_SEAL_FUTURE_WRITE, under which the kernel refuses to punch holes (fallocate and MADV_REMOVE alike). Nor may it have
-//! holes from the beginning: we would fill them, with memory of ours, as much as the peer likes. What is allocated
+//! F_SEAL_FUTURE_WRITE, under which the kernel refuses to punch holes (fallocate and MADV_REMOVE alike). Nor may it
+//! have holes from the beginning: we would fill them, with memory of ours, as much as the peer likes. What is allocated
 //! stays so under the same seals. Pages are faulted in before they are first copied from, where a failure is an error
 //! and not a signal.
 

@@ -148,7 +148,8 @@ impl Region {
 
     fn touch(&self) {
         for offset in (0..self.length).step_by(PAGE_BYTES as usize) {
-            // SAFETY: in range, of memory that cannot shrink; others may change it meanwhile, and the value is not used.
+            // SAFETY: in range, of memory that cannot shrink; others may change it meanwhile, and the value is not
+            // used.
             unsafe { self.base.add(offset).read_volatile() };
         }
     }
@@ -226,8 +227,9 @@ impl Drop for Region {
     }
 }
 
-/// A file that shrinks takes pages from under our copies, which is a signal. So a memfd must have F_SEAL_SHRINK (-EPERM),
-/// and a file that has no seals must be a dma-buf, whose size is fixed, or at least no regular file (-EINVAL).
+/// A file that shrinks takes pages from under our copies, which is a signal. So a memfd must have F_SEAL_SHRINK
+/// (-EPERM), and a file that has no seals must be a dma-buf, whose size is fixed, or at least no regular file
+/// (-EINVAL).
 fn must_not_shrink(fd: &OwnedFd) -> Result<(), Errno> {
     const DMA_BUF_MAGIC: i64 = 0x444d_4142;
     match rustix::fs::fcntl_get_seals(fd) {

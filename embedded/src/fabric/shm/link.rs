@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, Weak};
 /// Entries that may wait for a peer that does not read: beyond, the connection is ended.
 const BACKLOG_LIMIT: usize = 1 << 16;
 
-/// Regions that a peer may have handed over and not dropped: each is a descriptor of ours. All buffers of a context, and
-/// what is made for its requests, fit.
+/// Regions that a peer may have handed over and not dropped: each is a descriptor of ours. All buffers of a context,
+/// and what is made for its requests, fit.
 const REGIONS_MAX: usize = 1 << 15;
 /// Regions taken in at one look at most, since the engine's thread looks.
 const REGIONS_PER_LOOK: usize = 1024;
