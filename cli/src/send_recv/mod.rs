@@ -9,7 +9,6 @@
 //! The output has no name until all of it is there and its checksums are right: the whole file's, and each tensor's.
 
 mod arguments;
-mod claims;
 mod digest;
 mod disk;
 mod header;

@@ -1,7 +1,6 @@
 //! `dmaplane send`.
 
 use super::arguments::SendArguments;
-use super::claims::Claims;
 use super::digest::{FileDigest, Summary};
 use super::header::{self, FormatError, LENGTH_BYTES, Span};
 use super::message::{Message, PROTOCOL, from_hex};
@@ -180,8 +179,7 @@ fn transfer(wire: &mut Wire, source: Source, limit_mib: Option<u64>) -> Result<(
         // Nobody listens any more when the transfer has ended.
         let _ = full.send(all.map(|summary| Read::All(Box::new(summary))));
     })?;
-    let claims = Claims::start(wire)?;
-    let mut sending = Sending { wire, give, take, claims, grants: BTreeMap::new(), in_flight: VecDeque::new() };
+    let mut sending = Sending { wire, give, take, grants: BTreeMap::new(), in_flight: VecDeque::new() };
     let progress = Progress::new("sending", pieces.file_bytes());
     for piece in 0..pieces.count() {
         let length = pieces.length(piece);
@@ -206,7 +204,6 @@ struct Sending<'a> {
     /// Buffers go back to the reading thread.
     give: Sender<Buffer>,
     take: Receiver<Result<Read>>,
-    claims: Claims,
     /// Places for pieces, by piece.
     grants: BTreeMap<u32, Vec<u8>>,
     in_flight: VecDeque<(u32, Import, Operation<Buffer>)>,
@@ -219,7 +216,9 @@ impl Sending<'_> {
             _ => bail!("the pieces came out of order"),
         };
         let token = self.grant(piece)?;
-        let import = self.claim(token)?;
+        // Its engine answers at once, unless it stands still.
+        let import = self.wire.plane.import(&self.wire.peer, &token);
+        let import = import.map_err(|error| self.wire.explain(error))?;
         tracing::debug!(piece, bytes = length, "a lease is claimed");
         if import.length() < length {
             bail!(self.wire.protocol("a place that is shorter than its piece"));
@@ -255,19 +254,6 @@ impl Sending<'_> {
                 return Ok(token);
             }
             self.listen(GLANCE)?;
-            self.wire.check_patience()?;
-        }
-    }
-
-    /// Claims the lease of a place. The receiver's engine answers at once, unless it stands still.
-    fn claim(&mut self, token: Vec<u8>) -> Result<Import> {
-        self.claims.ask(token);
-        self.wire.forgive();
-        loop {
-            if let Some(claimed) = self.claims.answer(GLANCE) {
-                return Ok(claimed.map_err(|error| self.wire.explain(error))?);
-            }
-            self.listen(Duration::ZERO)?;
             self.wire.check_patience()?;
         }
     }

@@ -2,7 +2,6 @@
 
 use super::message::{Assembly, Message, shown};
 use dmaplane::{Errno, Error, Peer, Plane};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the last words of a peer may take after its end was seen.
@@ -38,7 +37,7 @@ pub enum Event {
 /// The plane and its one peer.
 pub struct Wire {
     pub plane: Plane,
-    pub peer: Arc<Peer>,
+    pub peer: Peer,
     who: &'static str,
     patience: Duration,
     heard: Instant,
@@ -47,8 +46,9 @@ pub struct Wire {
 
 impl Wire {
     /// `who` is what errors call the peer.
-    pub fn new(plane: Plane, peer: Peer, who: &'static str, patience: Duration) -> Wire {
-        Wire { plane, peer: Arc::new(peer), who, patience, heard: Instant::now(), assembly: Assembly::default() }
+    pub fn new(mut plane: Plane, peer: Peer, who: &'static str, patience: Duration) -> Wire {
+        plane.set_patience(patience);
+        Wire { plane, peer, who, patience, heard: Instant::now(), assembly: Assembly::default() }
     }
 
     pub fn say(&mut self, message: &Message) -> Result<(), WireError> {
@@ -111,7 +111,9 @@ impl Wire {
         if let Error::TimedOut { waited, .. } = error {
             return WireError::Silent { who: self.who, seconds: waited.as_secs() };
         }
-        let ended = error.is_disconnect() || matches!(error.errno(), Some(Errno::EKEYREVOKED | Errno::ESTALE));
+        // EPROTO: the peer broke the fabric's rules, and its connection was ended for it.
+        let ends = [Errno::EKEYREVOKED, Errno::ESTALE, Errno::EPROTO];
+        let ended = error.is_disconnect() || error.errno().is_some_and(|errno| ends.contains(&errno));
         if !ended {
             return error.into();
         }
