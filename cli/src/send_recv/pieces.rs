@@ -17,8 +17,8 @@ pub fn longest_wanted(file_bytes: u64) -> Option<u64> {
     most_pieces(file_bytes, longest).map(|_| longest)
 }
 
-/// More pieces than any cut of such a file has: every two neighbours that could have been one are longer than one, but
-/// for those beside the last part of a long tensor. `None`: more than 32 bits can count, or no file.
+/// No cut of such a file has more pieces than this: besides full ones, a long tensor makes a short one, its last part,
+/// and the small tensors behind it make another. `None`: more than 32 bits can count, or no file.
 fn most_pieces(file_bytes: u64, longest: u64) -> Option<u64> {
     let most = file_bytes.div_ceil(longest).checked_mul(4)?.checked_add(4)?;
     (file_bytes > 0 && most <= u64::from(u32::MAX)).then_some(most)
