@@ -1,10 +1,12 @@
 //! A client's ring over the embedded host.
 
 use crate::config::RunMode;
+use crate::context::ContextError;
 use crate::runner::Shared;
 use dmaplane_ring::abi::{Cqe, Sqe};
 use dmaplane_ring::queue::{Client, Full, HeapRing, RingMemory, RingWord};
 use dmaplane_ring::wait::{self, Sharing};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ pub struct Ring {
     client: Client<Arc<HeapRing>>,
     shared: Arc<Shared>,
     index: u32,
+    /// What [`Ring::eventfd`] gives; made when first asked for.
+    eventfd: Option<Arc<OwnedFd>>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -27,7 +31,7 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     pub(crate) fn new(client: Client<Arc<HeapRing>>, shared: Arc<Shared>, index: u32) -> Ring {
-        Ring { client, shared, index }
+        Ring { client, shared, index, eventfd: None }
     }
 
     /// Writes an SQE; [`Ring::submit`] makes it visible. A full queue hands it back.
@@ -112,6 +116,73 @@ impl Ring {
                 wait::sleep_while(word.word(RingWord::CqTail), tail, Sharing::Private, left);
             }
             completer.awake();
+        }
+    }
+
+    /// A descriptor for `poll`, `epoll` or a runtime's reactor: it becomes readable when a CQE comes, or the context
+    /// closes, after [`Ring::arm`] has returned `true`. Do not read it: [`Ring::disarm`] does.
+    ///
+    /// ```
+    /// use dmaplane_embedded::{Config, Context};
+    /// use dmaplane_ring::build::Timeout;
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let context = Context::open(Config::default())?;
+    /// let mut ring = context.ring(16, 16)?;
+    /// ring.push(Timeout::after_ns(1_000_000)).map_err(|_| "the SQ is full")?;
+    /// ring.submit();
+    /// let cqe = loop {
+    ///     if let Some(cqe) = ring.reap_one() {
+    ///         break cqe;
+    ///     }
+    ///     if ring.arm() {
+    ///         let eventfd = ring.eventfd()?;
+    ///         // Beside whatever else the program waits for.
+    ///         poll(&mut [PollFd::new(&eventfd, PollFlags::IN)], None)?;
+    ///     }
+    ///     ring.disarm();
+    /// };
+    /// assert!(cqe.res < 0, "-ETIME");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn eventfd(&mut self) -> Result<BorrowedFd<'_>, ContextError> {
+        if self.eventfd.is_none() {
+            let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+            let eventfd = Arc::new(rustix::event::eventfd(0, flags).map_err(std::io::Error::from)?);
+            let (index, theirs) = (self.index, eventfd.clone());
+            self.shared.with_core(|_, core| core.host.set_eventfd(index, theirs));
+            self.eventfd = Some(eventfd);
+            // A wake-up between an `arm` and this call rang nothing.
+            if self.client.completer.available() > 0 || self.closed() {
+                self.ring_own();
+            }
+        }
+        match &self.eventfd {
+            Some(eventfd) => Ok(eventfd.as_fd()),
+            None => Err(ContextError::System(std::io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Asks for the eventfd to be rung (clause WAKE-2). `false`: a CQE is there already, or the context is closed: do
+    /// not wait. Call [`Ring::disarm`] afterwards either way.
+    pub fn arm(&mut self) -> bool {
+        self.client.completer.prepare_sleep().is_some() && !self.closed()
+    }
+
+    /// Ends an [`Ring::arm`]: CQEs ring nothing any more, and what they rang is taken.
+    pub fn disarm(&mut self) {
+        self.client.completer.awake();
+        if let Some(eventfd) = &self.eventfd {
+            // It does not block; nothing in it is as good.
+            let _ = rustix::io::read(eventfd, &mut [0; 8]);
+        }
+    }
+
+    fn ring_own(&self) {
+        if let Some(eventfd) = &self.eventfd {
+            let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
         }
     }
 

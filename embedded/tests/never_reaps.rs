@@ -6,9 +6,9 @@ use dmaplane_ring::abi::{
     Run, Sqe, SqeFlags,
 };
 use dmaplane_ring::build::{
-    Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, Disconnect, ExportDmabuf, Free, ImportRelease,
-    LeaseExport, LeaseGrant, LeaseImport, LeaseRenew, LeaseRevoke, LinkTimeout, ListFree, ListPrepare, Nop, Placement,
-    Query, Read, ReadList, Recv, Send, Sync, Timeout, Wait, Watch, Write, WriteImm, WriteList,
+    Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, CreditWatermarks, Disconnect, ExportDmabuf, Free,
+    ImportRelease, LeaseExport, LeaseGrant, LeaseImport, LeaseRenew, LeaseRevoke, LinkTimeout, ListFree, ListPrepare,
+    Nop, Placement, Query, Read, ReadList, Recv, Send, Sync, Timeout, Wait, Watch, Write, WriteImm, WriteList,
 };
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -258,6 +258,7 @@ impl Furnished {
             WriteList::new(list, list_import, buffer, PAIRS_AT, 2).unwrap().into(),
             ReadList::new(list, list_import, buffer, PAIRS_AT, 2).unwrap().into(),
             CreditQuery::new(peer).into(),
+            CreditWatermarks::new(peer, 1 << 20, 1 << 19).unwrap().into(),
             // These are done once.
             LeaseRevoke::graceful(self.spare_lease, 1_000_000).into(),
             ImportRelease::new(self.spare_import).into(),

@@ -120,6 +120,10 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::ENOTCONN);
         };
         let index = state.receives.head;
+        if index == NONE && state.orphaned > 0 {
+            state.orphaned -= 1;
+            return Err(Errno::ECANCELED);
+        }
         let Some(operation) = self.operations.get_mut(index) else {
             return Err(Errno::EPROTO);
         };
@@ -166,6 +170,29 @@ impl<S: Storage> Engine<S> {
             self.post_more(host, index, result, flags, (word0, word1));
         }
         outcome
+    }
+
+    /// Ends the receives of a ring that goes: nobody would hear of what came for them. Their credits are with their
+    /// peers and stay there; what those bring, once no other receive is posted, is dropped (clause TD-7).
+    pub(crate) fn orphan_receives<H: Host>(&mut self, host: &mut H, ring: u32) {
+        let mut index = self.rings.get(ring as usize).map_or(NONE, |ring| ring.operations.head);
+        while let Some(operation) = self.operations.get(index).copied() {
+            let next = operation.ring_links.next;
+            let generation = self.operations.generation(next);
+            let behind_next = self.operations.get(next).map_or(NONE, |operation| operation.ring_links.next);
+            if operation.state == State::Receiving {
+                let count = if operation.sqe.opcode == Opcode::Recv as u8 { 1 } else { operation.sqe.arg32 };
+                if let Some(peer) = self.peers.get_mut(operation.object) {
+                    peer.receives.remove(&mut self.operations, Through::State, index);
+                    peer.orphaned = peer.orphaned.saturating_add(count.saturating_sub(operation.arrived));
+                }
+                self.release_receive(index);
+                self.finish(host, index, Errno::ECANCELED.as_result(), 0, 0);
+            }
+            // Ending one ends at most its LINK_TIMEOUT with it, which stands right behind it.
+            let ended_too = next != NONE && self.operations.generation(next) != generation;
+            index = if ended_too { behind_next } else { next };
+        }
     }
 
     /// Lets go of the buffer that a receive holds.

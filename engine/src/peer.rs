@@ -77,9 +77,11 @@ pub struct Peer {
     pub(crate) posted: Queue,
     /// Of those, requests: at most `info.window`.
     pub(crate) requests: u32,
-    /// RECVs and CREDIT_GRANTs, in order; as many arrivals remain in them as `rx_granted - rx_arrived`, plus those of
-    /// its transfers in flight that notify.
+    /// RECVs and CREDIT_GRANTs, in order; as many arrivals remain in them and in `orphaned` as `rx_granted -
+    /// rx_arrived`, plus those of its transfers in flight that notify.
     pub(crate) receives: Queue,
+    /// Arrivals that remained in receives of rings that were detached.
+    pub(crate) orphaned: u32,
     /// Its transfers in flight here, first of a chain through the inbound table; at most `inbound_per_peer`.
     pub(crate) inbound: u32,
     pub(crate) inbound_count: u32,
@@ -115,6 +117,7 @@ impl Peer {
             posted: Queue::EMPTY,
             requests: 0,
             receives: Queue::EMPTY,
+            orphaned: 0,
             inbound: NONE,
             inbound_count: 0,
             disconnect_op: NONE,

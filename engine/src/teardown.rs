@@ -70,6 +70,7 @@ impl<S: Storage> Engine<S> {
             return;
         }
         state.attached = false;
+        self.orphan_receives(host, ring);
         self.cancel_ring(host, ring);
         self.settle(host);
         if let Some(state) = self.rings.get_mut(ring as usize)

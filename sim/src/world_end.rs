@@ -99,11 +99,11 @@ impl World {
             // A cancelled WAIT or CONNECT may still have to hear of it.
         }
         self.settle()?;
-        for connection in &mut self.connections {
-            connection.kill();
-        }
-        // What stood in an SQ behind a DRAIN has been taken only now, and may be a timeout.
+        // What stood in an SQ behind a DRAIN has been taken only now: a timeout, or a CONNECT and what follows it.
         for _ in 0..80 {
+            for connection in &mut self.connections {
+                connection.kill();
+            }
             self.settle()?;
             self.advance(u64::MAX)?;
         }

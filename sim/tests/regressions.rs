@@ -5,8 +5,8 @@ use dmaplane_ring::abi::{
     BufferHandle, Errno, Handle, HandleKind, LeaseHandle, ListHandle, Opcode, Run, Sqe, SqeFlags, op_flags,
 };
 use dmaplane_ring::build::{
-    Alloc, Cancel, CreditQuery, ExportDmabuf, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout, ListFree,
-    ListPrepare, Nop, Read, Send, Sync, Timeout, Wait, Watch, Write, WriteImm,
+    Alloc, Cancel, CreditQuery, ExportDmabuf, Free, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, LinkTimeout,
+    ListFree, ListPrepare, Nop, Read, Recv, Send, Sync, Timeout, Wait, Watch, Write, WriteImm,
 };
 use dmaplane_sim::host::Temper;
 use dmaplane_sim::script::Furniture;
@@ -519,4 +519,42 @@ fn a_timeout_behind_a_drain_is_waited_for_at_the_end_of_a_run() {
         [160, 160, 96, 0, 0, 0, 0, 0],
     ];
     dmaplane_sim::script::run(10718938088065661472, dmaplane_sim::script::Start::Furnished, &script).unwrap();
+}
+
+/// TD-7: receives of a ring that had gone held their buffers and the ring's share, took what others' receives were
+/// there for, and let the sender believe that somebody had heard of it.
+#[test]
+fn receives_of_a_ring_that_was_detached_hold_nothing_and_tell_the_sender() {
+    let (mut world, [ours, theirs]) = furnished();
+    let buffer = world.ok(1, LARGE, Alloc::new(256).unwrap()).unwrap().word0;
+    let buffer = BufferHandle::from_bits(buffer).unwrap();
+    let before = world.planes[1].engine.usage().operations;
+    let recv = |slot: u64| Recv::new(theirs.peer, buffer, slot * 64, 64).unwrap();
+    world.submit(1, SMALL, recv(0).link().sqe());
+    world.submit(1, SMALL, LinkTimeout::after_ns(FOREVER).sqe());
+    world.submit(1, SMALL, recv(1).sqe());
+    world.turn(1, SMALL).unwrap();
+    world.settle().unwrap();
+    assert_eq!(world.planes[1].engine.usage().operations, before + 3);
+    world.detach(1, SMALL).unwrap();
+    assert_eq!(world.planes[1].engine.usage().operations, before, "nothing of the ring is left");
+    world.ok(1, LARGE, Free::new(buffer)).unwrap();
+    // Four receives of the other ring come first, whoever's were posted first; then nobody listens.
+    let send = Send::new(ours.peer, ours.own, 0, 8).unwrap().sqe();
+    let results: Vec<i32> = (0..6).map(|_| world.run(0, LARGE, send).unwrap().res).collect();
+    let silent = Errno::ECANCELED.as_result();
+    assert_eq!(results, [8, 8, 8, 8, silent, silent]);
+    world.finish().unwrap();
+}
+
+/// The same of what waits for a peer, over a connection that was made after the others had been ended.
+#[test]
+fn a_claim_behind_a_drain_is_waited_for_at_the_end_of_a_run() {
+    #[rustfmt::skip]
+    let script = [
+        [224, 108, 220, 0, 0, 0, 0, 0], [160, 136, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0],
+        [160, 181, 220, 0, 20, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0],
+        [224, 136, 96, 0, 6, 0, 0, 0], [160, 77, 96, 0, 48, 0, 0, 0],
+    ];
+    dmaplane_sim::script::run(7795655826330256552, dmaplane_sim::script::Start::Furnished, &script).unwrap();
 }

@@ -40,9 +40,21 @@ pub(crate) struct ListMemory {
 
 struct RingEnd {
     completions: Completions<Arc<HeapRing>>,
+    /// Rung beside the futex, for a client that waits for other descriptors as well.
+    eventfd: Option<Arc<OwnedFd>>,
     dirty: bool,
     /// Room in the CQ when the engine last asked.
     free_seen: u32,
+}
+
+impl RingEnd {
+    fn wake(&self) {
+        wake_all(self.completions.memory().word(RingWord::CqTail), Sharing::Private);
+        if let Some(eventfd) = &self.eventfd {
+            // It does not block; one that is full is readable as it is.
+            let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 /// A WAIT on a word.
@@ -115,7 +127,14 @@ impl EmbeddedHost {
         if self.rings.len() <= index {
             self.rings.resize_with(index + 1, || None);
         }
-        self.rings[index] = Some(RingEnd { completions, dirty: false, free_seen: 0 });
+        self.rings[index] = Some(RingEnd { completions, eventfd: None, dirty: false, free_seen: 0 });
+    }
+
+    /// Has a ring's client woken through an eventfd, too.
+    pub(crate) fn set_eventfd(&mut self, index: u32, eventfd: Arc<OwnedFd>) {
+        if let Some(Some(ring)) = self.rings.get_mut(index as usize) {
+            ring.eventfd = Some(eventfd);
+        }
     }
 
     pub(crate) fn drop_ring(&mut self, index: u32) {
@@ -135,7 +154,7 @@ impl EmbeddedHost {
     pub(crate) fn wake_clients(&self) -> bool {
         let mut sleeping = false;
         for ring in self.rings.iter().flatten().filter(|ring| ring.completions.client_sleeps()) {
-            wake_all(ring.completions.memory().word(RingWord::CqTail), Sharing::Private);
+            ring.wake();
             sleeping = true;
         }
         sleeping
@@ -147,7 +166,7 @@ impl EmbeddedHost {
             if ring.dirty {
                 ring.dirty = false;
                 if ring.completions.publish() {
-                    wake_all(ring.completions.memory().word(RingWord::CqTail), Sharing::Private);
+                    ring.wake();
                 }
             }
         }
