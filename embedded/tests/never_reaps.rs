@@ -2,8 +2,8 @@
 
 use dmaplane_embedded::{Config, Context, Ring, RunMode};
 use dmaplane_ring::abi::{
-    BufferHandle, Errno, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, Opcode, PeerHandle, QueryWhat, Rights,
-    Run, Sqe, SqeFlags,
+    BufferHandle, Cqe, Errno, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, Opcode, PeerHandle, QueryWhat,
+    Rights, Run, Sqe, SqeFlags,
 };
 use dmaplane_ring::build::{
     Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, CreditWatermarks, Disconnect, ExportDmabuf, Free,
@@ -22,7 +22,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn call(ring: &mut Ring, sqe: impl Into<Sqe>) -> dmaplane_ring::abi::Cqe {
+fn call(ring: &mut Ring, sqe: impl Into<Sqe>) -> Cqe {
     ring.push(sqe).unwrap();
     ring.submit();
     ring.wait_one(5 * SECOND).expect("an answer within 5 s")
@@ -347,7 +347,8 @@ fn res_3_a_revoke_completes_while_all_room_is_held_by_receives_and_credit_waits(
     let ring = &mut rings[1];
     let buffer = BufferHandle::from_bits(handle(ring, Alloc::new(1 << 16).unwrap())).unwrap();
     let grant = LeaseGrant::range(buffer, 0, 4096, Rights::WRITE).unwrap();
-    let lease = LeaseHandle::from_bits(handle(ring, grant)).unwrap();
+    // A revoke that waited for that room would wait for ever. So the quickest of some tells, however busy the machine.
+    let leases: Vec<_> = (0..20).map(|_| LeaseHandle::from_bits(handle(ring, grant)).unwrap()).collect();
 
     // An import of the other side's, to write to without ever getting a credit.
     let theirs = BufferHandle::from_bits(handle(&mut rings[0], Alloc::new(4096).unwrap())).unwrap();
@@ -363,25 +364,44 @@ fn res_3_a_revoke_completes_while_all_room_is_held_by_receives_and_credit_waits(
     let import = ImportHandle::from_bits(handle(ring, import)).unwrap();
 
     let mut refused = [0; 2];
+    let mut refuse = |cqe: Cqe| {
+        assert_eq!(cqe.result(), Err(Errno::ENOBUFS), "{cqe:?}");
+        refused[(cqe.user_data >= 2000) as usize] += 1;
+    };
+    // The engine may be behind, but nothing here holds up the queue's head.
+    let mut make_room = |ring: &mut Ring, entries: u32| {
+        let deadline = Instant::now() + 5 * SECOND;
+        while ring.free() < entries {
+            assert!(Instant::now() < deadline, "the queue stands still");
+            ring.reap(64, &mut refuse);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    };
     for round in 0..100 {
         let recv = Recv::new(peers[1], buffer, 4096, 1024).unwrap().user_data(1000 + round);
         let write = WriteImm::new(buffer, 0, import, 0, 16).unwrap().user_data(2000 + round);
+        make_room(ring, 2);
         ring.push(recv).unwrap();
         ring.push(write).unwrap();
         ring.submit();
-        std::thread::sleep(Duration::from_micros(300));
-        while let Some(cqe) = ring.reap_one() {
-            assert_eq!(cqe.result(), Err(Errno::ENOBUFS), "{cqe:?}");
-            refused[(cqe.user_data >= 2000) as usize] += 1;
-        }
     }
+    make_room(ring, 64);
+    let mut quickest = Duration::MAX;
+    for lease in leases {
+        let start = Instant::now();
+        ring.push(LeaseRevoke::now(lease).user_data(1)).unwrap();
+        ring.submit();
+        let cqe = loop {
+            let cqe = ring.wait_one(SECOND).expect("the revoke's CQE");
+            if cqe.user_data == 1 {
+                break cqe;
+            }
+            refuse(cqe);
+        };
+        quickest = quickest.min(start.elapsed());
+        assert_eq!(cqe.res, 0);
+    }
+    println!("revoked in {quickest:?} behind {refused:?} refusals");
     assert!(refused[0] > 0 && refused[1] > 0, "the room was never used up: {refused:?}");
-    let start = Instant::now();
-    ring.push(LeaseRevoke::now(lease).user_data(1)).unwrap();
-    ring.submit();
-    let cqe = ring.wait_one(SECOND).expect("the revoke's CQE");
-    let took = start.elapsed();
-    assert_eq!((cqe.user_data, cqe.res), (1, 0));
-    println!("revoked in {took:?} behind {refused:?} refusals");
-    assert!(took < Duration::from_millis(10), "{took:?}");
+    assert!(quickest < Duration::from_millis(10), "{quickest:?}");
 }
