@@ -2,10 +2,10 @@
 //!
 //! Nothing is lost by dropping an object early, on an error path say: the next call to a plane of its context ends it.
 
+use dmaplane_embedded::Context;
 use dmaplane_ring::abi::{BufferHandle, ImportHandle, LeaseHandle, ListHandle, PeerHandle, Sqe};
 use dmaplane_ring::build::{Disconnect, Free, ImportRelease, LeaseRevoke, ListFree};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Something that was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,25 +37,16 @@ pub(crate) struct Objects {
     dropped: Mutex<Vec<Dropped>>,
 }
 
-/// Those of the contexts that live, by [`Context::identity`](dmaplane_embedded::Context::identity).
-static ALL: Mutex<Option<HashMap<[u64; 2], Weak<Objects>>>> = Mutex::new(None);
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Objects {
-    /// The one of a context, for each of its planes.
-    pub(crate) fn of(context: [u64; 2]) -> Arc<Objects> {
-        let mut all = lock(&ALL);
-        let all = all.get_or_insert_with(HashMap::new);
-        all.retain(|_, objects| objects.strong_count() > 0);
-        if let Some(objects) = all.get(&context).and_then(Weak::upgrade) {
-            return objects;
-        }
-        let objects = Arc::new(Objects::default());
-        all.insert(context, Arc::downgrade(&objects));
-        objects
+    /// The one of a context, for each of its planes. It lives as long as the context does, so that nothing is forgotten
+    /// while it has no plane.
+    pub(crate) fn of(context: &Context) -> Arc<Objects> {
+        let objects = context.attachment(|| Arc::new(Objects::default()));
+        objects.downcast().unwrap_or_default()
     }
 
     pub(crate) fn bury(&self, what: Dropped) {

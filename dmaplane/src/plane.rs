@@ -75,7 +75,7 @@ impl Plane {
         let mut plane = Plane {
             ring,
             context: context.clone(),
-            objects: Objects::of(context.identity()),
+            objects: Objects::of(context),
             patience: PATIENCE,
             next_user_data: 1,
             finished: HashMap::new(),
@@ -215,7 +215,12 @@ impl Plane {
                 let cqe = self.finish(user_data, LOCAL_PATIENCE);
                 match cqe {
                     Some(cqe) if cqe.res >= 0 => cqe,
-                    _ => return Err(Error::TimedOut { what, waited: patience }),
+                    late => {
+                        if late.is_none() {
+                            self.unwanted.insert(user_data);
+                        }
+                        return Err(Error::TimedOut { what, waited: patience });
+                    }
                 }
             }
         };
@@ -308,5 +313,14 @@ impl Plane {
         self.local(what, ListFree::new(list.handle).sqe())?;
         list.hold.ended();
         Ok(list.buffers)
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        // What has not been seen to end is for another plane of the context; one that has ended meanwhile is stale then.
+        for (_, what) in self.burials.drain() {
+            self.objects.bury(what);
+        }
     }
 }

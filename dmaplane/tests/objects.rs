@@ -104,3 +104,16 @@ fn a_peer_that_is_not_read_cannot_make_us_keep_more_than_its_slots() {
         assert_eq!(one.receive(&to_other, WAIT).unwrap().payload, [expected]);
     }
 }
+
+#[test]
+fn what_is_dropped_with_its_plane_is_ended_by_the_next_one() {
+    let mut one = Plane::open(Config::default()).unwrap();
+    let usage = one.usage();
+    for _ in 0..5 {
+        let mut other = one.sibling().unwrap();
+        let buffer = other.alloc(4096).unwrap();
+        let leased = other.grant(buffer, Rights::READ).unwrap();
+        drop((other, leased));
+    }
+    settles_at(&mut one, usage);
+}

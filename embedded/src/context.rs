@@ -12,8 +12,8 @@ use dmaplane_ring::abi::{BufferHandle, Errno, Handle, ListenerHandle, RingLayout
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,8 @@ pub struct Context {
 
 struct Inner {
     shared: Arc<Shared>,
+    /// What a layer above keeps with the context.
+    attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
     service: Option<JoinHandle<()>>,
 }
 
@@ -94,7 +96,7 @@ impl Context {
         let shared = Shared::new(config)?;
         let serving = shared.clone();
         let service = std::thread::Builder::new().name("dmaplane-poll".into()).spawn(move || serving.serve())?;
-        Ok(Context { inner: Arc::new(Inner { shared, service: Some(service) }) })
+        Ok(Context { inner: Arc::new(Inner { shared, attachment: OnceLock::new(), service: Some(service) }) })
     }
 
     /// Attaches a ring. Its SQ and CQ sizes are powers of two; the CQ is at least 16 entries and as long as the SQ.
@@ -224,6 +226,11 @@ impl Context {
             }
         })?;
         ListenerHandle::from_bits(handle.bits()).ok_or_else(|| refused("adding a listener")(Errno::EIO))
+    }
+
+    /// What a layer above keeps with the context, for as long as that lives: made by the first who asks.
+    pub fn attachment(&self, make: impl FnOnce() -> Arc<dyn Any + Send + Sync>) -> Arc<dyn Any + Send + Sync> {
+        self.inner.attachment.get_or_init(make).clone()
     }
 
     /// What it tells its peers of itself: random, another one for each context.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// How often a waiting client that has an eventfd looks whether the context is closed.
+const LOOK_AT_CLOSED: Duration = Duration::from_millis(100);
 
 /// One thread's submission and completion queues. Dropping it never blocks: operations in flight are cancelled as far
 /// as they can be, and end without anybody's seeing.
@@ -113,6 +115,9 @@ impl Ring {
                 && !submitter.closed()
             {
                 let word = completer.memory().clone();
+                // Whose eventfd is rung is woken once when the context closes, which may be before it sleeps.
+                let most = self.eventfd.as_ref().map(|_| LOOK_AT_CLOSED);
+                let left = left.into_iter().chain(most).min();
                 wait::sleep_while(word.word(RingWord::CqTail), tail, Sharing::Private, left);
             }
             completer.awake();

@@ -70,3 +70,16 @@ fn ring_9_an_eventfd_hears_of_the_context_s_end() {
         closer.join().unwrap();
     }
 }
+
+/// The context's end waited ten seconds for a client to disarm that was not there any more.
+#[test]
+fn a_context_s_end_does_not_wait_for_an_armed_ring() {
+    let context = Context::open(Config::default()).unwrap();
+    let mut ring = context.ring(8, 16).unwrap();
+    ring.eventfd().unwrap();
+    assert!(ring.arm());
+    let began = std::time::Instant::now();
+    drop(context);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!ring.wait(Duration::from_secs(5)) && ring.closed());
+}

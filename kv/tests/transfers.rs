@@ -200,6 +200,14 @@ fn a_transfer_too_long_for_one_operation_goes_in_parts_and_is_whole_only_with_th
         let error = push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap_err();
         assert!(matches!(error, TransferError::Parts { parts: 5, fragments: 30, .. }), "{error}");
         landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();
+        // One that says in its offer how many parts it needs gets them.
+        let mut offer = offer(&sender, &table);
+        offer.parts = 10;
+        let opened = Landing::open(&mut receiver.plane, &mut receiver.pool, &mut slots, &to_sender, &offer);
+        let (landing, manifest) = opened.unwrap();
+        assert_eq!(manifest.parts, 10);
+        push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap();
+        landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();
     }
 }
 
@@ -347,4 +355,34 @@ fn blocks_that_a_peer_may_write_are_not_given_out_as_slices() {
     assert_eq!(receiver.pool.slice_mut(free).unwrap().len(), 16 * 2 * 64 * 2);
     landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();
     assert!(receiver.pool.slice_mut(leased).is_ok(), "the lease is over");
+}
+
+#[test]
+fn blocks_released_under_a_live_lease_are_not_given_to_another_request() {
+    let (mut sender, mut receiver, to_receiver, to_sender, table) = sides(GROUPED, [16, 16]);
+    let free = sender.pool.free_blocks();
+    let opened = Source::open(&mut sender.plane, &mut sender.pool, &to_receiver, &table, 16, b"").unwrap();
+    let (source, manifest) = opened;
+    let expected = sender.pool.digest(&table).unwrap();
+    // The request is cancelled while decode may read its blocks.
+    sender.pool.release(table).unwrap();
+    assert_eq!(sender.pool.free_blocks(), free, "not yet");
+    let other = sender.pool.allocate(free * 16).unwrap();
+    assert!(other.blocks().iter().all(|block| !manifest.table.blocks().contains(block)));
+    let (landed, ..) = pull(&mut receiver.plane, &mut receiver.pool, &to_sender, &manifest).unwrap();
+    assert_eq!(receiver.pool.digest(&landed).unwrap(), expected);
+    source.close(&mut sender.plane, &mut sender.pool).unwrap();
+    assert_eq!(sender.pool.free_blocks(), manifest.table.blocks().len() as u32, "now they are free");
+}
+
+#[test]
+fn a_sequence_with_padding_serves_more_than_one_reader_at_a_time() {
+    let (mut sender, mut receiver, to_receiver, to_sender, table) = sides(GROUPED, [32, 16]);
+    let open =
+        |sender: &mut Side| Source::open(&mut sender.plane, &mut sender.pool, &to_receiver, &table, 16, b"").unwrap();
+    let (first, second) = (open(&mut sender), open(&mut sender));
+    for (source, manifest) in [first, second] {
+        pull(&mut receiver.plane, &mut receiver.pool, &to_sender, &manifest).unwrap();
+        source.close(&mut sender.plane, &mut sender.pool).unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! Leases: granting, exporting, revoking, claiming.
 
-use super::Plane;
 use super::connection::Peer;
+use super::{LOCAL_PATIENCE, Plane};
 use crate::buffer::{Buffer, Import, LeaseTarget, Leased, List};
 use crate::error::Error;
 use crate::objects::Dropped;
@@ -56,23 +56,24 @@ impl Plane {
 
     /// Ends a lease now: transfers in flight under it are stopped. When it returns, nothing lands any more.
     pub fn revoke<T: LeaseTarget>(&mut self, leased: Leased<T>) -> Result<T, Error> {
-        self.revoked(leased, LeaseRevoke::now)
+        self.revoked(leased, Duration::ZERO, LeaseRevoke::now)
     }
 
     /// Ends a lease, letting what is in flight end within `grace`.
     pub fn revoke_gracefully<T: LeaseTarget>(&mut self, leased: Leased<T>, grace: Duration) -> Result<T, Error> {
         let nanoseconds = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        self.revoked(leased, |lease| LeaseRevoke::graceful(lease, nanoseconds))
+        self.revoked(leased, grace, |lease| LeaseRevoke::graceful(lease, nanoseconds))
     }
 
     fn revoked<T: LeaseTarget>(
         &mut self,
         leased: Leased<T>,
+        grace: Duration,
         revoke: impl FnOnce(LeaseHandle) -> LeaseRevoke,
     ) -> Result<T, Error> {
         let what = "revoking a lease";
         self.check(what, &leased.hold)?;
-        self.local(what, revoke(leased.handle).sqe())?;
+        self.call(what, revoke(leased.handle).sqe(), LOCAL_PATIENCE.saturating_add(grace))?;
         let Leased { mut hold, target, .. } = leased;
         hold.ended();
         Ok(target)

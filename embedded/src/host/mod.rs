@@ -155,7 +155,8 @@ impl EmbeddedHost {
         let mut sleeping = false;
         for ring in self.rings.iter().flatten().filter(|ring| ring.completions.client_sleeps()) {
             ring.wake();
-            sleeping = true;
+            // What an eventfd has heard stays: once is enough.
+            sleeping |= ring.eventfd.is_none();
         }
         sleeping
     }

@@ -310,7 +310,8 @@ impl EmbeddedHost {
 /// Waits, on a thread of its own, for the socket's end: that is how a peer's death is noticed, at once.
 fn watch_socket(shared: Weak<Shared>, peer: Handle, socket: std::io::Result<OwnedFd>) {
     let watching = std::thread::Builder::new().name("dmaplane-watch".into());
-    let _ = watching.spawn(move || {
+    let unwatched = shared.clone();
+    let watching = watching.spawn(move || {
         if let Ok(socket) = &socket {
             let hang_up = PollFlags::RDHUP;
             let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), hang_up)];
@@ -320,4 +321,10 @@ fn watch_socket(shared: Weak<Shared>, peer: Handle, socket: std::io::Result<Owne
             shared.note(Note::ConnectionLost { peer });
         }
     });
+    // One that nobody watches would never be found dead.
+    if watching.is_err()
+        && let Some(shared) = unwatched.upgrade()
+    {
+        shared.note_quietly(Note::ConnectionLost { peer });
+    }
 }

@@ -261,7 +261,10 @@ impl EmbeddedHost {
         {
             *place = pairs;
         }
-        let number = self.share(peer.index(), &prepared.region)?;
+        let number = self.share(peer.index(), &prepared.region).inspect_err(|_| {
+            self.reads.remove(&op.bits());
+            self.unread.remove(&op.bits());
+        })?;
         let mut entry = Entry::of_fabric(prepared.kind, [number.into(), prepared.offset, prepared.bytes, 0]);
         entry.message = Message::Request(*request).encode();
         self.scratch.insert(op.bits(), Scratch { peer, region: prepared.region });

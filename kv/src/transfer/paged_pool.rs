@@ -33,6 +33,8 @@ pub struct PagedPool {
     open: Vec<Open>,
     /// Of all blocks.
     open_in_all: Open,
+    /// Blocks given back while a lease on them was live.
+    released: Vec<u32>,
     /// The whole pool in smaller fragments, by their size in tokens: prepared once, when first needed. Dropped before
     /// `base`, whose buffer they name.
     by_fragment: HashMap<u32, List>,
@@ -71,6 +73,7 @@ impl PagedPool {
             part_fragments: MAX_LIST_SEGMENTS as u32,
             open: vec![Open::default(); blocks as usize],
             open_in_all: Open::default(),
+            released: Vec::new(),
             by_fragment: HashMap::new(),
             base,
         })
@@ -170,6 +173,12 @@ impl PagedPool {
             }
         }
         count(&mut self.open_in_all);
+        let open = &self.open;
+        let is_over = |block: &mut u32| open.get(*block as usize).is_none_or(|open| open.readers + open.writers == 0);
+        for block in self.released.extract_if(.., is_over) {
+            // What was given back twice is free all the same.
+            let _ = self.allocator.free(&[block]);
+        }
     }
 
     /// Blocks for `tokens` tokens.
@@ -185,9 +194,14 @@ impl PagedPool {
         Ok(table.append_block(block)?)
     }
 
-    /// Gives a sequence's blocks back.
+    /// Gives a sequence's blocks back. Those that a peer may touch at the moment are free only when its lease is over.
     pub fn release(&mut self, table: BlockTable) -> Result<(), TransferError> {
-        Ok(self.allocator.free(&table.into_blocks())?)
+        let is_leased =
+            |block: &u32| self.open.get(*block as usize).is_some_and(|open| open.readers + open.writers > 0);
+        let (leased, free): (Vec<u32>, Vec<u32>) = table.into_blocks().into_iter().partition(is_leased);
+        self.allocator.free(&free)?;
+        self.released.extend(leased);
+        Ok(())
     }
 
     /// Blocks that are free.
@@ -265,7 +279,10 @@ impl PagedPool {
         let geometry = self.geometry;
         let sequence = PagedSequence::new(&geometry, table)?;
         for range in sequence.padding_ranges(fragment_tokens)? {
-            self.slice_mut(range)?.fill(0);
+            // A peer may be reading the sequence, to whose lease its zeros belong.
+            if self.slice(range.clone())?.iter().any(|&byte| byte != 0) {
+                self.slice_mut(range)?.fill(0);
+            }
         }
         Ok(())
     }

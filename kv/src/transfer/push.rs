@@ -25,6 +25,12 @@ impl Shape {
         Ok(Shape { fragments, fragment_bytes, parts }.whole())
     }
 
+    /// In so many parts at least, as far as there are fragments.
+    fn in_parts(self, parts: u32) -> Shape {
+        let most = u32::try_from(self.fragments).unwrap_or(u32::MAX);
+        Shape { parts: self.parts.max(parts.min(most)), ..self }.whole()
+    }
+
     /// Without parts that would be empty.
     fn whole(self) -> Shape {
         let parts = self.fragments.div_ceil(part_fragments(self.fragments, self.parts));
@@ -59,7 +65,7 @@ pub struct Landing {
 
 impl Landing {
     /// Makes room for a sender's tokens, and the manifest that it is to be answered with. `offer` describes the
-    /// sender's side; its lease token is of no interest.
+    /// sender's side, and how many parts it wants at least; its lease token is of no interest.
     pub fn open(
         plane: &mut Plane,
         pool: &mut PagedPool,
@@ -75,7 +81,7 @@ impl Landing {
         let fragment_tokens = common_fragment(layout.block_tokens(), offer.layout.block_tokens());
         let table = pool.allocate(offer.table.tokens())?;
         let plan = match pool.sequence_list(plane, &table, fragment_tokens) {
-            Ok((list, plan)) => Self::lease(plane, pool, slots, peer, list, &plan),
+            Ok((list, plan)) => Self::lease(plane, pool, slots, peer, list, &plan, offer.parts),
             Err(error) => Err(error),
         };
         match plan {
@@ -111,8 +117,9 @@ impl Landing {
         peer: &Peer,
         list: List,
         plan: &FragmentPlan,
+        parts: u32,
     ) -> Result<(TransferId, Shape, Leased<List>, Vec<u8>), TransferError> {
-        let shape = Shape::of(plan, pool.part_fragments(plan.fragment_bytes()))?;
+        let shape = Shape::of(plan, pool.part_fragments(plan.fragment_bytes()))?.in_parts(parts);
         let expected = Expected { parts: shape.parts, bytes: shape.bytes() };
         let transfer = slots.begin(expected, Some(peer.handle().handle().bits()))?;
         let exported = plane.grant_list(list, Rights::WRITE, peer).and_then(|lease| match plane.token(&lease) {
