@@ -318,7 +318,8 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        // What has not been seen to end is for another plane of the context; one that has ended meanwhile is stale then.
+        // What has not been seen to end is for another plane of the context; one that has ended meanwhile is stale
+        // then.
         for (_, what) in self.burials.drain() {
             self.objects.bury(what);
         }
