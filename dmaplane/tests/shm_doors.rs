@@ -4,7 +4,7 @@ mod raw_shm;
 
 use dmaplane::{Config, Errno, Plane};
 use raw_shm::{Memory, Raw, WAIT, good_seals, hello, send_with, unix_socket};
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SendFlags, SocketAddrUnix};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ fn sec_5_silent_strangers_cost_a_thread_each() {
     drop(strangers);
 }
 
-/// SHM-2: a bell is an eventfd. A pipe without a reader would be a signal, rung.
+/// SHM-2: a bell is a socket. A pipe without a reader would be a signal, rung.
 #[test]
 fn shm_2_a_pipe_is_taken_for_a_bell() {
     let directory = tempfile::tempdir().unwrap();
@@ -122,4 +122,34 @@ fn wake_1_a_peer_steals_others_wake_ups() {
         }
         stop.store(true, ordering);
     });
+}
+
+/// SHM-2, SHM-3: a peer made its bell block whoever rang it, and so the engine, with everybody waiting for its baton.
+#[test]
+fn shm_3_a_bell_that_its_peer_has_filled_blocks_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("door");
+    let mut plane = Plane::open(Config::default()).unwrap();
+    let (listener, address) = plane.listen(&format!("shm:{}", path.display())).unwrap();
+    let connecting = std::thread::spawn(move || {
+        let raw = Raw::connect(&address);
+        while rustix::net::send(&raw.handed, &[0; 4096], SendFlags::DONTWAIT).is_ok() {}
+        for end in [&raw.handed, &raw.heard] {
+            rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::empty()).unwrap();
+        }
+        // NEED_WAKEUP, for good: each message to us is to be rung.
+        raw.ours.write(256, &1u32.to_le_bytes());
+        raw
+    });
+    let raw = connecting.join().unwrap();
+    let began = std::time::Instant::now();
+    let peer = plane.accept(&listener, WAIT).unwrap();
+    // Its receives are told to the peer, message by message, and every call needs the baton.
+    for _ in 0..50 {
+        let buffer = plane.alloc(1).unwrap();
+        plane.free(buffer).unwrap();
+    }
+    plane.disconnect(peer).unwrap();
+    assert!(began.elapsed() < WAIT, "{:?}", began.elapsed());
+    drop(raw);
 }

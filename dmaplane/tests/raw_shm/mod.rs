@@ -92,7 +92,11 @@ pub struct Raw {
     pub socket: OwnedFd,
     /// The other side's.
     pub bell: OwnedFd,
-    ours: Memory,
+    /// Our own bell's end that is not handed over.
+    pub heard: OwnedFd,
+    /// What we handed over of it: ours as well.
+    pub handed: OwnedFd,
+    pub ours: Memory,
     theirs: *mut u8,
     tail: u32,
     head: u32,
@@ -139,9 +143,10 @@ pub fn hello() -> Vec<u8> {
     bytes
 }
 
-pub fn eventfd() -> OwnedFd {
-    use rustix::event::EventfdFlags;
-    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+/// A bell, and what it is rung by.
+pub fn bell() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
 }
 
 /// A token that names this peer's context.
@@ -155,14 +160,14 @@ impl Raw {
         let path = address.strip_prefix("shm:").unwrap();
         rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
         let ours = Memory::new(AREA_BYTES, good_seals(), true);
-        let bell = eventfd();
-        send_with(&socket, &hello(), &[ours.fd.as_fd(), bell.as_fd()]).unwrap();
+        let (heard, handed) = bell();
+        send_with(&socket, &hello(), &[ours.fd.as_fd(), handed.as_fd()]).unwrap();
         let mut bytes = [0; 64];
         let (length, descriptors) = receive_with(&socket, &mut bytes);
         assert_eq!(length, 40);
         let [area, bell] = <[OwnedFd; 2]>::try_from(descriptors).unwrap();
         let theirs = map(area.as_fd(), AREA_BYTES, ProtFlags::READ);
-        Raw { socket, bell, ours, theirs, tail: 0, head: 0, holds_back: false }
+        Raw { socket, bell, heard, handed, ours, theirs, tail: 0, head: 0, holds_back: false }
     }
 
     fn word32(base: *mut u8, offset: usize) -> &'static AtomicU32 {

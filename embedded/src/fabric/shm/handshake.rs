@@ -6,14 +6,13 @@ use crate::fabric::{Connection, Pending};
 use crate::memory::{PeerRegion, errno};
 use dmaplane_engine::PeerInfo;
 use dmaplane_ring::abi::{ABI_VERSION, Errno};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -116,12 +115,13 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
     let ours = new_area()?;
     let area = ours.descriptor().ok_or(Errno::EIO)?;
     // One for this peer alone, who can do with it what it likes: nobody else is woken by it.
-    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(errno)?;
+    let (bell, handed) = new_bell()?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [area, bell.as_fd()];
+    let descriptors = [area, handed.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::net::sendmsg(&socket, &[IoSlice::new(&hello(info))], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno)?;
+    drop(handed);
 
     // One byte more than there may be.
     let mut bytes = [0; HELLO_BYTES + 1];
@@ -145,20 +145,21 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
         return Err(Errno::EPROTO);
     }
     let info = read_hello(bytes.first_chunk().ok_or(Errno::EPROTO)?)?;
-    // A bell that could block us when rung is no bell.
-    let flags = rustix::fs::fcntl_getfl(&peer_bell).map_err(errno)?;
-    if !flags.contains(rustix::fs::OFlags::NONBLOCK) || !is_eventfd(&peer_bell) {
+    if !is_socket(&peer_bell) {
         return Err(Errno::EPROTO);
     }
     let memory = LinkMemory::new(ours, PeerRegion::check(area, AREA_BYTES)?)?;
     Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, bell, peer_bell))) })
 }
 
-/// Ringing something else might do anything: a pipe without a reader is a signal. Where there is no /proc to tell, what
-/// is no file, pipe, socket or device at all has to do.
-fn is_eventfd(fd: &OwnedFd) -> bool {
-    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
-        Ok(name) => name.as_os_str() == "anon_inode:[eventfd]",
-        Err(_) => rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0),
-    }
+/// A bell and what it is rung by. Sockets, because only a socket can be written to without blocking whatever its flags
+/// are, which a peer that holds it too may change at any time.
+pub(super) fn new_bell() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(errno)
+}
+
+/// Ringing anything else might do anything: a pipe without a reader is a signal.
+fn is_socket(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
 }
