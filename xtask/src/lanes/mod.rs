@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fuzz_seconds: 10, loom_preemptions: 3 }
+        Self { fuzz_seconds: 8, loom_preemptions: 3 }
     }
 }
 
