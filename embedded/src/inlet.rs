@@ -13,9 +13,22 @@ const WINDOW: usize = dmaplane_ring::abi::MAX_CHAIN;
 /// SQEs taken from one ring in one turn, so that rings are served fairly.
 const RING_BUDGET: u32 = 256;
 
+/// What a look around has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    /// Nothing was to be done.
+    Idle,
+    /// What was there is done, and nothing came of it that another look would find.
+    Settled,
+    /// Another look may find more.
+    More,
+}
+
 /// The engine's end of one SQ.
 pub(crate) struct Inlet {
     submissions: Submissions<Arc<HeapRing>>,
+    /// Private copies of the SQ's first entries: kept, so that nobody has to clear it for each look.
+    window: Box<[Sqe; WINDOW]>,
     /// Why the head of the SQ could not be taken when last looked at, if it could not. What comes behind a head that is
     /// blocked is blocked too.
     blocked: Option<Stop>,
@@ -25,33 +38,38 @@ pub(crate) struct Inlet {
 
 impl Inlet {
     pub(crate) fn new(submissions: Submissions<Arc<HeapRing>>) -> Inlet {
-        Inlet { submissions, blocked: None, awaits_room: false }
+        Inlet { submissions, window: Box::new([Sqe::default(); WINDOW]), blocked: None, awaits_room: false }
     }
 
-    /// Takes what stands in the SQ, within the budget; `false` when nothing could be taken.
-    pub(crate) fn take(&mut self, engine: &mut Engine<Heap>, host: &mut EmbeddedHost, index: u32) -> bool {
-        let mut worked = false;
+    /// Takes what stands in the SQ, within the budget.
+    pub(crate) fn take(&mut self, engine: &mut Engine<Heap>, host: &mut EmbeddedHost, index: u32) -> Progress {
+        let mut progress = Progress::Idle;
         self.blocked = None;
         let mut budget = RING_BUDGET;
-        while budget > 0 && self.submissions.available() > 0 {
-            let mut window = [Sqe::default(); WINDOW];
-            let mut filled = 0;
-            while let Some(place) = window.get_mut(filled)
-                && let Some(sqe) = self.submissions.peek(filled as u32)
-            {
-                *place = sqe;
-                filled += 1;
+        while budget > 0 {
+            let filled = self.submissions.peek_batch(&mut self.window[..]);
+            if filled == 0 {
+                return progress;
             }
-            let take = engine.take(host, index, &window[..filled]);
+            let take = engine.take(host, index, &self.window[..filled]);
             self.submissions.advance(take.taken);
+            host.publish_early(index);
             budget = budget.saturating_sub(take.taken.max(1));
-            worked |= take.taken > 0;
+            if take.taken > 0 {
+                progress = Progress::Settled;
+            }
             if take.stop != Stop::WindowEnd || take.taken == 0 {
                 self.blocked = Some(take.stop).filter(|stop| *stop != Stop::WindowEnd);
                 break;
             }
         }
-        worked
+        // Something is left, or may be.
+        if progress == Progress::Settled { Progress::More } else { progress }
+    }
+
+    /// Whether the head could not be taken when last looked at.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
     }
 
     /// Raises the flags that have the client ring our bell, and looks once more; `false`: there is work.

@@ -50,11 +50,18 @@ impl Ring {
     /// Publishes what was pushed, as one batch. In inline mode the engine runs before this returns.
     #[inline]
     pub fn submit(&mut self) {
-        let asleep = self.client.submitter.publish();
         match self.shared.config.mode {
-            RunMode::Poller { .. } if asleep => self.shared.ring_bell(),
-            RunMode::Poller { .. } | RunMode::Enter => {}
-            RunMode::Inline => self.shared.kick(),
+            RunMode::Poller { .. } => {
+                if self.client.submitter.publish() {
+                    self.shared.ring_bell();
+                }
+            }
+            // Whoever runs the engine next is somebody who is awake.
+            RunMode::Enter => self.client.submitter.publish_without_doorbell(),
+            RunMode::Inline => {
+                self.client.submitter.publish_without_doorbell();
+                self.shared.kick();
+            }
         }
     }
 
@@ -78,6 +85,11 @@ impl Ring {
 
     #[inline]
     fn give_room(&mut self) {
+        // An engine awaits room for what stands at the SQ's head. Where it runs on this thread it has just said how far
+        // it has come, which costs less to look at than the fence below.
+        if self.shared.config.mode == RunMode::Inline && self.client.submitter.all_taken() {
+            return;
+        }
         if self.client.completer.engine_awaits_room() {
             self.shared.ring_bell();
         }

@@ -6,7 +6,7 @@
 use crate::config::{Config, RunMode};
 use crate::fabric::{Pending, tcp};
 use crate::host::{EmbeddedHost, Note};
-use crate::inlet::Inlet;
+use crate::inlet::{Inlet, Progress};
 use crate::ring::Ring;
 use crate::storage::Heap;
 use crate::worker::Workers;
@@ -207,10 +207,12 @@ impl Shared {
 
     /// The only way to the core. The caller holds the baton.
     fn with_held<R>(&self, call: impl FnOnce(&mut Core) -> R) -> R {
-        let _fatal = AbortOnPanic { unwinding: std::thread::panicking() };
+        let fatal = AbortOnDrop;
         // SAFETY: the caller holds the baton, which one thread does at a time, and this borrow ends before it lets go;
         // `call` cannot get here again, since nothing reachable from `Core` has the baton's holder call `with_held`.
-        call(unsafe { &mut *self.core.get() })
+        let result = call(unsafe { &mut *self.core.get() });
+        std::mem::forget(fatal);
+        result
     }
 
     /// Runs turns until nothing is left to do, a call waits for the baton, or the turns of one hold are used up; then
@@ -218,11 +220,11 @@ impl Shared {
     fn run_and_let_go(&self) {
         let mut turns = HOLD_TURNS;
         loop {
-            self.baton.look();
+            // A mark that stands already is taken off when letting go fails for it: one turn too many at most.
             let mut idle = false;
             while !idle && turns > 0 {
                 turns -= 1;
-                idle = !self.with_held(|core| self.turn(core));
+                idle = self.with_held(|core| self.turn(core)) != Progress::More;
                 // Acquire: as in `with_core`, nothing is read by it.
                 if self.callers.load(Ordering::Acquire) > 0 {
                     break;
@@ -283,8 +285,8 @@ impl Shared {
         while self.baton.let_go() == Release::LookAgain {}
     }
 
-    /// One round over everything that may have work; `false` when nothing had any.
-    pub(crate) fn turn(&self, core: &mut Core) -> bool {
+    /// One round over everything that may have work.
+    pub(crate) fn turn(&self, core: &mut Core) -> Progress {
         let mut worked = false;
         let mut events = EVENT_BUDGET;
         while events > 0
@@ -303,9 +305,11 @@ impl Shared {
             worked = true;
         }
         worked |= core.host.poll_links(&mut core.engine);
+        let (mut inlets, mut blocked) = (Progress::Idle, false);
         for (index, inlet) in core.inlets.iter_mut().enumerate() {
             if let Some(inlet) = inlet {
-                worked |= inlet.take(&mut core.engine, &mut core.host, index as u32);
+                inlets = inlets.max(inlet.take(&mut core.engine, &mut core.host, index as u32));
+                blocked |= inlet.is_blocked();
             }
         }
         if let Some(deadline_ns) = core.engine.next_deadline_ns()
@@ -321,7 +325,9 @@ impl Shared {
         worked |= core.host.poll_words();
         core.host.flush();
         // What the host has reported to itself meanwhile: the end of a connection that could not be written to.
-        worked || !self.inbox.is_empty() || self.has_notes.load(Ordering::Relaxed)
+        // One ring's SQEs may have set free what stands blocked in another's.
+        worked |= blocked && inlets == Progress::Settled;
+        if worked || !self.inbox.is_empty() || self.has_notes.load(Ordering::Relaxed) { Progress::More } else { inlets }
     }
 
     /// Raises every flag that tells others to ring our bell, and looks once more: how long to sleep. `None`: there is
@@ -363,7 +369,7 @@ impl Shared {
                     if core.flags_up {
                         self.wake_up(core);
                     }
-                    self.turn(core)
+                    self.turn(core) != Progress::Idle
                 });
                 rounds = rounds.wrapping_add(1);
                 if worked {
@@ -444,17 +450,12 @@ impl Shared {
 }
 
 /// A panic in the core leaves state that nobody may use, and a baton that nobody lets go: everybody would wait for
-/// ever. So it ends the process.
-struct AbortOnPanic {
-    /// The caller was unwinding before: that panic is not the core's.
-    unwinding: bool,
-}
+/// ever. So it ends the process. Forgotten where there was none.
+struct AbortOnDrop;
 
-impl Drop for AbortOnPanic {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.unwinding {
-            std::process::abort();
-        }
+        std::process::abort();
     }
 }
 

@@ -168,7 +168,7 @@ impl<S: Storage> Engine<S> {
             ring: operation.ring,
             class: operation.class,
             reserve: operation.reserved,
-            sqe: operation.sqe,
+            sqe: &operation.sqe,
             index: waiting,
         };
         if let Flow::Done { result, word0, word1 } = self.free_now(host, &mut op, index) {

@@ -111,11 +111,11 @@ impl From<Errno> for Flow {
 }
 
 /// An operation that is being started: it gets a place in the table only when it needs one.
-pub(crate) struct Starting {
+pub(crate) struct Starting<'a> {
     pub ring: u32,
     pub class: Class,
     pub reserve: u32,
-    pub sqe: Sqe,
+    pub sqe: &'a Sqe,
     /// Its index, once it has a place.
     pub index: u32,
 }
@@ -306,7 +306,7 @@ impl<S: Storage> Engine<S> {
             return starting.index;
         }
         let operation = Operation {
-            sqe: starting.sqe,
+            sqe: *starting.sqe,
             ring: starting.ring,
             class: starting.class,
             reserved: starting.reserve,
@@ -461,7 +461,7 @@ impl<S: Storage> Engine<S> {
                 ring: operation.ring,
                 class: operation.class,
                 reserve: operation.reserved,
-                sqe: operation.sqe,
+                sqe: &operation.sqe,
                 index,
             };
             self.arm_guard(host, index);

@@ -27,6 +27,7 @@ mod message;
 mod operation;
 mod peer;
 mod ring;
+mod rules;
 mod siphash;
 mod storage;
 mod submit;

@@ -78,6 +78,7 @@ impl RingState {
     }
 
     /// CQEs kept for control operations (clause RES-3).
+    #[inline]
     pub(crate) fn control_share(&self) -> u32 {
         self.cq_entries / 8
     }
@@ -104,8 +105,16 @@ impl RingState {
     }
 
     /// All CQEs reserved.
+    #[inline]
     pub(crate) fn reserved_total(&self) -> u32 {
-        self.reserved.iter().sum()
+        let [local, control, detained, passive] = self.reserved;
+        local + control + detained + passive
+    }
+
+    /// Nothing is to be thought of before the next SQE is taken.
+    #[inline]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.attached && self.draining == NONE && self.refusing == Refusing::No
     }
 
     /// Whether `count` more of `class` can be reserved while `free` entries of the CQ are free. A control operation

@@ -5,10 +5,11 @@ use crate::engine::{Engine, Flow, Starting};
 use crate::host::Host;
 use crate::operation::{Class, State};
 use crate::ring::{Refusing, RingState, Room};
+use crate::rules::Rule;
 use crate::storage::Storage;
 use crate::table::NONE;
 use crate::teardown::Phase;
-use dmaplane_ring::abi::{Cqe, Errno, MAX_CHAIN, Opcode, Sqe, SqeFlags, op_flags};
+use dmaplane_ring::abi::{Cqe, Errno, MAX_CHAIN, Opcode, Sqe, SqeFlags};
 
 /// How far [`Engine::take`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,140 +33,14 @@ pub enum Stop {
     Closed,
 }
 
-/// Fields that an opcode uses; the others must be zero (clause SQE-5).
-struct Fields;
-
-impl Fields {
-    const ARG32: u8 = 1 << 0;
-    const LOCAL_OFFSET: u8 = 1 << 1;
-    const LOCAL: u8 = 1 << 2;
-    const LENGTH: u8 = 1 << 3;
-    const REMOTE: u8 = 1 << 4;
-    const REMOTE_OFFSET: u8 = 1 << 5;
-    const ARG64: u8 = 1 << 6;
-}
-
-const LOCAL_RANGE: u8 = Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::LENGTH;
-const TRANSFER: u8 = LOCAL_RANGE | Fields::REMOTE | Fields::REMOTE_OFFSET;
 const LINKS: u8 = SqeFlags::LINK.bits() | SqeFlags::HARDLINK.bits();
 const SKIP: u8 = SqeFlags::CQE_SKIP_SUCCESS.bits();
 const DRAIN: u8 = SqeFlags::DRAIN.bits();
 
-/// What an opcode allows.
-#[derive(Clone, Copy)]
-struct Allowed {
-    opcode: Opcode,
-    fields: u8,
-    operation_flags: u16,
-    flags: u8,
-}
-
-/// By the opcode's byte.
-static ALLOWED: [Option<Allowed>; 256] = {
-    let mut table = [None; 256];
-    let mut position = 0;
-    while position < Opcode::ALL.len() {
-        let opcode = Opcode::ALL[position];
-        let (fields, operation_flags, flags) = allowed(opcode);
-        table[opcode as usize] = Some(Allowed { opcode, fields, operation_flags, flags });
-        position += 1;
-    }
-    table
-};
-
-/// What an opcode allows: fields, op_flags, flags.
-const fn allowed(opcode: Opcode) -> (u8, u16, u8) {
-    use Opcode as O;
-    use op_flags as F;
-    let rights = 3;
-    match opcode {
-        O::Nop => (0, 0, LINKS | SKIP | DRAIN),
-        O::Cancel => (
-            Fields::ARG64 | Fields::LOCAL,
-            F::CANCEL_ALL | F::CANCEL_HANDLE | F::CANCEL_ANY | F::CANCEL_FORCE,
-            LINKS | SKIP | DRAIN,
-        ),
-        O::Timeout => (Fields::ARG64, F::TIMEOUT_ABSOLUTE, LINKS | DRAIN),
-        O::LinkTimeout => (Fields::ARG64, 0, LINKS),
-        O::Watch => (0, 0, 0),
-        O::Wait => (Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::ARG64, F::WAIT_WORD, LINKS | SKIP | DRAIN),
-        O::Query => (Fields::ARG32, 0, LINKS | DRAIN),
-        O::Alloc => (Fields::LENGTH | Fields::ARG32, F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE, LINKS | DRAIN),
-        O::Free => (Fields::LOCAL, F::FREE_REVOKE, LINKS | SKIP | DRAIN),
-        O::Placement => (Fields::LOCAL | Fields::ARG32, 0, LINKS | DRAIN),
-        O::ExportDmabuf => (Fields::LOCAL, 0, LINKS | DRAIN),
-        O::Sync => (Fields::LOCAL, F::SYNC_END, LINKS | SKIP | DRAIN),
-        O::ListPrepare => (LOCAL_RANGE, 0, LINKS | DRAIN),
-        O::ListFree => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
-        O::LeaseGrant => (LOCAL_RANGE | Fields::REMOTE | Fields::ARG64, rights | F::GRANT_PEER, LINKS | DRAIN),
-        O::LeaseExport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
-        O::LeaseImport => (LOCAL_RANGE | Fields::REMOTE, 0, LINKS | DRAIN),
-        O::LeaseRenew => (Fields::LOCAL | Fields::ARG64, 0, LINKS | SKIP | DRAIN),
-        O::LeaseRevoke => (Fields::LOCAL | Fields::ARG64, F::REVOKE_NOW, LINKS | SKIP | DRAIN),
-        O::ImportRelease => (Fields::LOCAL, 0, LINKS | SKIP | DRAIN),
-        O::Connect => (LOCAL_RANGE, 0, LINKS | DRAIN),
-        O::Accept => (Fields::LOCAL, 0, LINKS | DRAIN),
-        O::Disconnect => (Fields::REMOTE, 0, LINKS | SKIP | DRAIN),
-        O::Write => (TRANSFER, 0, LINKS | SKIP | DRAIN),
-        O::Read | O::ReadList => (TRANSFER, F::CHECKSUM, LINKS | SKIP | DRAIN),
-        O::WriteImm => (TRANSFER | Fields::ARG32, F::NO_CREDIT_WAIT | F::CHECKSUM, LINKS | SKIP | DRAIN),
-        O::WriteList => (
-            TRANSFER | Fields::ARG32 | Fields::ARG64,
-            F::NO_CREDIT_WAIT | F::LIST_NOTIFY | F::CHECKSUM,
-            LINKS | SKIP | DRAIN,
-        ),
-        O::Send => (LOCAL_RANGE | Fields::REMOTE, F::NO_CREDIT_WAIT, LINKS | SKIP | DRAIN),
-        O::Recv => (LOCAL_RANGE | Fields::REMOTE, F::GRANT_SLOTS, LINKS | DRAIN),
-        O::CreditGrant => (LOCAL_RANGE | Fields::REMOTE | Fields::ARG32, F::GRANT_SLOTS, 0),
-        O::CreditQuery => (Fields::REMOTE, 0, LINKS | DRAIN),
-        O::CreditWatermarks => (Fields::REMOTE | Fields::ARG64, 0, LINKS | SKIP | DRAIN),
-    }
-}
-
-/// Checks what needs no table: -EINVAL for anything unknown or out of place.
-#[inline]
-fn validate(sqe: &Sqe) -> Result<Opcode, Errno> {
-    let Some(Some(allowed)) = ALLOWED.get(usize::from(sqe.opcode)) else {
-        return Err(Errno::EINVAL);
-    };
-    let stray = |field: u8, value: u64| if allowed.fields & field == 0 { value } else { 0 };
-    // Without branches: nothing is wrong as a rule, and each test is an instruction or two.
-    let wrong = u64::from(sqe.flags & !allowed.flags)
-        | u64::from(sqe.op_flags & !allowed.operation_flags)
-        | stray(Fields::ARG32, sqe.arg32.into())
-        | stray(Fields::LOCAL_OFFSET, sqe.local_offset)
-        | stray(Fields::LOCAL, sqe.local)
-        | stray(Fields::LENGTH, sqe.length)
-        | stray(Fields::REMOTE, sqe.remote)
-        | stray(Fields::REMOTE_OFFSET, sqe.remote_offset)
-        | stray(Fields::ARG64, sqe.arg64);
-    if wrong != 0 { Err(Errno::EINVAL) } else { Ok(allowed.opcode) }
-}
-
-fn class_of(opcode: Opcode, sqe: &Sqe) -> Class {
-    let frees = opcode == Opcode::Free && sqe.op_flags & op_flags::FREE_REVOKE == 0;
-    if opcode == Opcode::Cancel || frees {
-        Class::ControlBrief
-    } else if opcode.is_control() {
-        Class::Control
-    } else if opcode.is_passive() {
-        Class::Passive
-    } else if opcode.is_detained() {
-        Class::Detained
-    } else {
-        Class::Local
-    }
-}
-
-/// CQEs that the operation may cause (clause RES-1).
-fn completions(opcode: Opcode, sqe: &Sqe) -> u32 {
-    if opcode == Opcode::CreditGrant { sqe.arg32.max(1) } else { 1 }
-}
-
 /// What an operation of a chain counts against once its turn has come. The control share is only for what was taken on
 /// its account.
 pub(crate) fn class_when_started(sqe: &Sqe) -> Class {
-    match validate(sqe).map(|opcode| class_of(opcode, sqe)) {
+    match Rule::of(sqe).map(|rule| rule.reservation(sqe).0) {
         Ok(Class::ControlBrief) | Err(_) => Class::Local,
         Ok(Class::Control) => Class::Detained,
         Ok(class) => class,
@@ -184,10 +59,7 @@ impl ChainClasses {
 
     fn next(&mut self, sqe: &Sqe) -> (Class, u32) {
         // An invalid SQE of a chain fails when its turn comes; it takes a place like any other.
-        let (own, count) = match validate(sqe) {
-            Ok(opcode) => (class_of(opcode, sqe), completions(opcode, sqe)),
-            Err(_) => (Class::Local, 1),
-        };
+        let (own, count) = Rule::of(sqe).map_or((Class::Local, 1), |rule| rule.reservation(sqe));
         let class = match (self.behind, own) {
             (Class::Passive, _) | (Class::Detained, Class::Passive) => Class::Passive,
             (Class::Detained, _) => Class::Detained,
@@ -244,52 +116,41 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes one SQE, or the chain that it begins; 0 when the chain runs beyond the window.
+    // Into the loop: a call costs as much as a quarter of what an SQE does.
+    #[inline(always)]
     fn take_one<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe, window: &[Sqe], at: u32) -> Result<u32, Stop> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
-        if !state.attached || self.phase != Phase::Open {
-            return Err(Stop::Closed);
+        if !state.is_clear() || self.phase != Phase::Open {
+            return self.take_obstructed(host, ring, sqe);
         }
-        if state.draining != NONE {
-            return Err(Stop::Drain);
-        }
-        let (refusing, active) = (state.refusing, state.active);
-        if refusing == Refusing::UntilChainEnds {
-            self.refuse(host, ring, sqe, Errno::EINVAL)?;
-            if !is_linked(sqe) {
-                self.set_refusing(ring, Refusing::No);
-            }
-            return Ok(1);
-        }
-        if let Refusing::Rest(left) = refusing {
-            self.refuse(host, ring, sqe, Errno::ECANCELED)?;
-            self.set_refusing(ring, if left > 1 { Refusing::Rest(left - 1) } else { Refusing::No });
-            return Ok(1);
-        }
+        let active = state.active;
+        // What a local operation finds taken at most: where that leaves room, `room_for` would say so, too.
+        let most_held = state.reserved_total() + state.control_share();
         if is_linked(sqe) {
             return self.take_chain(host, ring, window, at);
         }
-        let opcode = match validate(sqe) {
-            Ok(opcode) => opcode,
+        let rule = match Rule::of(sqe) {
+            Ok(rule) => rule,
             Err(errno) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
         };
         if sqe.flags & DRAIN != 0 && active > 0 {
             return Err(Stop::Drain);
         }
-        let reserve = completions(opcode, sqe);
-        let Some(state) = self.rings.get(ring as usize) else {
-            return Err(Stop::Closed);
+        let (class, reserve) = rule.reservation(sqe);
+        let class = if class == Class::Local && most_held + reserve <= host.cq_free_at_least(ring) {
+            class
+        } else {
+            match self.room_for(host, ring, class, reserve) {
+                (Room::Yes, class) => class,
+                (Room::Later, _) => return Err(Stop::CqFull),
+                (Room::ShareUsed, _) => return self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| 1),
+                (Room::Never, _) => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
+            }
         };
-        let (room, class) = state.room(class_of(opcode, sqe), reserve, host.cq_free(ring));
-        match room {
-            Room::Yes => {}
-            Room::Later => return Err(Stop::CqFull),
-            Room::ShareUsed => return self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| 1),
-            Room::Never => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
-        }
-        let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
-        if let Flow::Done { result, word0, word1 } = self.start_as(host, opcode, &mut starting) {
+        let mut starting = Starting { ring, class, reserve, sqe, index: NONE };
+        if let Flow::Done { result, word0, word1 } = self.start_as(host, rule.opcode, &mut starting) {
             if starting.index != NONE {
                 self.finish(host, starting.index, result, word0, word1);
             } else if result < 0 || sqe.flags & SKIP == 0 {
@@ -302,6 +163,38 @@ impl<S: Storage> Engine<S> {
         Ok(1)
     }
 
+    /// Takes one SQE of a ring that is closed, waits for a DRAIN, or is refusing a chain.
+    #[cold]
+    fn take_obstructed<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe) -> Result<u32, Stop> {
+        let Some(state) = self.rings.get(ring as usize) else {
+            return Err(Stop::Closed);
+        };
+        if !state.attached || self.phase != Phase::Open {
+            return Err(Stop::Closed);
+        }
+        if state.draining != NONE {
+            return Err(Stop::Drain);
+        }
+        let (errno, next) = match state.refusing {
+            Refusing::No => return Ok(0),
+            Refusing::UntilChainEnds if is_linked(sqe) => (Errno::EINVAL, Refusing::UntilChainEnds),
+            Refusing::UntilChainEnds => (Errno::EINVAL, Refusing::No),
+            Refusing::Rest(left) if left > 1 => (Errno::ECANCELED, Refusing::Rest(left - 1)),
+            Refusing::Rest(_) => (Errno::ECANCELED, Refusing::No),
+        };
+        self.refuse(host, ring, sqe, errno)?;
+        self.set_refusing(ring, next);
+        Ok(1)
+    }
+
+    /// Whether there is room now for what an operation reserves, and what it counts against then.
+    fn room_for<H: Host>(&self, host: &mut H, ring: u32, class: Class, reserve: u32) -> (Room, Class) {
+        match self.rings.get(ring as usize) {
+            Some(state) => state.room(class, reserve, host.cq_free(ring)),
+            None => (Room::Never, class),
+        }
+    }
+
     fn set_refusing(&mut self, ring: u32, refusing: Refusing) {
         if let Some(state) = self.rings.get_mut(ring as usize) {
             state.refusing = refusing;
@@ -309,6 +202,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Completes an SQE with an error at once; it needs room for that CQE like any other.
+    #[cold]
     fn refuse<H: Host>(&mut self, host: &mut H, ring: u32, sqe: &Sqe, errno: Errno) -> Result<(), Stop> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
@@ -321,6 +215,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes a whole chain, or nothing of it.
+    #[inline(never)]
     fn take_chain<H: Host>(&mut self, host: &mut H, ring: u32, window: &[Sqe], at: u32) -> Result<u32, Stop> {
         let Some(chain) = window.get(at as usize..) else {
             return Ok(0);
@@ -332,7 +227,7 @@ impl<S: Storage> Engine<S> {
         }
         if linked >= MAX_CHAIN {
             self.set_refusing(ring, Refusing::UntilChainEnds);
-            return self.take_one(host, ring, chain.first().unwrap_or(&Sqe::default()), window, at);
+            return self.take_obstructed(host, ring, chain.first().unwrap_or(&Sqe::default()));
         }
         // The last SQE published ends the chain even where its flag says otherwise (clause CHN-2).
         let length = chain.len().min(linked + 1);
@@ -387,11 +282,11 @@ impl<S: Storage> Engine<S> {
                 Some(state) => state.room(class, reserve, host.cq_free(ring)).1,
                 None => class,
             };
-            let mut starting = Starting { ring, class, reserve, sqe: *sqe, index: NONE };
+            let mut starting = Starting { ring, class, reserve, sqe, index: NONE };
             let index = self.place(&mut starting, State::Linked);
             // Any other LINK_TIMEOUT has its place in the chain, where it fails.
             let is_timeout = sqe.opcode == Opcode::LinkTimeout as u8;
-            let guards = is_timeout && guardable && validate(sqe).is_ok();
+            let guards = is_timeout && guardable && Rule::of(sqe).is_ok();
             guardable = !is_timeout;
             match self.operations.get_mut(before) {
                 // A LINK_TIMEOUT stands beside the chain: what follows it follows what it guards.
@@ -416,8 +311,8 @@ impl<S: Storage> Engine<S> {
 
     /// Starts an operation of a chain, whose SQE is checked only now.
     pub(crate) fn dispatch<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Flow {
-        match validate(&op.sqe) {
-            Ok(opcode) => self.start_as(host, opcode, op),
+        match Rule::of(op.sqe) {
+            Ok(rule) => self.start_as(host, rule.opcode, op),
             Err(errno) => errno.into(),
         }
     }

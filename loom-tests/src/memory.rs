@@ -57,11 +57,11 @@ impl<O: Orderings, E: EntryWords> RingMemory for LoomRing<O, E> {
     fn word(&self, which: RingWord) -> &LoomU32<O> {
         &self.0.single[which as usize]
     }
-    fn sq_entry_word(&self, index: usize) -> &E::Word<O> {
-        &self.0.sq[index]
+    fn sq_words(&self, first: usize, count: usize) -> &[E::Word<O>] {
+        &self.0.sq[first..first + count]
     }
-    fn cq_entry_word(&self, index: usize) -> &E::Word<O> {
-        &self.0.cq[index]
+    fn cq_words(&self, first: usize, count: usize) -> &[E::Word<O>] {
+        &self.0.cq[first..first + count]
     }
 }
 

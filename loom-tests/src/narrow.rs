@@ -48,9 +48,9 @@ impl QueueKind for Pairs {
         memory.sq_entries()
     }
 
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
-        assert!(index < memory.sq_entries() as usize * Pair::WORDS, "an index beyond the queue");
-        memory.sq_entry_word(index)
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+        assert!(first < memory.sq_entries() as usize * Pair::WORDS, "an index beyond the queue");
+        memory.sq_words(first, Pair::WORDS)
     }
 }
 

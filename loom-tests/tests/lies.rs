@@ -30,7 +30,7 @@ fn ring_7_a_lying_tail_never_leads_out_of_the_queue() {
         let hostile = ring.clone();
         let liar = thread::spawn(move || {
             store_all(hostile.word(RingWord::SqTail), &[u32::MAX, 2, 1 << 31, 1]);
-            hostile.sq_entry_word(1).store_relaxed(77);
+            hostile.sq_words(1, 1)[0].store_relaxed(77);
         });
         let mut consumer = Consumer::<_, Pairs>::new(ring.clone());
         for _ in 0..2 {

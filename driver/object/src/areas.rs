@@ -56,12 +56,12 @@ impl RingMemory for Areas {
     }
 
     #[inline]
-    fn sq_entry_word(&self, index: usize) -> &AtomicU64 {
-        self.mapped.sq_entry_word(index)
+    fn sq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        self.mapped.sq_words(first, count)
     }
 
     #[inline]
-    fn cq_entry_word(&self, index: usize) -> &AtomicU64 {
-        self.mapped.cq_entry_word(index)
+    fn cq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        self.mapped.cq_words(first, count)
     }
 }

@@ -48,6 +48,13 @@ struct RingEnd {
 }
 
 impl RingEnd {
+    #[inline]
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.dirty) && self.completions.publish() {
+            self.wake();
+        }
+    }
+
     fn wake(&self) {
         wake_all(self.completions.memory().word(RingWord::CqTail), Sharing::Private);
         if let Some(eventfd) = &self.eventfd {
@@ -161,16 +168,18 @@ impl EmbeddedHost {
         sleeping
     }
 
+    /// Publishes a ring's CQEs in mid-turn: a client that is awake goes on while the engine does. Whether it sleeps is
+    /// looked at by [`EmbeddedHost::flush`], once a turn, for that costs a fence.
+    #[inline]
+    pub(crate) fn publish_early(&mut self, index: u32) {
+        if let Some(Some(ring)) = self.rings.get_mut(index as usize) {
+            ring.completions.publish_early();
+        }
+    }
+
     /// Publishes what the turn has produced.
     pub(crate) fn flush(&mut self) {
-        for ring in self.rings.iter_mut().flatten() {
-            if ring.dirty {
-                ring.dirty = false;
-                if ring.completions.publish() {
-                    ring.wake();
-                }
-            }
-        }
+        self.rings.iter_mut().flatten().for_each(RingEnd::flush);
         self.flush_links();
         self.tcp.flush();
     }
@@ -212,6 +221,14 @@ impl Host for EmbeddedHost {
                 ring.free_seen = ring.completions.free();
                 ring.free_seen
             }
+            _ => 0,
+        }
+    }
+
+    #[inline]
+    fn cq_free_at_least(&mut self, ring: u32) -> u32 {
+        match self.rings.get(ring as usize) {
+            Some(Some(ring)) => ring.completions.free_at_least(),
             _ => 0,
         }
     }

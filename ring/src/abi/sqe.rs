@@ -53,36 +53,16 @@ impl Sqe {
     /// As words, in memory order on a little-endian machine.
     #[inline]
     pub const fn to_words(&self) -> [u64; Self::WORDS] {
-        let header =
-            self.opcode as u64 | (self.flags as u64) << 8 | (self.op_flags as u64) << 16 | (self.arg32 as u64) << 32;
-        [
-            header,
-            self.local_offset,
-            self.local,
-            self.length,
-            self.user_data,
-            self.remote,
-            self.remote_offset,
-            self.arg64,
-        ]
+        // SAFETY: integers without padding, of the same size (see above); any bits are a word. By the fields a compiler
+        // takes a header apart and puts it together again, for each SQE.
+        unsafe { core::mem::transmute::<Sqe, [u64; Self::WORDS]>(*self) }
     }
 
     /// From words.
     #[inline]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        Sqe {
-            opcode: words[0] as u8,
-            flags: (words[0] >> 8) as u8,
-            op_flags: (words[0] >> 16) as u16,
-            arg32: (words[0] >> 32) as u32,
-            local_offset: words[1],
-            local: words[2],
-            length: words[3],
-            user_data: words[4],
-            remote: words[5],
-            remote_offset: words[6],
-            arg64: words[7],
-        }
+        // SAFETY: as in `to_words`; any bits are an integer.
+        unsafe { core::mem::transmute::<[u64; Self::WORDS], Sqe>(words) }
     }
 }
 

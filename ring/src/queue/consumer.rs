@@ -1,6 +1,6 @@
 //! The consuming end.
 
-use super::{Entry, QueueKind, RingMemory};
+use super::{Entry, QueueKind, RingMemory, prefetch};
 use crate::atomic::Word;
 use core::marker::PhantomData;
 
@@ -56,8 +56,45 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
             return None;
         }
         let first = (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS;
-        let memory = &self.memory;
-        Some(Q::Entry::load(|index| Q::entry_word(memory, first + index).load_relaxed()))
+        Some(self.load(first))
+    }
+
+    /// Copies entries from the head on into `window`, as many as there are: how many. As [`Consumer::peek`], the copies
+    /// are all that may be used.
+    #[inline]
+    pub fn peek_batch(&mut self, window: &mut [Q::Entry]) -> usize {
+        let seen = match self.seen_available() {
+            seen if seen as usize >= window.len() => seen,
+            _ => self.available(),
+        };
+        let count = window.len().min(seen as usize);
+        // What comes after this window is on its way while the window is handled.
+        self.prefetch(0, count as u32);
+        self.prefetch(count as u32, (seen - count as u32).min(count as u32));
+        let mut position = self.consumed;
+        for place in window.iter_mut().take(count) {
+            *place = self.load((position & (self.entries - 1)) as usize * Q::Entry::WORDS);
+            position = position.wrapping_add(1);
+        }
+        count
+    }
+
+    /// Has entries fetched that will be copied soon.
+    #[inline]
+    fn prefetch(&self, ahead: u32, count: u32) {
+        for position in ahead..ahead + count {
+            let first = (self.consumed.wrapping_add(position) & (self.entries - 1)) as usize * Q::Entry::WORDS;
+            if let Some(word) = Q::entry_words(&self.memory, first).first() {
+                prefetch::to_read(word);
+            }
+        }
+    }
+
+    #[inline]
+    fn load(&self, first: usize) -> Q::Entry {
+        let words = Q::entry_words(&self.memory, first);
+        // A word that is not there would be a broken `RingMemory`; zeroes are no operation's.
+        Q::Entry::load(|index| words.get(index).map_or(0, Word::load_relaxed))
     }
 
     /// Gives `count` slots back to the producer: one release store.

@@ -33,6 +33,18 @@ impl<M: RingMemory> Submitter<M> {
         self.0.publish() && peer_sleeps(self.0.memory(), RingWord::EngineFlags)
     }
 
+    /// As [`Submitter::publish`], for a client that runs the engine itself right after: whether it sleeps is all one.
+    #[inline]
+    pub fn publish_without_doorbell(&mut self) {
+        self.0.publish();
+    }
+
+    /// Whether the engine has taken everything that was published.
+    #[inline]
+    pub fn all_taken(&mut self) -> bool {
+        self.0.free_at_least() == self.0.entries() || self.0.free() == self.0.entries()
+    }
+
     /// Room for SQEs.
     pub fn free(&mut self) -> u32 {
         self.0.free()
@@ -122,6 +134,12 @@ impl<M: RingMemory> Submissions<M> {
         self.queue.peek(ahead)
     }
 
+    /// Copies SQEs from the head on into `window`: how many.
+    #[inline]
+    pub fn peek_batch(&mut self, window: &mut [Sqe]) -> usize {
+        self.queue.peek_batch(window)
+    }
+
     /// Gives slots back.
     #[inline]
     pub fn advance(&mut self, count: u32) {
@@ -176,16 +194,30 @@ impl<M: RingMemory> Completions<M> {
         if self.0.push(cqe) { Ok(()) } else { Err(Full(*cqe)) }
     }
 
-    /// Publishes the batch. `true`: the client sleeps on its CQ, wake it.
+    /// Publishes the batch, or the rest of it. `true`: the client sleeps on its CQ, wake it.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        self.0.publish() && peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+        self.0.publish();
+        peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
+    /// Publishes what there is of the batch while more of it is still to come: the client sees it. One that sleeps is
+    /// woken for it only by the [`Completions::publish`] that has to follow.
+    #[inline]
+    pub fn publish_early(&mut self) {
+        self.0.publish();
     }
 
     /// Whether the client sleeps on its CQ, or is just about to: ask after `Submissions::close`, and go on waking it as
     /// long as it does, for the tail does not change then, and it may have looked at it before it falls asleep.
     pub fn client_sleeps(&self) -> bool {
         peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
+    /// Room for CQEs without looking at what the client has reaped since: a lower bound of [`Completions::free`].
+    #[inline]
+    pub fn free_at_least(&self) -> u32 {
+        self.0.free_at_least()
     }
 
     /// Room for CQEs, counting unpublished ones as taken.

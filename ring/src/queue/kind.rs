@@ -51,8 +51,8 @@ pub trait QueueKind {
     const HEAD: RingWord;
     /// Entries, a power of two.
     fn entries<M: RingMemory>(memory: &M) -> u32;
-    /// A word of the entries.
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64;
+    /// The words of the entry that begins at word `first`.
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64];
 }
 
 /// Client to engine.
@@ -70,8 +70,8 @@ impl QueueKind for SubmissionQueue {
     }
 
     #[inline]
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
-        memory.sq_entry_word(index)
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.sq_words(first, Sqe::WORDS)
     }
 }
 
@@ -90,7 +90,7 @@ impl QueueKind for CompletionQueue {
     }
 
     #[inline]
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
-        memory.cq_entry_word(index)
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.cq_words(first, Cqe::WORDS)
     }
 }

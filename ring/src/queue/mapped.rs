@@ -101,6 +101,17 @@ impl<O> MappedRing<O> {
     }
 }
 
+/// Moves a range of words to where it lies in a queue of so many entries, whatever was asked for: `count` is at most
+/// an entry's, and `first` is rounded down to a multiple of a power of two that is no smaller, so that what begins
+/// inside the queue (a power of two of entries) ends there. It is a mask where `count` is known, and what callers ask
+/// for stays as it is.
+#[inline(always)]
+const fn within(first: usize, count: usize, entry_words: usize, entries: u32) -> (usize, usize) {
+    let count = if count < entry_words { count } else { entry_words };
+    let words = entries as usize * entry_words;
+    (first & (words - 1) & !(count.next_power_of_two() - 1), count)
+}
+
 impl<O> RingMemory for MappedRing<O> {
     type Atomics = Native;
 
@@ -126,19 +137,42 @@ impl<O> RingMemory for MappedRing<O> {
         }
     }
 
-    #[inline]
-    fn sq_entry_word(&self, index: usize) -> &AtomicU64 {
-        // The mask costs nothing beside the load and keeps a wrong index inside the area.
-        let index = index & (self.layout.sq_entries as usize * Sqe::WORDS - 1);
-        // SAFETY: `index` is below the SQ's words (a power of two), so the word lies inside the client's area, 8-byte
-        // aligned since the entries start at a page; `new` promised the rest.
-        unsafe { self.client.add(ClientArea::ENTRIES + index * 8).cast::<AtomicU64>().as_ref() }
+    #[inline(always)]
+    fn sq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        let (first, count) = within(first, count, Sqe::WORDS, self.layout.sq_entries);
+        let start = self.client.as_ptr().wrapping_add(ClientArea::ENTRIES + first * 8);
+        // SAFETY: as `within` says, the words lie in the SQ's entries and so inside the client's area, 8-byte aligned
+        // since the entries start at a page; `new` promised the rest.
+        unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count) }
     }
 
-    #[inline]
-    fn cq_entry_word(&self, index: usize) -> &AtomicU64 {
-        let index = index & (self.layout.cq_entries as usize * Cqe::WORDS - 1);
+    #[inline(always)]
+    fn cq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        let (first, count) = within(first, count, Cqe::WORDS, self.layout.cq_entries);
+        let start = self.engine.as_ptr().wrapping_add(EngineArea::ENTRIES + first * 8);
         // SAFETY: as for the SQ, in the engine's area.
-        unsafe { self.engine.add(EngineArea::ENTRIES + index * 8).cast::<AtomicU64>().as_ref() }
+        unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_7_no_index_leads_out_of_a_queue() {
+        for entries in [1u32, 2, 16, 1 << 15] {
+            let words = entries as usize * Sqe::WORDS;
+            for first in [0, 1, 7, 8, words - 1, words, words + 3, usize::MAX] {
+                for count in [0, 1, 3, 8, 9, usize::MAX] {
+                    let (start, taken) = within(first, count, Sqe::WORDS, entries);
+                    assert!(taken <= count && start + taken <= words, "{count} from {first} of {entries} entries");
+                }
+            }
+            for entry in 0..entries as usize {
+                let first = entry * Sqe::WORDS;
+                assert_eq!(within(first, Sqe::WORDS, Sqe::WORDS, entries), (first, Sqe::WORDS));
+            }
+        }
     }
 }

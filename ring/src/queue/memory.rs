@@ -29,10 +29,10 @@ pub trait RingMemory {
     fn cq_entries(&self) -> u32;
     /// One of the single words.
     fn word(&self, which: RingWord) -> &<Self::Atomics as Atomics>::U32;
-    /// A word of the SQ's entries; `index` is below `sq_entries * 8`.
-    fn sq_entry_word(&self, index: usize) -> &<Self::Atomics as Atomics>::U64;
-    /// A word of the CQ's entries; `index` is below `cq_entries * 4`.
-    fn cq_entry_word(&self, index: usize) -> &<Self::Atomics as Atomics>::U64;
+    /// `count` words of the SQ's entries from word `first` on: an entry's, all of them inside the SQ.
+    fn sq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
+    /// `count` words of the CQ's entries from word `first` on.
+    fn cq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
 }
 
 macro_rules! forward {
@@ -51,13 +51,13 @@ macro_rules! forward {
             fn word(&self, which: RingWord) -> &<Self::Atomics as Atomics>::U32 {
                 (**self).word(which)
             }
-            #[inline]
-            fn sq_entry_word(&self, index: usize) -> &<Self::Atomics as Atomics>::U64 {
-                (**self).sq_entry_word(index)
+            #[inline(always)]
+            fn sq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64] {
+                (**self).sq_words(first, count)
             }
-            #[inline]
-            fn cq_entry_word(&self, index: usize) -> &<Self::Atomics as Atomics>::U64 {
-                (**self).cq_entry_word(index)
+            #[inline(always)]
+            fn cq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64] {
+                (**self).cq_words(first, count)
             }
         }
     };

@@ -12,6 +12,7 @@ mod identity;
 mod kind;
 mod mapped;
 mod memory;
+mod prefetch;
 mod producer;
 
 pub use crate::abi::RingLayout as RingSizes;

@@ -1,8 +1,11 @@
 //! The producing end.
 
-use super::{Entry, QueueKind, RingMemory};
+use super::{Entry, QueueKind, RingMemory, prefetch};
 use crate::atomic::Word;
 use core::marker::PhantomData;
+
+/// How far ahead of the entry that is written lines are fetched from the consumer's cache: those that are free.
+const PREFETCH_ENTRIES: u32 = 16;
 
 /// Writes entries privately and publishes them by batch: one release store whatever their number (clause RING-4).
 #[derive(Debug)]
@@ -44,6 +47,12 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
         self.entries - self.written.wrapping_sub(self.consumed)
     }
 
+    /// Entries of the queue.
+    #[inline]
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
     /// Room without looking at the consumer's head again: a lower bound of [`Producer::free`].
     #[inline]
     pub fn free_at_least(&self) -> u32 {
@@ -57,9 +66,19 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
             return false;
         }
         let first = (self.written & (self.entries - 1)) as usize * Q::Entry::WORDS;
-        let memory = &self.memory;
-        entry.store(|index, word| Q::entry_word(memory, first + index).store_relaxed(word));
+        let words = Q::entry_words(&self.memory, first);
+        entry.store(|index, word| {
+            if let Some(place) = words.get(index) {
+                place.store_relaxed(word);
+            }
+        });
         self.written = self.written.wrapping_add(1);
+        if self.free_at_least() > PREFETCH_ENTRIES {
+            let ahead = self.written.wrapping_add(PREFETCH_ENTRIES) & (self.entries - 1);
+            if let Some(word) = Q::entry_words(&self.memory, ahead as usize * Q::Entry::WORDS).first() {
+                prefetch::to_write(word);
+            }
+        }
         true
     }
 

@@ -37,8 +37,8 @@ impl QueueKind for Outgoing {
         memory.sq_entries()
     }
 
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
-        memory.sq_entry_word(index)
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.sq_words(first, ENTRY_WORDS)
     }
 }
 
@@ -51,8 +51,8 @@ impl QueueKind for Incoming {
         memory.cq_entries()
     }
 
-    fn entry_word<M: RingMemory>(memory: &M, index: usize) -> &<M::Atomics as Atomics>::U64 {
-        memory.cq_entry_word(index)
+    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.cq_words(first, ENTRY_WORDS)
     }
 }
 
@@ -112,10 +112,12 @@ impl LinkMemory {
         unsafe { base.add(offset).cast().as_ref() }
     }
 
-    fn entry_word_at(base: &NonNull<u8>, index: usize) -> &AtomicU64 {
-        let index = index & (ENTRIES as usize * ENTRY_WORDS - 1);
-        // SAFETY: the mask keeps the word within the entries of an area that lives as long as `self`.
-        unsafe { base.add(ENTRY_AREA + index * 8).cast().as_ref() }
+    fn words_at(base: &NonNull<u8>, first: usize, count: usize) -> &[AtomicU64] {
+        const WORDS: usize = ENTRIES as usize * ENTRY_WORDS;
+        let first = first & (WORDS - 1);
+        let start = base.as_ptr().wrapping_add(ENTRY_AREA + first * 8);
+        // SAFETY: the mask and the minimum keep the words within the entries of an area that lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(start.cast(), count.min(WORDS - first)) }
     }
 }
 
@@ -141,11 +143,11 @@ impl RingMemory for LinkMemory {
         }
     }
 
-    fn sq_entry_word(&self, index: usize) -> &AtomicU64 {
-        Self::entry_word_at(&self.ours_base, index)
+    fn sq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        Self::words_at(&self.ours_base, first, count)
     }
 
-    fn cq_entry_word(&self, index: usize) -> &AtomicU64 {
-        Self::entry_word_at(&self.theirs_base, index)
+    fn cq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        Self::words_at(&self.theirs_base, first, count)
     }
 }
