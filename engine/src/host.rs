@@ -131,8 +131,8 @@ pub trait Host {
     fn now_ns(&mut self) -> u64;
     /// Free entries in a ring's CQ.
     fn cq_free(&mut self, ring: u32) -> u32;
-    /// At most what [`Host::cq_free`] says, where that is cheaper to know: what the client has reaped since the host last
-    /// looked need not be in it.
+    /// At most what [`Host::cq_free`] says, where that is cheaper to know: what the client has reaped since the host
+    /// last looked need not be in it.
     #[inline]
     fn cq_free_at_least(&mut self, ring: u32) -> u32 {
         self.cq_free(ring)
