@@ -1,10 +1,13 @@
 //! A container's /dev, /proc and /sys, in a mount namespace of the process's own.
 
+use libc::{MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, c_ulong};
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
+
+/// The kind of file system, where one is made; binding and remounting do not look at it.
+const TMPFS: &CStr = c"tmpfs";
 
 /// Names, major and minor numbers of the devices that every container has.
 const DEVICES: [(&CStr, u32, u32); 6] = [
@@ -44,24 +47,23 @@ pub fn enter() -> Result<(), Errno> {
     // SAFETY: neither namespace is about descriptors; the process has one thread here, which its exec will replace.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWIPC) }?;
     // Nothing of what follows is to be seen outside.
-    mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    mount(c"none", c"/", MS_REC | MS_PRIVATE, c"")?;
     devices()?;
     for folder in READ_ONLY {
-        where_it_is(
-            mount_bind(folder, folder).and_then(|()| mount_remount(folder, MountFlags::BIND | MountFlags::RDONLY, c"")),
-        )?;
+        let bound = mount(folder, folder, MS_BIND, c"");
+        where_it_is(bound.and_then(|()| mount(folder, folder, MS_REMOUNT | MS_BIND | MS_RDONLY, c"")))?;
     }
     for file in MASKED_FILES {
-        where_it_is(mount_bind(c"/dev/null", file))?;
+        where_it_is(mount(c"/dev/null", file, MS_BIND, c""))?;
     }
     for folder in MASKED_FOLDERS {
-        where_it_is(mount(c"tmpfs", folder, c"tmpfs", MountFlags::RDONLY, c"size=0"))?;
+        where_it_is(mount(TMPFS, folder, MS_RDONLY, c"size=0"))?;
     }
     Ok(())
 }
 
 fn devices() -> Result<(), Errno> {
-    mount(c"tmpfs", c"/dev", c"tmpfs", MountFlags::NOSUID, c"mode=755,size=65536k")?;
+    mount(TMPFS, c"/dev", MS_NOSUID, c"mode=755,size=65536k")?;
     let anybody = Mode::from_raw_mode(0o666);
     for (path, major, minor) in DEVICES {
         let device = rustix::fs::makedev(major, minor);
@@ -73,7 +75,7 @@ fn devices() -> Result<(), Errno> {
         rustix::fs::symlink(target, path)?;
     }
     rustix::fs::mkdir(c"/dev/shm", Mode::from_raw_mode(0o1777))?;
-    mount(c"shm", c"/dev/shm", c"tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777,size=65536k")
+    mount(TMPFS, c"/dev/shm", MS_NOSUID | MS_NODEV, c"mode=1777,size=65536k")
 }
 
 /// Not every kernel has each of these files.
@@ -81,5 +83,15 @@ fn where_it_is(mounted: Result<(), Errno>) -> Result<(), Errno> {
     match mounted {
         Err(Errno::NOENT) => Ok(()),
         other => other,
+    }
+}
+
+fn mount(source: &CStr, target: &CStr, flags: c_ulong, options: &CStr) -> Result<(), Errno> {
+    // SAFETY: four strings that end, which the kernel copies.
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), TMPFS.as_ptr(), flags, options.as_ptr().cast()) };
+    match result {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
     }
 }
