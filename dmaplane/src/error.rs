@@ -31,6 +31,17 @@ pub enum Error {
         /// Its CQE's errno.
         errno: Errno,
     },
+    /// Strict placement where the system lets nobody place pages or see where they lie, as containers do by default.
+    #[error(
+        "{what}: strict placement cannot be had or verified here ({reason}): ask for `PagePlacement::Preferred`, or \
+         let the container call mbind and get_mempolicy, as with the capability SYS_NICE"
+    )]
+    PlacementForbidden {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system refuses.
+        reason: String,
+    },
     /// An object of another context, or of another plane, whose handles mean other things here.
     #[error("{what}: an object of another context; use it with the plane that made it")]
     Foreign {
@@ -67,6 +78,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Operation { errno, .. } => Some(*errno),
+            Error::PlacementForbidden { .. } => Some(Errno::EOPNOTSUPP),
             Error::Context(error) => error.errno(),
             Error::System(error) => error.raw_os_error().map(Errno::from_raw),
             _ => None,

@@ -47,11 +47,14 @@ mod plane;
 mod transfer;
 
 pub use buffer::{Buffer, Import, LeaseTarget, Leased, List};
-pub use dmaplane_embedded::{Config, Context, Limits, Placement, RunMode, Usage, placement_support};
+pub use dmaplane_embedded::{
+    Config, Context, Limits, NoIoUring, Placement, RunMode, Usage, io_uring_support, placement_support,
+};
 pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Rights, Run};
 pub use dmaplane_ring::build::PagePlacement;
 pub use error::Error;
 pub use mailbox::Arrival;
 pub use plane::Plane;
 pub use plane::connection::{Listener, Peer};
+pub use plane::placement::PagesOnNode;
 pub use transfer::Operation;

@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 mod lease;
+pub(crate) mod placement;
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
@@ -9,7 +10,7 @@ use crate::mailbox::Mailbox;
 use crate::objects::{Dropped, Hold, Objects, Unwanted};
 use dmaplane_embedded::{Config, Context, Ring, Usage};
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
-use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, ListPrepare, PagePlacement, Placement};
+use dmaplane_ring::build::{Cancel, Free, ListFree, ListPrepare, PagePlacement};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -239,14 +240,6 @@ impl Plane {
         self.alloc_placed(length_bytes, PagePlacement::Any)
     }
 
-    /// Allocates zeroed memory on a node.
-    pub fn alloc_placed(&mut self, length_bytes: u64, placement: PagePlacement) -> Result<Buffer, Error> {
-        let what = "allocating a buffer";
-        let sqe = Alloc::new(length_bytes).map_err(|source| Error::Value { what, source })?.placement(placement).sqe();
-        let cqe = self.local(what, sqe)?;
-        self.buffer_of(what, cqe.word0)
-    }
-
     fn buffer_of(&self, what: &'static str, bits: u64) -> Result<Buffer, Error> {
         let handle = BufferHandle::from_bits(bits).ok_or(Error::Operation { what, errno: Errno::EIO })?;
         let hold = self.hold(Dropped::Buffer(handle));
@@ -260,14 +253,6 @@ impl Plane {
         self.local(what, Free::new(buffer.handle).sqe())?;
         buffer.hold.ended();
         Ok(())
-    }
-
-    /// Of the buffer's pages, how many lie on `node`, and how many there are: looked up page by page.
-    pub fn placement(&mut self, buffer: &Buffer, node: u32) -> Result<(u64, u64), Error> {
-        let what = "looking where a buffer lies";
-        self.check(what, &buffer.hold)?;
-        let cqe = self.local(what, Placement::new(buffer.handle, node).sqe())?;
-        Ok((cqe.word0, cqe.word1))
     }
 
     /// Makes a list of segments over buffers, which it takes. Each run names its buffer by its position in `buffers`.

@@ -314,7 +314,11 @@ impl<S: Storage> Engine<S> {
         };
         let object = operation.object;
         match Opcode::from_byte(operation.sqe.opcode) {
-            Some(Opcode::Alloc) => self.alloc_concluded(host, &operation, result, word0),
+            Some(Opcode::Alloc) => {
+                let flow = self.alloc_concluded(host, &operation, result, word0);
+                self.note_unverifiable(index, &flow, word1 != 0);
+                flow
+            }
             Some(Opcode::Free) => self.free_concluded(object, result),
             Some(Opcode::ExportDmabuf) => self.export_concluded(host, &operation, result),
             Some(Opcode::ListPrepare) => self.list_loaded(host, index, result),
@@ -324,11 +328,26 @@ impl<S: Storage> Engine<S> {
                 }
                 Flow::Done { result, word0, word1 }
             }
-            // PLACEMENT, SYNC, WAIT on a word, a CONNECT that failed: they hold a buffer and nothing else.
+            Some(Opcode::Placement) => {
+                self.unuse_buffer(object);
+                // A buffer has at least one page: a host that has looked at none cannot look (clause HOST-8).
+                let flow = Flow::Done { result, word0, word1 };
+                self.note_unverifiable(index, &flow, word1 == 0);
+                flow
+            }
+            // SYNC, WAIT on a word, a CONNECT that failed: they hold a buffer and nothing else.
             _ => {
                 self.unuse_buffer(object);
                 Flow::Done { result, word0, word1 }
             }
+        }
+    }
+
+    /// A success whose CQE will say UNVERIFIABLE.
+    fn note_unverifiable(&mut self, index: u32, flow: &Flow, untold: bool) {
+        if let (true, Flow::Done { result: 0.., .. }, Some(operation)) = (untold, flow, self.operations.get_mut(index))
+        {
+            operation.unverifiable = true;
         }
     }
 }

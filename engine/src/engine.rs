@@ -318,6 +318,7 @@ impl<S: Storage> Engine<S> {
             ring_links: crate::operation::Links::OUT,
             arrived: 0,
             cancelled: false,
+            unverifiable: false,
         };
         // A place is free: each operation in it holds at least one of the rings' CQ entries, which are fewer.
         let Some((index, _)) = self.operations.insert(operation) else {
@@ -406,6 +407,7 @@ impl<S: Storage> Engine<S> {
             let silent = result >= 0 && operation.sqe.flags & SqeFlags::CQE_SKIP_SUCCESS.bits() != 0;
             if ring.attached && !silent {
                 let user_data = operation.sqe.user_data;
+                let flags = if operation.unverifiable { flags.with(CqeFlags::UNVERIFIABLE) } else { flags };
                 host.complete(operation.ring, Cqe { user_data, res: result, flags: flags.bits(), word0, word1 });
             } else if !ring.attached && ring.operations.length == 0 {
                 // The last operation of a ring that was closed before it: its share of the table is free again.

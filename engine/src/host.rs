@@ -48,7 +48,7 @@ pub struct AllocRequest {
     pub huge: bool,
 }
 
-/// What a PLACEMENT finds, as the host's result words carry it.
+/// What a PLACEMENT finds, as the host's result words carry it. No page looked at: the system does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacementReport {
     /// Pages on the node asked for.

@@ -128,6 +128,8 @@ pub struct Operation {
     pub arrived: u32,
     /// CANCEL has asked for its end.
     pub cancelled: bool,
+    /// The host cannot tell where the pages lie that it asks for or about; its CQE says so.
+    pub unverifiable: bool,
 }
 
 /// Neighbours in a queue.

@@ -3,11 +3,13 @@
 //! - [`setup`] installs what the tests need, and nothing where it is there already;
 //! - [`test_command`] is the one test command; each of its [`lanes`] is one file and one row of a table;
 //! - [`engine_object`] builds the engine as the kernel driver links it, and checks the machine code;
+//! - [`sandbox`] starts a program as Docker would by default;
 //! - [`tidy`] holds the project's own lint rules.
 
 pub mod engine_object;
 pub mod lanes;
 pub mod process;
+pub mod sandbox;
 pub mod setup;
 pub mod tally;
 pub mod test_command;

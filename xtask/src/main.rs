@@ -1,12 +1,13 @@
 //! The command line of `cargo xtask`. What the commands do is in the library beside it.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use xtask::engine_object::{self, variants};
 use xtask::lanes::{self, Options};
-use xtask::{Workspace, setup, test_command};
+use xtask::{Workspace, sandbox, setup, test_command};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands of dmaplane")]
@@ -37,6 +38,12 @@ enum Command {
         /// Preemptions that loom explores in one execution
         #[arg(long, value_name = "COUNT", default_value_t = Options::default().loom_preemptions)]
         loom_preemptions: u32,
+    },
+    /// Run a program as Docker runs it by default: its seccomp profile, capabilities, limits and devices
+    Sandbox {
+        /// The program and its arguments, after `--`
+        #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
     },
     /// Build ring, engine and the driver's Rust object as a kernel object, and check it
     EngineObject {
@@ -72,6 +79,7 @@ fn run(command: Command) -> Result<bool> {
             let options = Options { fuzz_seconds, loom_preemptions };
             test_command::run(workspace, &lanes, options)
         }
+        Command::Sandbox { words } => sandbox::run(&words),
         Command::EngineObject { variants } => {
             setup::run(&workspace, Some(&["engine-object"]))?;
             engine_object::run(&workspace, &variants)

@@ -1,7 +1,6 @@
-//! Where things are: the source tree, the build output, the tools installed for this tree alone.
+//! Where things are: the source tree, the build output.
 
 use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,17 +29,11 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// Where `cargo install --root` puts the tools that only this tree uses.
-    #[must_use]
-    pub fn tools(&self) -> PathBuf {
-        self.target.join("tools")
-    }
-
-    /// A program to run in the root of the tree, without input, with this tree's tools on its path.
+    /// A program to run in the root of the tree, without input.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.root).stdin(Stdio::null()).env("PATH", self.search_path());
+        command.current_dir(&self.root).stdin(Stdio::null());
         command
     }
 
@@ -50,14 +43,5 @@ impl Workspace {
         let mut command = self.command("cargo");
         command.env("CARGO_TERM_COLOR", "never").env("CARGO_NET_OFFLINE", "true");
         command
-    }
-
-    fn search_path(&self) -> OsString {
-        let mut path = self.tools().join("bin").into_os_string();
-        if let Some(inherited) = env::var_os("PATH") {
-            path.push(":");
-            path.push(inherited);
-        }
-        path
     }
 }

@@ -32,7 +32,7 @@ pub fn findings(topology: &Topology) -> Vec<Finding> {
         device_file(
             "/dev/dmaplane",
             &topology.dmaplane,
-            "the driver serves",
+            "the embedded host serves all the same, in the process: nothing here opens the driver yet",
             "the embedded host serves, in the process",
         ),
         device_file(
@@ -44,6 +44,7 @@ pub fn findings(topology: &Topology) -> Vec<Finding> {
         rdma(topology),
         accelerators(topology),
         io_uring(topology),
+        system_calls(topology),
     ]
 }
 
@@ -105,8 +106,22 @@ fn accelerators(topology: &Topology) -> Finding {
 }
 
 fn io_uring(topology: &Topology) -> Finding {
+    let tcp = topology.tcp_backend;
     match &topology.io_uring.reason {
-        None => finding("io_uring", true, "available to this process"),
-        Some(reason) => finding("io_uring", false, format!("sockets are served by epoll ({reason})")),
+        None => finding("io_uring", true, format!("available to this process; tcp uses {tcp}")),
+        Some(reason) => finding("io_uring", false, format!("tcp uses {tcp} ({reason})")),
+    }
+}
+
+/// A filter by itself is no fault; it explains others.
+fn system_calls(topology: &Topology) -> Finding {
+    let what = "all system calls";
+    match (topology.confinement.seccomp, topology.confinement.seccomp_filters) {
+        (None, _) => finding(what, false, "this kernel does not say whether seccomp forbids some"),
+        (Some("off"), _) => finding(what, true, "seccomp forbids none"),
+        (Some(mode), count) => {
+            let count = count.map(|count| format!(", {count} installed")).unwrap_or_default();
+            finding(what, false, format!("seccomp forbids some (mode {mode}{count}), as in a container"))
+        }
     }
 }

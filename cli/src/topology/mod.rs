@@ -39,7 +39,10 @@ struct Topology {
     udmabuf: host::DeviceFile,
     dmaplane: host::DeviceFile,
     io_uring: host::Support,
+    /// What carries tcp's bytes to and from the kernel.
+    tcp_backend: &'static str,
     placement: host::Support,
+    confinement: host::Confinement,
     limits: host::Limits,
     findings: Vec<findings::Finding>,
 }
@@ -55,8 +58,10 @@ impl Topology {
             rdma: devices::rdma(root),
             udmabuf: host::DeviceFile::of(root, "dev/udmabuf"),
             dmaplane: host::DeviceFile::of(root, "dev/dmaplane"),
-            io_uring: host::io_uring(root),
+            io_uring: host::io_uring(),
+            tcp_backend: host::TCP_BACKEND,
             placement: host::placement(),
+            confinement: host::Confinement::of(root),
             limits: host::Limits::of(root),
             findings: Vec::new(),
         };

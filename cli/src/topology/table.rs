@@ -91,6 +91,11 @@ pub fn text(topology: &Topology) -> String {
     let bytes = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), size);
     let rows = [
         ("memory of the control group", bytes(limits.cgroup_memory_bytes)),
+        (
+            "processors of the control group",
+            limits.cgroup_cpus.map_or("unlimited".to_owned(), |cpus| format!("{cpus:.2}")),
+        ),
+        ("files in /dev/shm", limits.shm_file_bytes.map_or("none: it is not there".to_owned(), size)),
         ("locked memory", bytes(limits.locked_memory_bytes)),
         ("file and memfd size", bytes(limits.file_bytes)),
         ("open files", limits.open_files.map_or("unlimited".to_owned(), |files| files.to_string())),

@@ -58,7 +58,12 @@ fn two_nodes(root: &Path) {
             ("sys/bus/drivers/mlx5_core/bind", ""),
             ("sys/bus/virtio/drivers/virtio_net/bind", ""),
             ("sys/class/net/lo/mtu", "65536\n"),
-            ("sys/fs/cgroup/memory.max", "max\n"),
+            ("sys/fs/cgroup/machine/memory.max", "1073741824\n"),
+            ("sys/fs/cgroup/machine/job/memory.max", "max\n"),
+            ("sys/fs/cgroup/machine/job/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/other/memory.max", "4096\n"),
+            ("proc/self/cgroup", "0::/machine/job\n"),
+            ("proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nCapEff:\t00000000a80425fb\n"),
             ("proc/self/limits", "Max locked memory         8388608    unlimited    bytes\n"),
             ("proc/sys/kernel/shmmax", "4096\n"),
             ("dev/udmabuf", ""),
@@ -120,7 +125,12 @@ fn two_nodes_are_read_with_all_their_devices() {
             state: text("ACTIVE"),
         }]
     );
-    assert_eq!(topology.limits.cgroup_memory_bytes, None);
+    assert_eq!(topology.limits.cgroup_memory_bytes, Some(1 << 30), "the least of its own and those above");
+    assert_eq!(topology.limits.cgroup_cpus, Some(1.5));
+    let confinement = &topology.confinement;
+    assert_eq!((confinement.seccomp, confinement.seccomp_filters), (Some("filter"), Some(3)));
+    assert!(confinement.no_new_privileges);
+    assert_eq!(state(&topology, "all system calls"), State::Missing);
     assert_eq!(topology.limits.locked_memory_bytes, Some(8 << 20));
     assert!(topology.udmabuf.present && !topology.dmaplane.present);
     for what in ["several NUMA nodes", "2 MiB pages", "/dev/udmabuf", "RDMA device", "GPU or accelerator"] {
@@ -145,8 +155,21 @@ fn a_machine_that_tells_nothing_has_one_node_and_lacks_everything() {
     assert_eq!(topology.nodes.len(), 1);
     assert_eq!((topology.nodes[0].memory_bytes, topology.nodes[0].free_bytes), (2 << 20, 1 << 20));
     assert!(topology.nics.is_empty() && topology.accelerators.is_empty() && topology.rdma.is_empty());
+    assert_eq!((topology.limits.cgroup_memory_bytes, topology.limits.shm_file_bytes), (None, None));
+    assert_eq!(topology.confinement.seccomp, None);
     for what in ["several NUMA nodes", "2 MiB pages", "/dev/udmabuf", "/dev/dmaplane", "RDMA device"] {
         assert_eq!(state(&topology, what), State::Missing, "{what}");
     }
     assert!(table::text(&topology).contains("host memory only"));
+}
+
+/// A device file that nothing opens was said to serve.
+#[test]
+fn a_driver_that_nothing_opens_is_said_to_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), &[("dev/dmaplane", "")]);
+    let topology = Topology::of(&Root::new(folder.path()));
+    let finding = topology.findings.iter().find(|finding| finding.what == "/dev/dmaplane").unwrap();
+    assert_eq!(finding.state, State::Found);
+    assert!(finding.consequence.starts_with("the embedded host serves all the same"), "{}", finding.consequence);
 }

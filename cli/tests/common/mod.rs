@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+pub mod confined;
 pub mod files;
 pub mod memory;
 
@@ -172,18 +173,27 @@ pub fn dmaplane(arguments: &[&str]) -> Ended {
 
 pub const FABRICS: [&str; 2] = ["shm", "tcp"];
 
+/// How a command is started: with these arguments, and variables in its environment.
+type Start = fn(&[&str], &[(&str, &str)]) -> Running;
+
 /// A folder with a file to send and a place for what is received.
 pub struct Bench {
     pub folder: tempfile::TempDir,
     pub fabric: &'static str,
     variables: &'static [(&'static str, &'static str)],
+    start: Start,
 }
 
 impl Bench {
     pub fn new(fabric: &'static str) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("received")).unwrap();
-        Bench { folder, fabric, variables: &[] }
+        Bench { folder, fabric, variables: &[], start: Running::start_with }
+    }
+
+    /// Its commands run in the sandbox.
+    pub fn confined(fabric: &'static str) -> Bench {
+        Bench { start: confined::start_with, ..Bench::new(fabric) }
     }
 
     /// Its commands say what they do.
@@ -218,7 +228,7 @@ impl Bench {
         let out = out.to_str().unwrap();
         let mut arguments = vec!["recv", "--fabric", self.fabric, "--listen", &place, "--out", out];
         arguments.extend(more);
-        let mut running = Running::start_with(&arguments, self.variables);
+        let mut running = (self.start)(&arguments, self.variables);
         let line = running.line();
         let Some(place) = line.strip_prefix("listening on ") else {
             panic!("{:?}", running.end());
@@ -229,7 +239,7 @@ impl Bench {
     pub fn send(&self, place: &str, file: &str, more: &[&str]) -> Running {
         let mut arguments = vec!["send", "--fabric", self.fabric, "--to", place, file];
         arguments.extend(more);
-        Running::start_with(&arguments, self.variables)
+        (self.start)(&arguments, self.variables)
     }
 
     /// What lies in the folder of the output.

@@ -31,16 +31,19 @@ impl EmbeddedHost {
     pub(super) fn start_alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome {
         let request = *request;
         self.give(move |shared| match Region::allocate(&request) {
-            Ok(region) => shared.note(Note::Allocated { op, buffer, region }),
+            Ok(region) => {
+                let unverifiable = request.node.is_some() && !crate::memory::can_look();
+                shared.note(Note::Allocated { op, buffer, region, unverifiable });
+            }
             Err(errno) => shared.post(failed(op, errno)),
         });
         Outcome::Started
     }
 
-    pub(super) fn allocated(&mut self, op: OpId, buffer: u32, region: Region) {
+    pub(super) fn allocated(&mut self, op: OpId, buffer: u32, region: Region, unverifiable: bool) {
         let length = region.length_bytes();
         self.put_region(buffer, region);
-        self.report(Event::Finished { op, result: 0, word0: length, word1: 0 });
+        self.report(Event::Finished { op, result: 0, word0: length, word1: unverifiable.into() });
     }
 
     /// The memory goes when its last user lets go: a mapping, a running copy, an export.

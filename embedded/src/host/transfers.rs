@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 /// What helpers tell the host.
 pub(crate) enum Note {
     /// A buffer's memory is made.
-    Allocated { op: OpId, buffer: u32, region: Region },
+    Allocated { op: OpId, buffer: u32, region: Region, unverifiable: bool },
     /// A list's runs are in private memory.
     ListLoaded { op: OpId, list: u32, memory: ListMemory },
     /// A WAIT on a descriptor is over: the eventfd's count.
@@ -205,7 +205,7 @@ impl EmbeddedHost {
 
     pub(super) fn handle_note(&mut self, engine: &mut Engine<Heap>, note: Note) {
         match note {
-            Note::Allocated { op, buffer, region } => self.allocated(op, buffer, region),
+            Note::Allocated { op, buffer, region, unverifiable } => self.allocated(op, buffer, region, unverifiable),
             Note::ListLoaded { op, list, memory } => self.list_loaded(op, list, memory),
             Note::Waited { op, outcome } => self.waited(op, outcome),
             Note::ConnectionLost { peer } => self.connection_lost(engine, peer),

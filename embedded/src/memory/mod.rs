@@ -9,6 +9,7 @@ mod region;
 pub(crate) use checksum::{Checksum, Moved};
 pub(crate) use copy::{CopyEnd, SLICE_BYTES, copy_slices};
 pub(crate) use peer_region::PeerRegion;
+pub(crate) use placement::can_look;
 pub use placement::{Placement, placement_support};
 pub(crate) use region::errno;
 pub use region::{Mapping, Region};

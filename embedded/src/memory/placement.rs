@@ -1,13 +1,20 @@
-//! Where pages lie: mbind to place them, move_pages to look (clause BUF-6).
+//! Where pages lie: mbind to place them, move_pages to look (clauses BUF-2, BUF-6).
+//!
+//! Containers forbid both by default. With the capability SYS_NICE Docker's profile allows mbind and get_mempolicy, not
+//! move_pages; so that is asked where move_pages is refused, page by page.
 
 use dmaplane_engine::PlacementReport;
 use dmaplane_ring::abi::Errno;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
 const PAGE_BYTES: usize = 4096;
-const MPOL_BIND: libc::c_int = 2;
+const MPOL_DEFAULT: libc::c_int = 0;
 const MPOL_PREFERRED: libc::c_int = 1;
+const MPOL_BIND: libc::c_int = 2;
+/// get_mempolicy: the node, not the policy.
+const MPOL_F_NODE: libc::c_ulong = 1;
+/// get_mempolicy: of the page at an address.
+const MPOL_F_ADDR: libc::c_ulong = 2;
 /// Pages asked about in one system call.
 const BATCH: usize = 1024;
 
@@ -16,24 +23,52 @@ const BATCH: usize = 1024;
 pub enum Placement {
     /// Both.
     Verifiable,
-    /// The system forbids it, as containers do by default: strict placement fails.
+    /// The system forbids one or both, as containers do by default: strict placement fails.
     Unverifiable {
         /// What was refused, and how.
         reason: String,
     },
 }
 
-/// Finds out, once.
-pub fn placement_support() -> &'static Placement {
-    static SUPPORT: OnceLock<Placement> = OnceLock::new();
-    SUPPORT.get_or_init(|| {
-        let page = 0u64;
-        let here = NonNull::from(&page).cast::<u8>();
-        match node_of_pages(here, 1) {
-            Ok(_) => Placement::Verifiable,
-            Err(error) => Placement::Unverifiable { reason: format!("move_pages: {error}") },
-        }
-    })
+/// Finds out by asking, for the calling thread: filters of system calls are a thread's.
+pub fn placement_support() -> Placement {
+    let mut refused = Vec::new();
+    // An empty range: it changes nothing.
+    // SAFETY: no address is looked at, since the length is 0.
+    if unsafe { libc::syscall(libc::SYS_mbind, 0, 0, MPOL_DEFAULT, 0, 0, 0) } != 0 {
+        refused.push(format!("mbind: {}", name(last_errno())));
+    }
+    let page = 0u64;
+    let here = NonNull::from(&page).cast::<u8>();
+    if let Err(first) = move_pages(here, 1)
+        && let Err(second) = get_mempolicy(here, 1)
+    {
+        refused.push(format!("move_pages: {}, get_mempolicy: {}", name(first), name(second)));
+    }
+    if refused.is_empty() {
+        return Placement::Verifiable;
+    }
+    Placement::Unverifiable { reason: refused.join(", ") }
+}
+
+/// Whether PLACEMENT can tell anything.
+pub(crate) fn can_look() -> bool {
+    let page = 0u64;
+    !matches!(node_of_pages(NonNull::from(&page).cast(), 1), Err(error) if is_refusal(error))
+}
+
+/// The system does not let us, whatever we ask about.
+fn is_refusal(error: Errno) -> bool {
+    matches!(error.raw(), libc::EPERM | libc::ENOSYS | libc::EACCES)
+}
+
+/// The ABI has no names for those that never reach a CQE.
+fn name(errno: Errno) -> String {
+    match errno.raw() {
+        libc::EPERM => "EPERM".to_owned(),
+        libc::ENOSYS => "ENOSYS".to_owned(),
+        _ => errno.to_string(),
+    }
 }
 
 fn last_errno() -> Errno {
@@ -55,36 +90,98 @@ pub(super) fn bind(base: NonNull<u8>, length: usize, node: u32, strict: bool) ->
     match result {
         0 => Ok(()),
         _ if strict => Err(match last_errno() {
-            error if error.raw() == libc::EPERM || error.raw() == libc::ENOSYS => Errno::EOPNOTSUPP,
+            error if is_refusal(error) => Errno::EOPNOTSUPP,
             error => error,
         }),
         _ => Ok(()),
     }
 }
 
-/// Counts the range's pages on `node`, page by page.
+/// Counts the range's pages on `node`, page by page. Pages that the system does not tell of are not counted as looked
+/// at: where it tells of none, both numbers are 0.
 pub(super) fn verify(base: NonNull<u8>, length: usize, node: u32) -> Result<PlacementReport, Errno> {
     let pages = length.div_ceil(PAGE_BYTES);
-    let mut report = PlacementReport { pages_on_node: 0, pages: pages as u64 };
+    let mut report = PlacementReport { pages_on_node: 0, pages: 0 };
     for first in (0..pages).step_by(BATCH) {
         let count = BATCH.min(pages - first);
         // SAFETY: within the range.
         let start = unsafe { base.add(first * PAGE_BYTES) };
-        let nodes = node_of_pages(start, count).map_err(|error| match error.raw() {
-            libc::EPERM | libc::ENOSYS => Errno::EOPNOTSUPP,
-            _ => error,
-        })?;
+        let nodes = match node_of_pages(start, count) {
+            Ok(nodes) => nodes,
+            Err(error) if is_refusal(error) => return Ok(PlacementReport { pages_on_node: 0, pages: 0 }),
+            Err(error) => return Err(error),
+        };
+        // A page that is not there (-ENOENT) lies on no node, and that is known.
+        let told = |&&found: &&i32| found >= 0 || found == -libc::ENOENT;
+        report.pages += nodes.iter().filter(told).count() as u64;
         report.pages_on_node += nodes.iter().filter(|&&found| found == node as i32).count() as u64;
     }
     Ok(report)
 }
 
+/// Each page's node, or a negative errno for it.
 fn node_of_pages(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
+    match move_pages(start, count) {
+        Err(error) if is_refusal(error) => get_mempolicy(start, count),
+        told => told,
+    }
+}
+
+fn move_pages(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
     let pages: Vec<*mut u8> = (0..count).map(|page| start.as_ptr().wrapping_add(page * PAGE_BYTES)).collect();
-    let mut status = vec![-1i32; count];
+    let mut status = vec![-libc::EIO; count];
     let no_nodes = std::ptr::null::<i32>();
     // SAFETY: both arrays have `count` entries; without target nodes the call moves nothing and only reports.
     let result =
         unsafe { libc::syscall(libc::SYS_move_pages, 0, count, pages.as_ptr(), no_nodes, status.as_mut_ptr(), 0) };
     if result == 0 { Ok(status) } else { Err(last_errno()) }
+}
+
+/// The same, one call a page.
+fn get_mempolicy(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
+    let node_of = |page: usize| {
+        let mut node: libc::c_int = -libc::EIO;
+        let address = start.as_ptr().wrapping_add(page * PAGE_BYTES);
+        let no_mask = std::ptr::null_mut::<libc::c_ulong>();
+        let flags = MPOL_F_NODE | MPOL_F_ADDR;
+        // SAFETY: the call writes one int, and no mask; of the page it looks up where it lies.
+        let result = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut node, no_mask, 0, address, flags) };
+        match result {
+            0 => Ok(node),
+            _ => match last_errno() {
+                error if is_refusal(error) => Err(error),
+                error => Ok(-error.raw()),
+            },
+        }
+    };
+    (0..count).map(node_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dmaplane_engine::AllocRequest;
+
+    /// BUF-6: the two ways to look agree, so that a container that has but the second is told the same. Where the
+    /// machine forbids both there is nothing to compare, and `unverifiable.rs` tests what is said then.
+    #[test]
+    fn buf_6_get_mempolicy_tells_another_node_than_move_pages() {
+        let length_bytes = 64 * PAGE_BYTES as u64;
+        let request = AllocRequest { length_bytes, node: None, strict: false, huge: false };
+        let region = super::super::Region::allocate(&request).unwrap();
+        let start = region.at(0, length_bytes).unwrap();
+        match (move_pages(start, 64), get_mempolicy(start, 64)) {
+            (Ok(one), Ok(other)) => assert_eq!(one, other),
+            (one, other) => assert_eq!(can_look(), one.is_ok() || other.is_ok()),
+        }
+    }
+
+    /// BUF-6: a page that cannot be looked at is not counted as looked at.
+    #[test]
+    fn buf_6_a_page_of_no_mapping_is_counted_as_looked_at() {
+        // The first page is nobody's.
+        let nowhere = NonNull::<u8>::dangling();
+        let found = verify(nowhere, PAGE_BYTES, 0).unwrap();
+        assert_eq!(found, PlacementReport { pages_on_node: 0, pages: 0 });
+    }
 }

@@ -71,7 +71,10 @@ impl Region {
             && let Some(node) = request.node
         {
             let found = placement::verify(region.base, length, node)?;
-            if found.pages_on_node != found.pages {
+            if found.pages == 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            if found.pages_on_node != length as u64 / PAGE_BYTES {
                 return Err(Errno::ENOMEM);
             }
         }
@@ -185,7 +188,7 @@ impl Region {
         Some(unsafe { self.base.add(offset as usize) })
     }
 
-    /// Looks where the pages lie.
+    /// Looks where the pages lie; no page looked at: the system does not tell.
     pub(crate) fn verify(&self, node: u32) -> Result<dmaplane_engine::PlacementReport, Errno> {
         placement::verify(self.base, self.length, node)
     }

@@ -76,7 +76,7 @@ flags!(
         IMMEDIATE = 1 << 16,
         /// Bytes were placed in the receive's buffer; `res` is their count.
         PAYLOAD = 1 << 17,
-        /// PLACEMENT: the host could not find out where the pages lie.
+        /// ALLOC with a node, PLACEMENT: the host could not find out where the pages lie.
         UNVERIFIABLE = 1 << 18,
         /// The transfer's CRC-32C is in the CQE: of an arrival in the high half of `word0`, of a READ in `word1`.
         CHECKSUM = 1 << 19,

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::tools::{Source, Tool};
+use super::tools::Tool;
 use super::{can_install_packages, describe, find_program, install};
 use crate::process::probe;
 use crate::workspace::Workspace;
@@ -31,7 +31,7 @@ const TOOLS: &[Tool] = &[
 ];
 
 const fn tool(program: &'static str, package: &'static str, reason: &'static str) -> Tool {
-    Tool { program, source: Source::Debian { package }, lanes: &[], reason }
+    Tool { program, package, lanes: &[], reason }
 }
 
 /// Installs what is missing. Without root, Debian's packages are named and nothing else is done.

@@ -1,10 +1,10 @@
-//! Installing: packages by apt-get, tools by cargo install, and the crates that the lanes build with.
+//! Installing: packages by apt-get, and the crates that the lanes build with.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::tools::{Source, Tool};
+use super::tools::Tool;
 use crate::process::capture;
 use crate::toolchain::host_triple;
 use crate::workspace::Workspace;
@@ -13,10 +13,8 @@ use crate::workspace::Workspace;
 pub fn package_names(missing: &[&Tool]) -> Vec<&'static str> {
     let mut names = Vec::new();
     for tool in missing {
-        if let Source::Debian { package } = tool.source
-            && !names.contains(&package)
-        {
-            names.push(package);
+        if !names.contains(&tool.package) {
+            names.push(tool.package);
         }
     }
     names
@@ -38,21 +36,6 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     quietly(command)
-}
-
-/// Installs the missing tools that are crates.
-pub fn crates(workspace: &Workspace, missing: &[&Tool]) -> Result<()> {
-    for tool in missing {
-        if let Source::Crate { name, version } = tool.source {
-            let mut command = workspace.command("cargo");
-            command.args(["install", "--quiet", "--locked", name, "--version", version, "--root"]);
-            command.arg(workspace.tools());
-            // A build folder of its own would be thrown away; this one is reused when interrupted.
-            command.arg("--target-dir").arg(workspace.tools().join("build"));
-            quietly(command).with_context(|| format!("installing {name} {version}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Fetches the crates that the lanes build with, so that these need no network.

@@ -1,7 +1,6 @@
 //! `cargo xtask setup`: what the tests need, installed where it is missing.
 //!
 //! Debian packages need root. Any other user is told what to install; the tests do not start then.
-//! Crates go into this tree's own target folder, so nothing outside it changes.
 
 pub mod bench;
 mod install;
@@ -14,12 +13,12 @@ use std::{env, fs};
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
-use tools::{Source, TOOLS, Tool};
+use tools::{TOOLS, Tool};
 
 /// Installs what the given lanes need and lack, or what any lane needs.
 pub fn run(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()> {
-    let missing = missing(TOOLS, lanes, |tool| is_present(workspace, tool));
-    if missing.iter().any(|tool| tool.is_debian()) && !can_install_packages() {
+    let missing = missing(TOOLS, lanes, |tool| find_program(tool.program).is_some());
+    if !missing.is_empty() && !can_install_packages() {
         for line in describe(&missing) {
             println!("{line}");
         }
@@ -29,7 +28,6 @@ pub fn run(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()> {
         println!("setup: {line}");
     }
     install::packages(&missing)?;
-    install::crates(workspace, &missing)?;
     install::dependencies(workspace, lanes)?;
     if lanes.is_none() {
         println!("setup: all {} tools are there", TOOLS.len());
@@ -49,31 +47,13 @@ fn missing<'a>(tools: &'a [Tool], lanes: Option<&[&str]>, is_present: impl Fn(&T
 fn describe(missing: &[&Tool]) -> Vec<String> {
     let mut lines: Vec<String> = missing
         .iter()
-        .map(|tool| {
-            let from = match tool.source {
-                Source::Debian { package } => format!("Debian package {package}"),
-                Source::Crate { name, version } => format!("crate {name} {version}"),
-            };
-            format!("missing {} ({from}): {}", tool.program, tool.reason)
-        })
+        .map(|tool| format!("missing {} (Debian package {}): {}", tool.program, tool.package, tool.reason))
         .collect();
     let packages = install::package_names(missing);
     if !packages.is_empty() {
         lines.push(format!("apt-get install {}", packages.join(" ")));
     }
     lines
-}
-
-fn is_present(workspace: &Workspace, tool: &Tool) -> bool {
-    match tool.source {
-        Source::Debian { .. } => find_program(tool.program).is_some(),
-        // Cargo's own record of what it installed there; another version counts as missing.
-        Source::Crate { name, version } => {
-            let record = fs::read_to_string(workspace.tools().join(".crates.toml"));
-            let program = workspace.tools().join("bin").join(tool.program);
-            program.exists() && record.is_ok_and(|record| record.contains(&format!("\"{name} {version} ")))
-        }
-    }
 }
 
 fn find_program(program: &str) -> Option<PathBuf> {
@@ -93,24 +73,9 @@ mod tests {
     use super::*;
 
     const SAMPLE: &[Tool] = &[
-        Tool {
-            program: "nm",
-            source: Source::Debian { package: "binutils" },
-            lanes: &["engine-object"],
-            reason: "lists symbols",
-        },
-        Tool {
-            program: "objdump",
-            source: Source::Debian { package: "binutils" },
-            lanes: &["engine-object"],
-            reason: "shows instructions",
-        },
-        Tool {
-            program: "cargo-fuzz",
-            source: Source::Crate { name: "cargo-fuzz", version: "1.2.3" },
-            lanes: &["fuzz"],
-            reason: "builds fuzz targets",
-        },
+        Tool { program: "nm", package: "binutils", lanes: &["engine-object"], reason: "lists symbols" },
+        Tool { program: "objdump", package: "binutils", lanes: &["engine-object"], reason: "shows instructions" },
+        Tool { program: "c++", package: "g++", lanes: &["fuzz"], reason: "compiles libFuzzer" },
     ];
 
     #[test]
@@ -121,8 +86,8 @@ mod tests {
             [
                 "missing nm (Debian package binutils): lists symbols",
                 "missing objdump (Debian package binutils): shows instructions",
-                "missing cargo-fuzz (crate cargo-fuzz 1.2.3): builds fuzz targets",
-                "apt-get install binutils",
+                "missing c++ (Debian package g++): compiles libFuzzer",
+                "apt-get install binutils g++",
             ]
         );
     }
@@ -132,8 +97,8 @@ mod tests {
         let names = |lanes: Option<&[&str]>| -> Vec<&str> {
             missing(SAMPLE, lanes, |tool| tool.program == "nm").iter().map(|t| t.program).collect()
         };
-        assert_eq!(names(None), ["objdump", "cargo-fuzz"]);
-        assert_eq!(names(Some(&["fuzz"])), ["cargo-fuzz"]);
+        assert_eq!(names(None), ["objdump", "c++"]);
+        assert_eq!(names(Some(&["fuzz"])), ["c++"]);
         assert!(names(Some(&["fmt"])).is_empty());
     }
 

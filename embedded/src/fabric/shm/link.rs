@@ -52,6 +52,8 @@ pub(crate) struct Link {
     socket: OwnedFd,
     /// Rung by the peer.
     bell: OwnedFd,
+    /// We have asked for the bell since we last emptied it.
+    bell_was_asked_for: bool,
     peer_bell: OwnedFd,
     backlog: VecDeque<Outbound>,
     /// Numbers of our regions that the peer has, by address. The weak reference keeps the address from being used for
@@ -72,6 +74,7 @@ impl Link {
             read: 0,
             socket,
             bell,
+            bell_was_asked_for: false,
             peer_bell,
             backlog: VecDeque::new(),
             shared: HashMap::new(),
@@ -248,6 +251,7 @@ impl Link {
     /// The next entry of the peer's, with its payload. `Err`: it is none that an honest peer sends.
     pub(crate) fn receive(&mut self) -> Option<Result<Received, Errno>> {
         let entry = self.incoming.peek(0)?;
+        self.empty_bell();
         let length = entry.payload_bytes();
         let payload = if length > 0 { self.memory.take_payload(self.read, length) } else { Some(Vec::new()) };
         self.incoming.advance(1);
@@ -264,14 +268,23 @@ impl Link {
     }
 
     /// Says that we are about to sleep; look at [`Link::has_incoming`] once more after it.
-    pub(crate) fn announce_sleep(&self) {
+    pub(crate) fn announce_sleep(&mut self) {
+        self.bell_was_asked_for = true;
         handshake::raise(&*self.memory, RingWord::ClientFlags, RingFlags::NONE);
     }
 
     pub(crate) fn awake(&self) {
         handshake::lower(&*self.memory, RingWord::ClientFlags);
-        // So that there is always room to ring. What an honest peer has rung meanwhile is one byte.
-        let _ = rustix::net::recv(&self.bell, &mut [0u8; 256], RecvFlags::DONTWAIT);
+    }
+
+    /// Sees to it that there is always room to ring. An honest peer rings for entries only, so that one which has sent
+    /// none needs no look, however often others wake us. A byte that comes after this, for an entry that we have seen
+    /// already, stays until the next time: at most one a sleep. It wakes nobody twice, since the bell is waited for by
+    /// its edges, and costs no wake-up, since each further byte is an edge of its own.
+    fn empty_bell(&mut self) {
+        if std::mem::take(&mut self.bell_was_asked_for) {
+            let _ = rustix::net::recv(&self.bell, &mut [0u8; 256], RecvFlags::DONTWAIT);
+        }
     }
 }
 
@@ -299,9 +312,12 @@ mod tests {
         let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let mut sockets = [one, other].into_iter();
         let mut areas = areas.into_iter().zip(seen);
+        let [(one, rings_one), (other, rings_other)] =
+            std::array::from_fn(|_| super::super::handshake::new_bell().unwrap());
+        let mut bells = [(one, rings_other), (other, rings_one)].into_iter();
         std::array::from_fn(|_| {
             let ((ours, theirs), socket) = (areas.next().unwrap(), sockets.next().unwrap());
-            let (bell, peer_bell) = super::super::handshake::new_bell().unwrap();
+            let (bell, peer_bell) = bells.next().unwrap();
             Link::new(LinkMemory::new(ours, theirs).unwrap(), socket, bell, peer_bell)
         })
     }
@@ -347,6 +363,54 @@ mod tests {
             link.flush().unwrap();
             assert!(!numbers.contains(&number), "number {number} a second time");
             numbers.push(number);
+        }
+    }
+
+    fn bytes_in_the_bell(link: &Link) -> u64 {
+        rustix::io::ioctl_fionread(&link.bell).unwrap()
+    }
+
+    fn an_entry() -> Entry {
+        Entry::of_fabric(Kind::RegionDrop, [1, 0, 0, 0])
+    }
+
+    /// SHM-3: a wake-up cost a system call for every link, also for those whose peers had sent nothing.
+    #[test]
+    fn shm_3_a_bell_is_emptied_for_a_link_that_received_nothing() {
+        let [mut ours, mut theirs] = pair();
+        ours.announce_sleep();
+        ring(&theirs.peer_bell);
+        ours.awake();
+        assert!(ours.receive().is_none());
+        assert_eq!(bytes_in_the_bell(&ours), 1, "nobody has looked");
+        theirs.send(an_entry(), Vec::new());
+        theirs.flush().unwrap();
+        ours.receive().unwrap().unwrap();
+        assert_eq!(bytes_in_the_bell(&ours), 0);
+    }
+
+    /// SHM-3, WAKE-1: a byte that comes too late for its entry, once for every sleep, fills no bell: after far more
+    /// sleeps than a bell has room for there is room to ring, and the ring is an edge.
+    #[test]
+    fn shm_3_late_rings_fill_the_bell_until_a_wake_up_is_lost() {
+        use rustix::event::epoll;
+        let [mut ours, mut theirs] = pair();
+        let bells = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&bells, ours.bell(), epoll::EventData::new_u64(1), edges).unwrap();
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 1];
+        let mut wakes = || !epoll::wait(&bells, &mut events[..], Some(&now)).unwrap().0.is_empty();
+        for _ in 0..5000 {
+            // The entry is published and found before the bell is rung for it.
+            theirs.send(an_entry(), Vec::new());
+            theirs.flush().unwrap();
+            ours.announce_sleep();
+            ours.receive().unwrap().unwrap();
+            ring(&theirs.peer_bell);
+            ours.awake();
+            assert!(wakes(), "the ring was lost");
+            assert!(bytes_in_the_bell(&ours) <= 2);
         }
     }
 }

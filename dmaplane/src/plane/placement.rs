@@ -1,0 +1,59 @@
+//! Where memory lies: asking for a node, and looking what came of it.
+
+use super::Plane;
+use crate::buffer::Buffer;
+use crate::error::Error;
+use dmaplane_embedded::placement_support;
+use dmaplane_ring::abi::{CqeFlags, Errno};
+use dmaplane_ring::build::{Alloc, PagePlacement, Placement};
+
+/// Where a buffer's pages lie, as far as the system tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PagesOnNode {
+    /// Looked up page by page.
+    Counted {
+        /// So many lie on the node.
+        on_node: u64,
+        /// So many were looked at.
+        pages: u64,
+    },
+    /// It could not be looked up; they may lie anywhere.
+    Unverifiable {
+        /// What the system refuses.
+        reason: String,
+    },
+}
+
+impl Plane {
+    /// Allocates zeroed memory on a node. Preferred placement is a wish, and one that [`Plane::placement`] may not be
+    /// able to verify; strict placement is verified or fails.
+    pub fn alloc_placed(&mut self, length_bytes: u64, placement: PagePlacement) -> Result<Buffer, Error> {
+        let what = "allocating a buffer";
+        let sqe = Alloc::new(length_bytes).map_err(|source| Error::Value { what, source })?.placement(placement).sqe();
+        let cqe = self.local(what, sqe).map_err(|error| match (placement, error.errno()) {
+            (PagePlacement::Strict(_), Some(Errno::EOPNOTSUPP)) => Error::PlacementForbidden { what, reason: reason() },
+            _ => error,
+        })?;
+        self.buffer_of(what, cqe.word0)
+    }
+
+    /// How many of the buffer's pages lie on `node`, looked up page by page.
+    pub fn placement(&mut self, buffer: &Buffer, node: u32) -> Result<PagesOnNode, Error> {
+        let what = "looking where a buffer lies";
+        self.check(what, &buffer.hold)?;
+        let cqe = self.local(what, Placement::new(buffer.handle, node).sqe())?;
+        if cqe.flags & CqeFlags::UNVERIFIABLE.bits() != 0 {
+            return Ok(PagesOnNode::Unverifiable { reason: reason() });
+        }
+        Ok(PagesOnNode::Counted { on_node: cqe.word0, pages: cqe.word1 })
+    }
+}
+
+/// A CQE has no room for words: what is refused here is asked here.
+fn reason() -> String {
+    match placement_support() {
+        dmaplane_embedded::Placement::Unverifiable { reason } => reason,
+        dmaplane_embedded::Placement::Verifiable => "the system tells nothing of this memory's pages".to_owned(),
+    }
+}
