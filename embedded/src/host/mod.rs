@@ -5,6 +5,8 @@
 
 mod buffers;
 mod copies;
+mod crew;
+mod fragments;
 mod lane;
 mod lists;
 mod peers;

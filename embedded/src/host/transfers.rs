@@ -1,6 +1,8 @@
 //! Requests: sent, served, copied, stopped.
 
-use super::copies::{self, LocalSegments};
+use super::copies;
+use super::crew::Crew;
+use super::fragments::{self, LocalSegments};
 use super::lane::Job;
 use super::{EmbeddedHost, ListMemory, PeerSlot};
 use crate::fabric::shm::{Entry, FragmentSource, Kind, NUMBERS_USED_UP};
@@ -343,19 +345,18 @@ impl EmbeddedHost {
             (Target::Range { buffer, offset: at, length }, Some(Kind::Source)) => {
                 let region = self.region(buffer)?;
                 if length <= SLICE_BYTES as u64 && source.is_ready(offset, length) {
-                    let go_on = AtomicBool::new(false);
-                    let moved = copies::copy_range(&region, at, &source, offset, length, checksum, &go_on)?;
+                    let moved = fragments::copy_slice(&region, at, &source, offset, length, checksum)?;
                     return Ok(Outcome::done(moved.bytes, moved.checksum.into()));
                 }
-                self.run(transfer, peer, move |stop| {
-                    copies::copy_range(&region, at, &source, offset, length, checksum, stop)
+                self.run(transfer, peer, move |crew| {
+                    fragments::copy_range(&region, at, &source, offset, length, checksum, crew)
                 });
             }
             (Target::List { list, count }, Some(Kind::ListSource)) => {
                 let regions = link.regions();
                 let segments = self.segments(list, None)?;
-                self.run(transfer, peer, move |stop| {
-                    segments.copy_in(&regions, &source, offset, count, checksum, stop)
+                self.run(transfer, peer, move |crew| {
+                    segments.copy_in(&regions, &source, offset, count, checksum, crew)
                 });
             }
             _ => return Err(Errno::EPROTO),
@@ -368,18 +369,18 @@ impl EmbeddedHost {
         &mut self,
         transfer: OpId,
         peer: u32,
-        copy: impl FnOnce(&AtomicBool) -> Result<Moved, Errno> + Send + 'static,
+        copy: impl FnOnce(&Crew<'_>) -> Result<Moved, Errno> + Send + 'static,
     ) {
         let job = Arc::new(Job::default());
         self.running.insert(transfer.bits(), job.clone());
-        self.give_for(peer, job, move |shared, stop| {
-            let outcome = copy(stop);
+        self.give_for(peer, job, move |shared, job| {
+            let outcome = copy(&Crew::new(&shared.workers, job));
             shared.note(Note::CopyEnded { transfer, outcome });
         });
     }
 
     /// Gives work for a peer to a worker, behind that peer's other work.
-    fn give_for(&self, peer: u32, job: Arc<Job>, work: impl FnOnce(&Shared, &AtomicBool) + Send + 'static) {
+    fn give_for(&self, peer: u32, job: Arc<Job>, work: impl FnOnce(&Shared, &Arc<Job>) + Send + 'static) {
         if let (Some(shared), Some(Some(slot))) = (self.shared(), self.peers.get(peer as usize)) {
             slot.lane.post(&shared, job, work);
         }
@@ -427,8 +428,8 @@ impl EmbeddedHost {
                 if let Some(serving) = self.serving.get_mut(&transfer.bits()) {
                     serving.bounced = length;
                 }
-                self.give_for(peer, job, move |shared, stop| {
-                    let prepared = copies::bounce(&region, offset, length, stop);
+                self.give_for(peer, job, move |shared, job| {
+                    let prepared = copies::bounce(&region, offset, length, job.stop_flag());
                     shared.note(Note::ServeReady { peer: handle, transfer, reader, prepared });
                 });
             }
@@ -536,27 +537,28 @@ impl EmbeddedHost {
         let source = link.peer_region(number)?;
         let regions = link.regions();
         let Some(read) = self.reads.remove(&op.bits()) else { return Ok(()) };
-        let quick = matches!(read.into, ReadInto::Range { length, .. }
-            if length <= SLICE_BYTES as u64 && source.is_ready(offset, length));
-        let copy = move |stop: &AtomicBool| match read.into {
-            ReadInto::Range { region, offset: at, length } => {
-                copies::copy_range(&region, at, &source, offset, length, read.checksum, stop)
-            }
-            ReadInto::List { segments, pairs } => {
-                segments.copy_read(&pairs, &regions, &source, offset, read.checksum, stop)
-            }
-        };
-        if quick {
-            let outcome = copy(&AtomicBool::new(false));
+        if let ReadInto::Range { region, offset: at, length } = &read.into
+            && *length <= SLICE_BYTES as u64
+            && source.is_ready(offset, *length)
+        {
+            let outcome = fragments::copy_slice(region, *at, &source, offset, *length, read.checksum);
             if let Some(shared) = self.shared() {
                 shared.note_quietly(Note::ReadEnded { peer, op, transfer, outcome });
             }
             return Ok(());
         }
+        let copy = move |crew: &Crew<'_>| match read.into {
+            ReadInto::Range { region, offset: at, length } => {
+                fragments::copy_range(&region, at, &source, offset, length, read.checksum, crew)
+            }
+            ReadInto::List { segments, pairs } => {
+                segments.copy_read(&pairs, &regions, &source, offset, read.checksum, crew)
+            }
+        };
         let job = Arc::new(Job::default());
         self.reading.insert(op.bits(), Reading { job: job.clone(), peer, transfer });
-        self.give_for(peer.index(), job, move |shared, stop| {
-            let outcome = copy(stop);
+        self.give_for(peer.index(), job, move |shared, job| {
+            let outcome = copy(&Crew::new(&shared.workers, job));
             shared.note(Note::ReadEnded { peer, op, transfer, outcome });
         });
         Ok(())
