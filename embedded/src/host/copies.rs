@@ -1,6 +1,5 @@
 //! What workers make to be shown to peers, and read of what peers show: bounced ranges, tables of segments.
 
-use super::transfers::Prepared;
 use crate::fabric::shm::Kind;
 use crate::memory::{CopyEnd, PeerRegion, Region, copy_slices};
 use dmaplane_engine::AllocRequest;
@@ -8,6 +7,18 @@ use dmaplane_ring::abi::{Errno, IndexPair};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// What a worker has made ready to be shown to a peer.
+pub(crate) struct Prepared {
+    pub kind: Kind,
+    pub region: Arc<Region>,
+    pub offset: u64,
+    /// Bytes that the transfer will move.
+    pub bytes: u64,
+    pub payload: Vec<u8>,
+    /// For READ_LIST: where the bytes go.
+    pub pairs: Option<Vec<IndexPair>>,
+}
 
 /// A copy of a range in sharable memory, for memory that has no descriptor.
 pub(super) fn bounce(region: &Region, offset: u64, length: u64, stop: &AtomicBool) -> Result<Prepared, Errno> {

@@ -1,9 +1,8 @@
 //! What a transfer copies: fragments whose both ends are checked, of a range or of lists.
 
 use super::ListMemory;
-use super::copies::{copy_out, prepared};
+use super::copies::{Prepared, copy_out, prepared};
 use super::crew::Crew;
-use super::transfers::Prepared;
 use crate::fabric::shm::{FragmentSource, Kind};
 use crate::memory::{Checksum, Moved, PeerRegion, Region, SLICE_BYTES, Stores, prefetch};
 use dmaplane_engine::locate_segment;

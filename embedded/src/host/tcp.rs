@@ -5,7 +5,7 @@
 
 use super::copies;
 use super::fragments::LocalSegments;
-use super::transfers::Note;
+use super::notes::Note;
 use super::{EmbeddedHost, split};
 use crate::fabric::frames::Frame;
 use crate::fabric::tcp::{
