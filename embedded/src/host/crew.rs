@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Shorter copies are over before another worker is awake.
-const SHARED_BYTES_MIN: u64 = 1 << 20;
+/// Shorter copies gain less by a second worker than they lose when it is kept from its processor with a piece in hand.
+const SHARED_BYTES_MIN: u64 = 8 << 20;
 /// Before it sleeps for the helper's last piece, which takes no longer if the helper has a processor.
 const SPIN: Duration = Duration::from_micros(50);
 
