@@ -104,12 +104,15 @@ impl Ring {
     /// sleeps.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
-        let runs_here = !matches!(self.shared.config.mode, RunMode::Poller { .. });
+        let polled = matches!(self.shared.config.mode, RunMode::Poller { .. });
         loop {
             let Client { submitter, completer } = &mut self.client;
             wait::spin_until(SPIN.min(timeout), || {
-                if runs_here {
-                    self.shared.kick();
+                match polled {
+                    false => self.shared.kick(),
+                    // The poller may have to wait for this very processor, which does nothing but wait for the poller.
+                    true if wait::few_cores() => self.shared.assist(),
+                    true => {}
                 }
                 completer.available() > 0 || submitter.closed()
             });

@@ -171,6 +171,15 @@ impl Shared {
         }
     }
 
+    /// Runs the engine if nobody does, and no call waits to: for a client that has nothing better to do. Nobody need
+    /// look again for it, since the service thread looks anyway.
+    pub(crate) fn assist(&self) {
+        // Acquire: as in `with_core`, nothing is read by it.
+        if self.callers.load(Ordering::Acquire) == 0 && self.baton.try_take() {
+            self.run_and_let_go();
+        }
+    }
+
     /// Rings the service thread's bell.
     pub(crate) fn ring_bell(&self) {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());

@@ -1,16 +1,25 @@
 //! Threads for slow work: zeroing, mapping, copies of more than a slice.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Work that a thread is at and others may join in.
+pub(crate) trait Help: Send + Sync {
+    /// Helps until there is nothing left to help with, or `is_wanted`: there is work that nobody is at. It is looked at
+    /// often enough that nobody has to wait for a helper.
+    fn help(&self, is_wanted: &dyn Fn() -> bool);
+}
+
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Jobs taken and not done.
+    /// What a thread that finds no job may help with, while it lasts.
+    invitations: Vec<Weak<dyn Help>>,
+    /// Jobs taken and not done, and threads that help.
     running: usize,
     closed: bool,
 }
@@ -65,6 +74,17 @@ impl Workers {
         self.shared.wake.notify_one();
     }
 
+    /// Asks a thread that has nothing to do to help. Where all have, it does nothing.
+    pub(crate) fn invite(&self, help: Weak<dyn Help>) {
+        let mut queue = self.shared.queue();
+        queue.invitations.retain(|other| other.strong_count() > 0);
+        if queue.jobs.is_empty() && queue.running < self.threads.len() {
+            queue.invitations.push(help);
+            drop(queue);
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Waits until all jobs are done, not beyond the deadline. A job that asks does not wait for itself.
     pub(crate) fn wait_idle(&self, deadline: Instant) {
         let own = std::thread::current().id();
@@ -86,20 +106,36 @@ impl Workers {
 fn work(shared: &Shared) {
     loop {
         let mut queue = shared.queue();
-        let job = loop {
+        let work = loop {
             if let Some(job) = queue.jobs.pop_front() {
-                queue.running += 1;
-                break job;
+                break Work::Job(job);
+            }
+            if let Some(help) = queue.invitations.pop() {
+                break Work::Help(help);
             }
             if queue.closed {
                 return;
             }
             queue = shared.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
+        queue.running += 1;
         drop(queue);
         let _running = Running(shared);
-        job();
+        match work {
+            Work::Job(job) => job(),
+            Work::Help(help) => {
+                if let Some(help) = help.upgrade() {
+                    help.help(&|| !shared.queue().jobs.is_empty());
+                }
+            }
+        }
     }
+}
+
+/// What a thread does next.
+enum Work {
+    Job(Job),
+    Help(Weak<dyn Help>),
 }
 
 impl Drop for Workers {

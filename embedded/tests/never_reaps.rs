@@ -347,7 +347,7 @@ fn res_3_a_revoke_completes_while_all_room_is_held_by_receives_and_credit_waits(
     let ring = &mut rings[1];
     let buffer = BufferHandle::from_bits(handle(ring, Alloc::new(1 << 16).unwrap())).unwrap();
     let grant = LeaseGrant::range(buffer, 0, 4096, Rights::WRITE).unwrap();
-    // A revoke that waited for that room would wait for ever. So the quickest of some tells, however busy the machine.
+    // A revoke that waited for that room would wait for ever. The median of some tells, however busy the machine.
     let leases: Vec<_> = (0..20).map(|_| LeaseHandle::from_bits(handle(ring, grant)).unwrap()).collect();
 
     // An import of the other side's, to write to without ever getting a credit.
@@ -386,7 +386,7 @@ fn res_3_a_revoke_completes_while_all_room_is_held_by_receives_and_credit_waits(
         ring.submit();
     }
     make_room(ring, 64);
-    let mut quickest = Duration::MAX;
+    let mut times = Vec::new();
     for lease in leases {
         let start = Instant::now();
         ring.push(LeaseRevoke::now(lease).user_data(1)).unwrap();
@@ -398,10 +398,12 @@ fn res_3_a_revoke_completes_while_all_room_is_held_by_receives_and_credit_waits(
             }
             refuse(cqe);
         };
-        quickest = quickest.min(start.elapsed());
+        times.push(start.elapsed());
         assert_eq!(cqe.res, 0);
     }
-    println!("revoked in {quickest:?} behind {refused:?} refusals");
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("revoked in {median:?} ({:?} to {:?}) behind {refused:?} refusals", times[0], times[times.len() - 1]);
     assert!(refused[0] > 0 && refused[1] > 0, "the room was never used up: {refused:?}");
-    assert!(quickest < Duration::from_millis(10), "{quickest:?}");
+    assert!(median < Duration::from_millis(10), "{median:?}");
 }

@@ -26,6 +26,16 @@ impl Job {
         self.state.compare_exchange(WAITING, RUNNING, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
+    /// What a copy looks at between its slices.
+    pub(super) fn stop_flag(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        // Acquire: pairs with the release in `stop`.
+        self.stop.load(Ordering::Acquire)
+    }
+
     /// Ends it; `true`: it is over, nobody will touch the memory, and the caller is to report that. Else the worker
     /// does, soon.
     #[must_use]
@@ -61,12 +71,12 @@ impl Lane {
         self: &Arc<Lane>,
         shared: &Arc<Shared>,
         job: Arc<Job>,
-        work: impl FnOnce(&Shared, &AtomicBool) + Send + 'static,
+        work: impl FnOnce(&Shared, &Arc<Job>) + Send + 'static,
     ) {
         let mut state = self.state();
         state.waiting.push_back(Box::new(move |shared| {
             if job.begin() {
-                work(shared, &job.stop);
+                work(shared, &job);
             }
         }));
         // One worker is left to the others, where there is more than one.
@@ -113,10 +123,10 @@ mod tests {
         let (begun, has_begun) = channel();
         let (go_on, may_go_on) = channel::<()>();
         let first = Arc::new(Job::default());
-        lane.post(&shared, first.clone(), move |_, stop| {
+        lane.post(&shared, first.clone(), move |_, job| {
             begun.send(()).unwrap();
             may_go_on.recv().unwrap();
-            assert!(stop.load(Ordering::Acquire));
+            assert!(job.is_stopped());
         });
         has_begun.recv_timeout(WAIT).unwrap();
         let second = Arc::new(Job::default());

@@ -5,9 +5,15 @@
 
 mod buffers;
 mod copies;
+mod crew;
+mod fragments;
 mod lane;
 mod lists;
+mod notes;
 mod peers;
+mod reads;
+mod requests;
+mod serving;
 mod tcp;
 mod transfers;
 
@@ -22,14 +28,14 @@ use dmaplane_engine::{
 use dmaplane_ring::abi::{Cqe, Errno, Handle, Run};
 use dmaplane_ring::queue::{Completions, HeapRing, RingMemory, RingWord};
 use dmaplane_ring::wait::{Sharing, wake_all};
+use notes::split;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
-use transfers::split;
 
+pub(crate) use notes::Note;
 pub(crate) use peers::PeerSlot;
-pub(crate) use transfers::Note;
 
 /// A list's runs with their segment numbers, which never change.
 pub(crate) struct ListMemory {
@@ -88,15 +94,15 @@ pub(crate) struct EmbeddedHost {
     /// Copies of peers' transfers, by transfer.
     running: HashMap<u64, Arc<lane::Job>>,
     /// The same for READs of ours, by operation: the two are numbered independently.
-    reading: HashMap<u64, transfers::Reading>,
+    reading: HashMap<u64, reads::Reading>,
     /// READs and READ_LISTs that wait for the peer to say where the bytes are, by operation.
-    reads: HashMap<u64, transfers::ReadPost>,
+    reads: HashMap<u64, reads::ReadPost>,
     /// READs of shm peers whose bytes are not all here, by operation: their peer cannot say yet that they went well.
     unread: HashMap<u64, Handle>,
     /// READs of peers that we serve, by transfer.
-    serving: HashMap<u64, transfers::Serving>,
+    serving: HashMap<u64, serving::Serving>,
     /// Lists that the workers have loaded and the host has not taken yet.
-    scratch: HashMap<u64, transfers::Scratch>,
+    scratch: HashMap<u64, requests::Scratch>,
     /// What goes over tcp.
     tcp: tcp::TcpHost,
     /// CONNECTs under way, told to stop by their flag.

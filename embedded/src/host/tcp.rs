@@ -3,8 +3,9 @@
 //! Nothing here waits for a socket. Small bytes are copied on the spot; larger ones are named, with a guard that ends a
 //! transfer between two system calls of the I/O thread. Long lists are looked up by workers.
 
-use super::copies::{self, LocalSegments};
-use super::transfers::Note;
+use super::copies;
+use super::fragments::LocalSegments;
+use super::notes::Note;
 use super::{EmbeddedHost, split};
 use crate::fabric::frames::Frame;
 use crate::fabric::tcp::{

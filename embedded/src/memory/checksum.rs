@@ -1,6 +1,7 @@
 //! Checksums made while bytes are copied, not in a second pass over memory (clause XFR-10).
 
 use super::copy::copy;
+use super::stream::Stores;
 use std::ptr::NonNull;
 
 /// Bytes that are looked at before they are copied on: they stay in the nearest cache meanwhile.
@@ -23,6 +24,13 @@ impl Checksum {
     /// 0 where none is wanted.
     pub(crate) fn value(self) -> u32 {
         self.0.unwrap_or(0)
+    }
+
+    /// Of the bytes before, and of `bytes` more, whose checksum this is.
+    pub(crate) fn append(&mut self, next: Checksum, bytes: u64) {
+        if let (Some(value), Some(next)) = (&mut self.0, next.0) {
+            *value = crc32c::crc32c_combine(*value, next, bytes as usize);
+        }
     }
 
     /// Private bytes, in their order.
@@ -55,10 +63,10 @@ impl Checksum {
     ///
     /// # Safety
     /// As [`copy`].
-    pub(super) unsafe fn copy(&mut self, target: NonNull<u8>, source: NonNull<u8>, length: usize) {
+    pub(crate) unsafe fn copy(&mut self, target: NonNull<u8>, source: NonNull<u8>, length: usize, stores: Stores) {
         if !self.is_wanted() {
             // SAFETY: the caller's promise.
-            return unsafe { copy(target, source, length) };
+            return unsafe { stores.copy(target, source, length) };
         }
         let mut block = [0u8; BLOCK_BYTES];
         let private = NonNull::from(&mut block).cast();
@@ -69,7 +77,7 @@ impl Checksum {
             unsafe { copy(private, source.add(done), here) };
             self.add(&block[..here]);
             // SAFETY: as above.
-            unsafe { copy(target.add(done), private, here) };
+            unsafe { stores.copy(target.add(done), private, here) };
             done += here;
         }
     }
@@ -102,16 +110,32 @@ mod tests {
     #[test]
     fn xfr_10_a_copy_and_a_look_see_the_same_bytes() {
         let source: Vec<u8> = (0..3 * BLOCK_BYTES + 17).map(|byte| byte as u8).collect();
-        let mut target = vec![0u8; source.len()];
         let start = NonNull::from(source.as_slice()).cast();
-        let mut copied = Checksum::new(true);
-        // SAFETY: both vectors are valid, apart, and of this length.
-        unsafe { copied.copy(NonNull::from(target.as_mut_slice()).cast(), start, source.len()) };
         let mut seen = Checksum::new(true);
-        // SAFETY: as above.
+        // SAFETY: the vector is of this length.
         unsafe { seen.add_shared(start, source.len()) };
-        assert_eq!(target, source);
-        assert_eq!(copied.value(), crc32c::crc32c(&source));
-        assert_eq!(seen, copied);
+        assert_eq!(seen.value(), crc32c::crc32c(&source));
+        for stores in [Stores::Cached, Stores::of_transfer(u64::MAX)] {
+            let mut target = vec![0u8; source.len()];
+            let mut copied = Checksum::new(true);
+            // SAFETY: both vectors are valid, apart, and of this length.
+            unsafe { copied.copy(NonNull::from(target.as_mut_slice()).cast(), start, source.len(), stores) };
+            assert_eq!(target, source);
+            assert_eq!(copied, seen);
+        }
+    }
+
+    #[test]
+    fn xfr_10_parts_put_together_are_the_whole() {
+        let of = |bytes: &[u8]| {
+            let mut checksum = Checksum::new(true);
+            checksum.add(bytes);
+            checksum
+        };
+        let mut whole = Checksum::new(true);
+        for part in [&b""[..], b"12345", b"6", b"", b"789"] {
+            whole.append(of(part), part.len() as u64);
+        }
+        assert_eq!(whole.value(), OF_DIGITS);
     }
 }

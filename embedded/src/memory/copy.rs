@@ -1,7 +1,7 @@
 //! Every copy of the host. A peer may change the source meanwhile: the bytes are then the peer's fault, the copy is
 //! ours.
 
-use super::checksum::Checksum;
+use super::stream::Stores;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +28,7 @@ pub(crate) unsafe fn copy(target: NonNull<u8>, source: NonNull<u8>, length: usiz
     unsafe { libc::memcpy(target.as_ptr().cast(), source.as_ptr().cast(), length) };
 }
 
-/// Copies in slices until done or stopped, adding what is copied to the checksum.
+/// Copies in slices until done or stopped.
 ///
 /// # Safety
 /// As [`copy`].
@@ -37,8 +37,8 @@ pub(crate) unsafe fn copy_slices(
     source: NonNull<u8>,
     length: usize,
     stop: &AtomicBool,
-    checksum: &mut Checksum,
 ) -> CopyEnd {
+    let stores = Stores::of_transfer(length as u64);
     let mut done = 0;
     while done < length {
         // Acquire: pairs with the release store of whoever stops it. Once we report that we have stopped, the memory
@@ -48,7 +48,7 @@ pub(crate) unsafe fn copy_slices(
         }
         let slice = SLICE_BYTES.min(length - done);
         // SAFETY: within the ranges that the caller has promised.
-        unsafe { checksum.copy(target.add(done), source.add(done), slice) };
+        unsafe { stores.copy(target.add(done), source.add(done), slice) };
         done += slice;
     }
     CopyEnd::Whole

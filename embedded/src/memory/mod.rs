@@ -5,6 +5,7 @@ mod copy;
 mod peer_region;
 mod placement;
 mod region;
+mod stream;
 
 pub(crate) use checksum::{Checksum, Moved};
 pub(crate) use copy::{CopyEnd, SLICE_BYTES, copy_slices};
@@ -13,3 +14,4 @@ pub(crate) use placement::can_look;
 pub use placement::{Placement, placement_support};
 pub(crate) use region::errno;
 pub use region::{Mapping, Region};
+pub(crate) use stream::{Stores, prefetch};
