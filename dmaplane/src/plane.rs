@@ -120,6 +120,10 @@ impl Plane {
                 self.unwanted.insert(user_data);
             }
         }
+        // Late arrivals find no mailbox; its memory is free when its receives have ended.
+        for number in self.given_up.take_mailboxes() {
+            self.mailboxes.remove(&number);
+        }
         let room = BURIALS_MAX.saturating_sub(self.burials.len());
         for what in self.objects.take(room) {
             let mut sqe = what.sqe();
