@@ -96,6 +96,11 @@ impl Plane {
         self.patience = patience;
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }

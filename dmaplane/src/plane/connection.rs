@@ -40,8 +40,8 @@ impl Peer {
 /// A place where peers connect.
 #[derive(Debug)]
 pub struct Listener {
-    handle: ListenerHandle,
-    objects: Arc<Objects>,
+    pub(crate) handle: ListenerHandle,
+    pub(crate) objects: Arc<Objects>,
 }
 
 impl Plane {
