@@ -62,7 +62,8 @@ fn a_thousand_over(fabric: &str) {
         assert_eq!(report.completed + dropped, 1000);
         assert!((333..=500).contains(&dropped), "{dropped} dropped");
         assert!(report.dropped_in_flight > 100, "of {dropped} only {} in flight", report.dropped_in_flight);
-        assert_eq!((report.wrong, report.damaged), (0, 0));
+        assert_eq!(report.damaged, 0, "pieces of memory have old bytes after their revoke");
+        assert_eq!(report.wrong, 0);
         assert!(report.idle_client < 0.01 && report.idle_server < 0.01, "{report:?}");
         assert!(server.0.wait().unwrap().success(), "the server's own checks");
     }

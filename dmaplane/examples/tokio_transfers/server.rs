@@ -91,7 +91,6 @@ async fn one(plane: AsyncPlane, peer: Arc<AsyncPeer>, books: Arc<Mutex<Books>>, 
             let buffer = plane.revoke(leased).await?;
             // Read or written, it holds its pattern.
             let right = delivered && fills(&buffer.as_slice()[..length as usize], number);
-
             Answer::Checked { number, right }.send(&peer).await?;
         }
         Order::Dropped { number } => {

@@ -23,9 +23,11 @@ const ACCEPTS_MAX: u32 = 64;
 
 // Clauses RES-2 to RES-5; one local entry is the probe's, and one detained one the timer's.
 const _: () = {
-    let (n, passive) = (CQ_ENTRIES, RECEIVES_MAX + ACCEPTS_MAX);
-    assert!(2 * CONTROL_MAX <= n / 8 && LOCAL_MAX < n / 8 && passive <= n / 2);
-    assert!(passive + DETAINED_MAX < n - n / 8 - n / 8);
+    let (control, passive) = (2 * CONTROL_MAX, RECEIVES_MAX + ACCEPTS_MAX);
+    assert!(control <= CQ_ENTRIES / 8);
+    assert!(LOCAL_MAX < CQ_ENTRIES / 8);
+    assert!(passive <= CQ_ENTRIES / 2);
+    assert!(passive + DETAINED_MAX < CQ_ENTRIES - 2 * (CQ_ENTRIES / 8));
 };
 
 /// Why something was pushed: the upper three bits of its user_data.
