@@ -1,7 +1,7 @@
 //! Operations as futures: whatever is dropped, and whenever, nothing is lost, leaked or left hanging.
 
 use dmaplane::asynchronous::{AsyncPeer, AsyncPlane};
-use dmaplane::{Buffer, Config, Errno, Error, Import, IndexPair, Leased, Plane, Rights, Run, RunMode, Usage};
+use dmaplane::{Buffer, Config, Errno, Error, Import, IndexPair, Leased, Limits, Plane, Rights, Run, RunMode, Usage};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -245,6 +245,32 @@ fn a_dropped_peer_of_an_asynchronous_plane_stays_connected() {
     });
 }
 
+/// RES-4: there is room for the receives of 92 peers; a further one is said to be too many.
+#[test]
+fn a_93rd_peer_waits_for_ever_for_its_receives() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("shm:{}", directory.path().join("x").display());
+        let config = || Config { limits: Limits { peers: 128, ..Config::default().limits }, ..Config::default() };
+        let (one, other) = (AsyncPlane::open(config()).unwrap(), AsyncPlane::open(config()).unwrap());
+        let (listener, _) = one.listen(&address).unwrap();
+        let mut peers = Vec::new();
+        for number in 0..92u8 {
+            let (to_other, to_one) = tokio::try_join!(one.accept(&listener), other.connect(&address)).unwrap();
+            to_one.send(&[number]).await.unwrap();
+            assert_eq!(to_other.receive().await.unwrap().payload, [number]);
+            peers.push((to_other, to_one));
+        }
+        let (accepted, connected) = tokio::join!(one.accept(&listener), other.connect(&address));
+        assert_eq!(accepted.unwrap_err().errno(), Some(Errno::ENOBUFS));
+        assert_eq!(connected.unwrap_err().errno(), Some(Errno::ENOBUFS));
+        peers.pop();
+        let (to_other, to_one) = tokio::try_join!(one.accept(&listener), other.connect(&address)).unwrap();
+        to_one.send(b"room").await.unwrap();
+        assert_eq!(to_other.receive().await.unwrap().payload, b"room");
+    });
+}
+
 /// The runtime goes with operations of every kind in flight: whoever is left is told, and the context's other planes
 /// find nothing leaked.
 #[test]
@@ -273,11 +299,11 @@ fn a_runtime_s_end_hangs_or_leaks() {
                     let plane = pair.other.clone();
                     let owner = pair.one.clone();
                     tokio::spawn(async move {
-                        let _import = match round % 3 {
+                        match round % 3 {
                             0 => drop(plane.write(memory, 0, &import, 0, 4 << 20).await),
                             1 => drop(plane.read(memory, 0, &import, 0, 4 << 20).await),
                             _ => drop(plane.write_imm(memory, 0, &import, 0, 4 << 20, 1).await),
-                        };
+                        }
                         // Never reached by all.
                         drop(owner.revoke(leased).await);
                     });

@@ -1,5 +1,5 @@
-//! Acceptance F: a thousand concurrent transfers between two processes, dropped at random: nothing leaks, nothing hangs,
-//! and afterwards neither side uses the processor. The workload is the example `tokio_transfers`.
+//! Acceptance F: a thousand concurrent transfers between two processes, dropped at random: nothing leaks, nothing
+//! hangs, and afterwards neither side uses the processor. The workload is the example `tokio_transfers`.
 
 #[path = "../examples/tokio_transfers/client.rs"]
 mod client;

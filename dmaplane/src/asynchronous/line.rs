@@ -1,8 +1,8 @@
 //! What waits for the ring, class by class, and what of each class is in flight.
 //!
-//! The classes' bounds add up to less than the CQ, and each lies within its share of clause RES-2. So whatever is pushed
-//! is taken at once: nothing is ever -ENOBUFS, nothing at the SQ's head waits, and an operation that a peer detains
-//! keeps no revoke from its turn. What is beyond waits here, in order.
+//! The classes' bounds add up to less than the CQ, and each lies within its share of clause RES-2. So whatever is
+//! pushed is taken at once: nothing is ever -ENOBUFS, nothing at the SQ's head waits, and an operation that a peer
+//! detains keeps no revoke from its turn. What is beyond waits here, in order.
 
 use dmaplane_embedded::Ring;
 use dmaplane_ring::abi::{Cqe, Opcode, Sqe};

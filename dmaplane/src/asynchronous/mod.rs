@@ -10,8 +10,8 @@
 //! is what it has made. Each method says what being dropped early means for it. The same goes for the objects: what is
 //! dropped is ended by the plane's task.
 //!
-//! Operations wait in order for their turn where there are more than the ring may hold, 1,500 with peers; none fails for
-//! their number. A plane receives from 92 peers at a time.
+//! Operations wait in order for their turn where there are more than the ring may hold, 1,500 with peers; none fails
+//! for their number. A plane receives from 92 peers at a time; further ones are -ENOBUFS when they connect.
 //!
 //! When the runtime is shut down its planes are closed: what is in flight is given up, and whoever still waits gets
 //! [`Error::Closed`]. Dropping the last handle ends the context as dropping a [`Context`](crate::Context) does, which

@@ -50,8 +50,7 @@ fn a_cqe_between_arming_and_sleeping_wakes_nobody() {
     }
 }
 
-/// RES-6, RES-7: far more than the ring holds waits its turn; nothing fails, nothing is forgotten when nothing ends that
-/// makes room in the SQ.
+/// RES-6, RES-7: far more than the ring holds waits its turn.
 #[test]
 fn more_than_the_ring_holds_fails_or_is_forgotten() {
     for mode in [Config::default().mode, RunMode::Inline, RunMode::Enter] {

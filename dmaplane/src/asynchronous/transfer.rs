@@ -64,9 +64,10 @@ type Used<T> = Uses<(T, Hold, Option<Scratch>)>;
 
 /// A transfer: a future of the bytes moved and the memory.
 ///
-/// Nothing happens before its first poll. Dropped later it is cancelled: its memory stays out of everybody's reach until
-/// the transfer has ended, and is freed then. One that is with the peer already is not stopped by that, since only the
-/// connection's end could: it may have moved its bytes. Where it must not, the lease's owner revokes the lease.
+/// Nothing happens before its first poll. Dropped later it is cancelled: its memory stays out of everybody's reach
+/// until the transfer has ended, and is freed then. One that is with the peer already is not stopped by that, since
+/// only the connection's end could: it may have moved its bytes. Where it must not, the lease's owner revokes the
+/// lease.
 #[must_use = "it does nothing unless awaited"]
 pub struct Transfer<T: Send + 'static>(Step<T>);
 
