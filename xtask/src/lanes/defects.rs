@@ -36,12 +36,6 @@ const DEFECTS: &[Defect] = &[
         tests: &["--test", "late_writes", "lse_12"],
         words: "old bytes",
     },
-    Defect {
-        package: "dmaplane",
-        feature: "broken-no-lease-check,tokio",
-        tests: &["--test", "tokio_thousand"],
-        words: "old bytes",
-    },
 ];
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
