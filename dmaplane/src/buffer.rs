@@ -104,20 +104,38 @@ impl LeaseTarget for Buffer {}
 impl LeaseTarget for List {}
 
 pub(crate) mod sealed {
+    #[cfg(feature = "tokio")]
+    use dmaplane_ring::{abi::Rights, build::BuildError, build::LeaseGrant};
+
     pub trait Sealed {
         #[doc(hidden)]
         fn hold(&self) -> &crate::objects::Hold;
+
+        /// A lease on all of it.
+        #[doc(hidden)]
+        #[cfg(feature = "tokio")]
+        fn grant(&self, rights: Rights) -> Result<LeaseGrant, BuildError>;
     }
 
     impl Sealed for super::Buffer {
         fn hold(&self) -> &crate::objects::Hold {
             &self.hold
         }
+
+        #[cfg(feature = "tokio")]
+        fn grant(&self, rights: Rights) -> Result<LeaseGrant, BuildError> {
+            LeaseGrant::range(self.handle, 0, self.len() as u64, rights)
+        }
     }
 
     impl Sealed for super::List {
         fn hold(&self) -> &crate::objects::Hold {
             &self.hold
+        }
+
+        #[cfg(feature = "tokio")]
+        fn grant(&self, rights: Rights) -> Result<LeaseGrant, BuildError> {
+            Ok(LeaseGrant::list(self.handle, rights))
         }
     }
 }

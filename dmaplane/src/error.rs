@@ -48,6 +48,12 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// The plane takes nothing more: the runtime that drove it was shut down.
+    #[error("{what}: the plane is closed, with the runtime that it was opened in; open another one")]
+    Closed {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// Nothing came in time.
     #[error("{what}: nothing came within {waited:?}")]
     TimedOut {

@@ -37,8 +37,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! With the feature `tokio` the same operations are futures: `asynchronous`.
 #![deny(missing_docs)]
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod buffer;
 mod error;
 mod mailbox;

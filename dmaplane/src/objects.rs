@@ -35,6 +35,9 @@ impl Dropped {
 pub(crate) struct Objects {
     /// In the order in which they were dropped: a lease before what it was on.
     dropped: Mutex<Vec<Dropped>>,
+    /// Who ends what is dropped without being called: each with a number of its own.
+    #[cfg(feature = "tokio")]
+    watchers: Mutex<Vec<(u64, std::task::Waker)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,6 +54,28 @@ impl Objects {
 
     pub(crate) fn bury(&self, what: Dropped) {
         lock(&self.dropped).push(what);
+        #[cfg(feature = "tokio")]
+        self.wake_watchers();
+    }
+
+    /// Has `waker` woken whenever something is dropped from now on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn watch(&self, number: u64, waker: &std::task::Waker) {
+        let mut watchers = lock(&self.watchers);
+        match watchers.iter_mut().find(|(watcher, _)| *watcher == number) {
+            Some((_, known)) => known.clone_from(waker),
+            None => watchers.push((number, waker.clone())),
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn watch_no_more(&self, number: u64) {
+        lock(&self.watchers).retain(|(watcher, _)| *watcher != number);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn wake_watchers(&self) {
+        lock(&self.watchers).iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
 
     /// At most `most` of what was dropped, oldest first.
@@ -61,43 +86,78 @@ impl Objects {
     }
 }
 
-/// A hold on an engine's object: dropping it has the object ended.
+/// A hold on an engine's object: when the last share of it is dropped, the object is ended.
 #[derive(Debug)]
-pub struct Hold {
+pub struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
     objects: Arc<Objects>,
-    what: Option<Dropped>,
+    what: Mutex<Option<Dropped>>,
 }
 
 impl Hold {
     pub(crate) fn new(objects: &Arc<Objects>, what: Dropped) -> Hold {
-        Hold { objects: objects.clone(), what: Some(what) }
+        Hold(Arc::new(Held { objects: objects.clone(), what: Mutex::new(Some(what)) }))
+    }
+
+    /// Another hold on the same object, for an operation that uses it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn share(&self) -> Hold {
+        Hold(self.0.clone())
     }
 
     /// It has ended already.
     pub(crate) fn ended(&mut self) {
-        self.what = None;
+        *lock(&self.0.what) = None;
+    }
+
+    /// Has it ended now, whoever else has a share.
+    pub(crate) fn end(&self) {
+        self.0.end();
     }
 
     pub(crate) fn is_of(&self, objects: &Arc<Objects>) -> bool {
-        Arc::ptr_eq(&self.objects, objects)
+        Arc::ptr_eq(&self.0.objects, objects)
     }
 }
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if let Some(what) = self.what.take() {
+impl Held {
+    fn end(&self) {
+        // A statement of its own: the lock is not held while others are told.
+        let what = lock(&self.what).take();
+        if let Some(what) = what {
             self.objects.bury(what);
         }
     }
 }
 
-/// Operations of one plane whose results nobody wants any more.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What of one plane nobody wants any more.
 #[derive(Debug, Default)]
-pub(crate) struct Unwanted(Mutex<Vec<u64>>);
+pub(crate) struct Unwanted {
+    /// Operations whose results are given up.
+    results: Mutex<Vec<u64>>,
+    /// Mailboxes of peers that were dropped.
+    mailboxes: Mutex<Vec<u32>>,
+}
 
 impl Unwanted {
     pub(crate) fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.results))
+    }
+
+    pub(crate) fn give_up_mailbox(&self, number: u32) {
+        lock(&self.mailboxes).push(number);
+    }
+
+    pub(crate) fn take_mailboxes(&self) -> Vec<u32> {
+        std::mem::take(&mut lock(&self.mailboxes))
     }
 }
 
@@ -126,7 +186,7 @@ impl Wish {
 impl Drop for Wish {
     fn drop(&mut self) {
         if let Some(user_data) = self.user_data.take() {
-            lock(&self.unwanted.0).push(user_data);
+            lock(&self.unwanted.results).push(user_data);
         }
     }
 }

@@ -97,6 +97,11 @@ impl Plane {
         self.patience = patience;
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
@@ -120,6 +125,10 @@ impl Plane {
             if self.finished.remove(&user_data).is_none() {
                 self.unwanted.insert(user_data);
             }
+        }
+        // Late arrivals find no mailbox; its memory is free when its receives have ended.
+        for number in self.given_up.take_mailboxes() {
+            self.mailboxes.remove(&number);
         }
         let room = BURIALS_MAX.saturating_sub(self.burials.len());
         for what in self.objects.take(room) {

@@ -105,6 +105,33 @@ fn a_peer_that_is_not_read_cannot_make_us_keep_more_than_its_slots() {
     }
 }
 
+/// PEER-4, RES-4: a CQ of 1,024 entries holds the receives of 32 peers, and a context 64 peers.
+#[test]
+fn a_dropped_peer_stays_connected_and_the_33rd_one_cannot_receive() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("shm:{}", directory.path().join("x").display());
+    let (mut one, mut other) = (Plane::open(Config::default()).unwrap(), Plane::open(Config::default()).unwrap());
+    let (listener, _) = one.listen(&address).unwrap();
+    let (usage, theirs) = (one.usage(), other.usage());
+    for round in 0..100u8 {
+        let to_one = other.connect(&address, WAIT).unwrap();
+        let to_other = one.accept(&listener, WAIT).unwrap();
+        other.send(&to_one, &[round], WAIT).unwrap();
+        assert_eq!(one.receive(&to_other, WAIT).unwrap().payload, [round]);
+        one.send(&to_other, &[round], WAIT).unwrap();
+        assert_eq!(other.receive(&to_one, WAIT).unwrap().payload, [round]);
+        if round % 2 == 0 {
+            // The other side hears of it.
+            drop(to_other);
+            let buffer = one.alloc(1).unwrap();
+            one.free(buffer).unwrap();
+            assert!(other.receive(&to_one, WAIT).unwrap_err().is_disconnect());
+        }
+    }
+    settles_at(&mut one, usage);
+    settles_at(&mut other, theirs);
+}
+
 #[test]
 fn what_is_dropped_with_its_plane_is_ended_by_the_next_one() {
     let mut one = Plane::open(Config::default()).unwrap();

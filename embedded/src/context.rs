@@ -1,6 +1,6 @@
 //! A context: the calls that need the caller's own process, and its end.
 
-use crate::config::Config;
+use crate::config::{Config, RunMode};
 use crate::fabric::address::Address;
 use crate::fabric::shakes::Shakes;
 use crate::fabric::{Pending, shm, tcp};
@@ -233,9 +233,9 @@ impl Context {
         self.inner.attachment.get_or_init(make).clone()
     }
 
-    /// What it tells its peers of itself: random, another one for each context.
-    pub fn identity(&self) -> [u64; 2] {
-        self.inner.shared.info.context
+    /// Who runs the engine.
+    pub fn mode(&self) -> RunMode {
+        self.inner.shared.config.mode
     }
 
     #[cfg(test)]

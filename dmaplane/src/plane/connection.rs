@@ -3,20 +3,31 @@
 use super::{LOCAL_PATIENCE, MAILBOX, Plane};
 use crate::error::Error;
 use crate::mailbox::{Arrival, Mailbox, SLOTS};
-use crate::objects::{Dropped, Objects, Unwanted};
+use crate::objects::{Dropped, Hold, Objects, Unwanted};
 use dmaplane_ring::abi::{BufferHandle, Errno, ListenerHandle, MAX_SEND_BYTES, PeerHandle};
 use dmaplane_ring::build::{Accept, Connect, Disconnect, Send};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A connected peer. Messages are received by the plane that made it; other planes of its context may send and grant.
+///
+/// Dropping it ends the connection with the next call to a plane of its context.
 #[derive(Debug)]
 pub struct Peer {
     pub(super) handle: PeerHandle,
     mailbox: u32,
     /// Whose: this plane's.
     plane: Arc<Unwanted>,
+    hold: Hold,
     objects: Arc<Objects>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // First the connection: the mailbox's memory is in use until it has ended.
+        self.hold.end();
+        self.plane.give_up_mailbox(self.mailbox);
+    }
 }
 
 impl Peer {
@@ -29,8 +40,8 @@ impl Peer {
 /// A place where peers connect.
 #[derive(Debug)]
 pub struct Listener {
-    handle: ListenerHandle,
-    objects: Arc<Objects>,
+    pub(crate) handle: ListenerHandle,
+    pub(crate) objects: Arc<Objects>,
 }
 
 impl Plane {
@@ -72,15 +83,14 @@ impl Plane {
         let number = self.next_mailbox;
         self.next_mailbox += 1;
         // On an error the connection ends.
-        let mut connection = self.hold(Dropped::Peer(handle));
+        let hold = self.hold(Dropped::Peer(handle));
         let slots = self.alloc(Mailbox::BYTES)?;
-        connection.ended();
         let mailbox = Mailbox { peer: handle, slots, arrived: Default::default(), closed: None };
         self.mailboxes.insert(number, mailbox);
         for slot in 0..SLOTS {
             self.post_receive(number, slot);
         }
-        Ok(Peer { handle, mailbox: number, plane: self.given_up.clone(), objects: self.objects.clone() })
+        Ok(Peer { handle, mailbox: number, plane: self.given_up.clone(), hold, objects: self.objects.clone() })
     }
 
     fn post_receive(&mut self, number: u32, slot: u64) {
@@ -100,13 +110,14 @@ impl Plane {
     }
 
     /// Ends a connection. When it returns, nothing of the peer's touches our memory.
-    pub fn disconnect(&mut self, peer: Peer) -> Result<(), Error> {
+    pub fn disconnect(&mut self, mut peer: Peer) -> Result<(), Error> {
         let what = "disconnecting";
         let handle = self.peer_handle(what, &peer)?;
         if !Arc::ptr_eq(&peer.plane, &self.given_up) {
             return Err(Error::Foreign { what });
         }
         self.call(what, Disconnect::new(handle).sqe(), LOCAL_PATIENCE)?;
+        peer.hold.ended();
         self.collect();
         if let Some(mailbox) = self.mailboxes.remove(&peer.mailbox) {
             self.free(mailbox.slots)?;

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::LaneContext;
+use super::{FEATURES, LaneContext};
 use crate::process::succeeds;
 use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut command = context.workspace.cargo();
-    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    command.args(["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"]);
     Ok(Tally::one(succeeds(command)?))
 }

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::LaneContext;
+use super::{FEATURES, LaneContext};
 use crate::process::succeeds;
 use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut command = context.workspace.cargo();
-    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--workspace", "--features", FEATURES, "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     Ok(Tally::one(succeeds(command)?))
 }

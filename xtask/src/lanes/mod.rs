@@ -18,6 +18,9 @@ use anyhow::{Context, Result};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
+/// Features that are off by default and that the lanes over the whole workspace cover.
+const FEATURES: &str = "dmaplane/tokio";
+
 /// A lane: a name, what it shows, and the function that runs it.
 pub struct Lane {
     /// What one types.

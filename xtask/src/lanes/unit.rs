@@ -5,8 +5,8 @@
 
 use anyhow::Result;
 
-use super::LaneContext;
 use super::test_run::TestRun;
+use super::{FEATURES, LaneContext};
 use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
@@ -14,12 +14,12 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tally = Tally::default();
 
     let mut tests = TestRun::new(workspace);
-    tests.command.args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
+    tests.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
     tests.command.args(["--exclude", "dmaplane-cli"]);
     tally += tests.finish()?;
 
     let mut examples = TestRun::documentation(workspace);
-    examples.command.args(["--workspace", "--exclude", "dmaplane-loom-tests"]);
+    examples.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
     tally += examples.finish()?;
     Ok(tally)
 }
