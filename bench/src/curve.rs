@@ -50,66 +50,88 @@ fn writes(bytes: u64) -> u64 {
     (LARGE_BYTES / bytes).min(WRITES_MAX)
 }
 
+/// What is the same for every line.
+#[derive(Clone, Copy)]
+struct Scope {
+    sizes: &'static [u64],
+    rounds: usize,
+}
+
 pub fn run(results: &mut Results, peers: &Peers) -> Result<()> {
-    let sizes: &[u64] = if results.effort.quick { &QUICK_SIZES } else { &SIZES };
+    let scope = match results.effort.quick {
+        true => Scope { sizes: &QUICK_SIZES, rounds: 1 },
+        false => Scope { sizes: &SIZES, rounds: ROUNDS },
+    };
     for fabric in Fabric::BOTH {
-        ours(results, fabric, sizes)?;
+        ours(results, fabric, scope)?;
     }
     let mut plain = Plain::new(LARGE_BYTES)?;
-    let points = points(sizes, |bytes| plain.memcpy_repeated(bytes, writes(bytes)))?;
+    let points = scope.points(|bytes| plain.memcpy_repeated(bytes, writes(bytes)))?;
     results.curve(Curve { fabric: "shm".to_owned(), name: "memcpy".to_owned(), points });
     for (fabric, kinds) in [("shm", &SHM_PEERS[..]), ("tcp", &TCP_PEERS[..])] {
         for kind in kinds {
-            peer_curves(results, peers, fabric, *kind, sizes);
+            let name = match kind {
+                Kind::NixlDefault => "NIXL default",
+                Kind::NixlTuned => "NIXL tuned",
+                Kind::Mooncake => "Mooncake (tcp)",
+                _ => "NIXL",
+            };
+            let lines = [("write", format!("{name}, write")), ("list", format!("{name}, list"))];
+            peer_curves(results, peers, fabric, *kind, &lines, scope);
         }
     }
-    let streams: Vec<u64> = sizes.iter().copied().filter(|bytes| *bytes <= IPERF3_BYTES_MAX).collect();
-    peer_curve(results, peers, "tcp", Kind::Iperf3, "iperf3, one stream", "stream", &streams);
+    let streams = Scope { sizes: within(scope.sizes, IPERF3_BYTES_MAX), rounds: 1 };
+    peer_curves(results, peers, "tcp", Kind::Iperf3, &[("stream", "iperf3, one stream".to_owned())], streams);
     Ok(())
 }
 
-/// Medians; the first round of each size warms up.
-fn points(sizes: &[u64], mut measure: impl FnMut(u64) -> Result<Measurement>) -> Result<Vec<(u64, f64)>> {
-    let mut points = Vec::new();
-    for bytes in sizes {
-        let rounds: Result<Vec<_>> = (0..=ROUNDS).map(|_| measure(*bytes).map(|measured| measured.value)).collect();
-        points.push((*bytes, median(&rounds.with_context(|| size_name(*bytes))?[1..])));
-    }
-    Ok(points)
+/// Those of the ascending sizes that are not beyond a limit.
+fn within(sizes: &'static [u64], limit_bytes: u64) -> &'static [u64] {
+    &sizes[..sizes.partition_point(|bytes| *bytes <= limit_bytes)]
 }
 
-fn ours(results: &mut Results, fabric: Fabric, sizes: &[u64]) -> Result<()> {
-    let mut pair = Pair::open(fabric)?;
-    let name = fabric.name();
-    let plain = points(sizes, |bytes| pair.write_repeated(bytes, writes(bytes)))?;
-    results.curve(Curve { fabric: name.to_owned(), name: "dmaplane, WRITE".to_owned(), points: plain });
-    let mut scattered = Vec::new();
-    for bytes in sizes {
-        let blocks = pair.scattered_blocks(*bytes, LARGE_BYTES / bytes)?;
-        scattered.extend(points(&[*bytes], |_| pair.write_scattered(&blocks))?);
+impl Scope {
+    /// Medians; the first round of each size warms up.
+    fn points(self, mut measure: impl FnMut(u64) -> Result<Measurement>) -> Result<Vec<(u64, f64)>> {
+        let mut points = Vec::new();
+        for bytes in self.sizes {
+            let rounds: Result<Vec<_>> =
+                (0..=self.rounds).map(|_| measure(*bytes).map(|measured| measured.value)).collect();
+            points.push((*bytes, median(&rounds.with_context(|| size_name(*bytes))?[1..])));
+        }
+        Ok(points)
     }
-    results.curve(Curve { fabric: name.to_owned(), name: "dmaplane, WRITE_LIST".to_owned(), points: scattered });
+}
+
+fn ours(results: &mut Results, fabric: Fabric, scope: Scope) -> Result<()> {
+    let mut pair = Pair::open(fabric)?;
+    let curve = |name: &str, points| Curve { fabric: fabric.name().to_owned(), name: name.to_owned(), points };
+    let points = scope.points(|bytes| pair.write_repeated(bytes, writes(bytes)))?;
+    results.curve(curve("dmaplane, WRITE", points));
+    let mut prepared = Vec::new();
+    for bytes in scope.sizes {
+        prepared.push((*bytes, pair.scattered_blocks(*bytes, LARGE_BYTES / bytes)?));
+    }
+    let points = scope.points(|bytes| {
+        let blocks = prepared.iter().find(|(size, _)| *size == bytes).context("a list of that size")?;
+        pair.write_scattered(&blocks.1)
+    })?;
+    results.curve(curve("dmaplane, WRITE_LIST", points));
     pair.check()
 }
 
-fn peer_curves(results: &mut Results, peers: &Peers, fabric: &str, kind: Kind, sizes: &[u64]) {
-    let name = match kind {
-        Kind::NixlDefault => "NIXL default",
-        Kind::NixlTuned => "NIXL tuned",
-        Kind::Mooncake => "Mooncake (tcp)",
-        _ => "NIXL",
-    };
-    peer_curve(results, peers, fabric, kind, &format!("{name}, write"), "write", sizes);
-    peer_curve(results, peers, fabric, kind, &format!("{name}, list"), "list", sizes);
-}
-
-fn peer_curve(results: &mut Results, peers: &Peers, fabric: &str, kind: Kind, name: &str, key: &str, sizes: &[u64]) {
-    let measured = peers
-        .start(kind)
-        .and_then(|mut process| points(sizes, |bytes| process.measure(&format!("{key}_{bytes}"), "GB/s")));
-    match measured {
-        Ok(points) => results.curve(Curve { fabric: fabric.to_owned(), name: name.to_owned(), points }),
-        Err(error) => results.fail(&format!("the curve of {name} over {fabric}"), &error),
+/// A peer's lines: each with the key of its figures, to which the size belongs, and its name.
+fn peer_curves(results: &mut Results, peers: &Peers, fabric: &str, kind: Kind, lines: &[(&str, String)], scope: Scope) {
+    let mut process = peers.start(kind);
+    for (key, name) in lines {
+        let measured = match &mut process {
+            Ok(process) => scope.points(|bytes| process.measure(&format!("{key}_{bytes}"), "GB/s")),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        match measured {
+            Ok(points) => results.curve(Curve { fabric: fabric.to_owned(), name: name.clone(), points }),
+            Err(error) => results.fail(&format!("the line {name} of the picture, {fabric}"), &error),
+        }
     }
 }
 
@@ -126,5 +148,6 @@ mod tests {
     fn every_size_divides_what_is_moved() {
         assert!(SIZES.iter().all(|bytes| LARGE_BYTES.is_multiple_of(*bytes)));
         assert_eq!(writes(64 << 20), 1);
+        assert_eq!(within(&SIZES, IPERF3_BYTES_MAX).last(), Some(&IPERF3_BYTES_MAX));
     }
 }

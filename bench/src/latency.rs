@@ -28,50 +28,51 @@ enum Way {
     Read,
 }
 
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Write => "write",
+            Way::Read => "read",
+        }
+    }
+}
+
 pub fn run(results: &mut Results) -> Result<()> {
     for fabric in Fabric::BOTH {
-        for (way, name) in [(Way::Write, "write"), (Way::Read, "read")] {
-            let keys = ["p99", "p50"].map(|quantile| format!("{quantile}_{}_{name}", fabric.name()));
-            if let Err(error) = beside_transfers(results, fabric, way, &keys) {
-                keys.iter().for_each(|key| results.fail(key, &anyhow::anyhow!("{error:#}")));
-            }
+        let connection = Connection::open(fabric, Config::default(), TRANSFER_BYTES)?;
+        let mut ring = connection.context.ring(16, 16)?;
+        let Connection { plane, source: buffer, leased, receiver, context, peer, .. } = connection;
+        let mut load = Load { plane, buffer, leased };
+        for way in [Way::Write, Way::Read] {
+            beside_transfers(results, fabric, way, &mut ring, &mut load)?;
         }
+        drop((load, ring, peer, context, receiver));
     }
     Ok(())
 }
 
-fn beside_transfers(results: &mut Results, fabric: Fabric, way: Way, keys: &[String; 2]) -> Result<()> {
-    let connection = Connection::open(fabric, Config::default(), TRANSFER_BYTES)?;
-    let mut ring = connection.context.ring(16, 16)?;
-    let Connection { plane, source, leased, receiver, context, peer, .. } = connection;
-    let mut load = Load { plane, buffer: source, leased, way };
+fn beside_transfers(results: &mut Results, fabric: Fabric, way: Way, ring: &mut Ring, load: &mut Load) -> Result<()> {
     let (stop, stopped) = channel::<()>();
     let rounds = results.effort.rounds;
     let (samples, moved) = std::thread::scope(|scope| -> Result<_> {
-        let mover = scope.spawn(move || {
-            let moved = load.move_until(&stopped);
-            (moved, load)
-        });
+        let mover = scope.spawn(move || load.move_until(way, &stopped));
         // The first round warms up.
-        let samples: Result<Vec<_>> = (0..=rounds).map(|_| quantiles(&mut ring)).collect();
+        let samples: Result<Vec<_>> = (0..=rounds).map(|_| quantiles(ring)).collect();
         drop(stop);
-        let (moved, load) = mover.join().map_err(|_| anyhow::anyhow!("the transferring thread has panicked"))?;
-        Ok((samples?, (moved?, load)))
+        let moved = mover.join().map_err(|_| anyhow::anyhow!("the transferring thread has panicked"))?;
+        Ok((samples?, moved?))
     })?;
-    let (gigabytes_per_second, load) = moved;
     let p99 = Sample::plain(samples[1..].iter().map(|quantiles| quantiles.p99).collect());
     let p50 = Sample::plain(samples[1..].iter().map(|quantiles| quantiles.p50).collect());
     let operations: u64 = samples[1..].iter().map(|quantiles| quantiles.operations).sum();
-    let spare = cores().saturating_sub(BUSY_THREADS);
+    let (there, spare) = (cores(), cores().saturating_sub(BUSY_THREADS));
+    let goal = if spare == 0 { "; the goal is for a machine with one to spare" } else { "" };
     let remark = format!(
-        "{operations} no-ops, one in flight, meanwhile {gigabytes_per_second:.1} GB/s; of {} cores {BUSY_THREADS} are \
-         needed (client, poller, whoever copies), so {spare} were to spare{}.",
-        cores(),
-        if spare == 0 { ": the goal is for a machine with one to spare" } else { "" }
+        "{operations} no-ops, one in flight, meanwhile {moved:.1} GB/s. {BUSY_THREADS} cores are busy (client, poller, \
+         whoever copies) and {there} are there, so {spare} were to spare{goal}."
     );
-    results.add(&keys[0], p99, None, &remark);
-    results.add(&keys[1], p50, None, "");
-    drop((load, ring, peer, context, receiver));
+    results.add(&format!("p99_{}_{}", fabric.name(), way.name()), p99, None, &remark);
+    results.add(&format!("p50_{}_{}", fabric.name(), way.name()), p50, None, "");
     Ok(())
 }
 
@@ -102,13 +103,12 @@ struct Load {
     plane: Plane,
     buffer: Buffer,
     leased: Import,
-    way: Way,
 }
 
 impl Load {
     /// Transfers until told to stop; GB/s.
-    fn move_until(&mut self, stopped: &Receiver<()>) -> Result<f64> {
-        let Load { plane, buffer, leased, way } = self;
+    fn move_until(&mut self, way: Way, stopped: &Receiver<()>) -> Result<f64> {
+        let Load { plane, buffer, leased } = self;
         let start = Instant::now();
         let mut bytes = 0;
         while stopped.try_recv() == Err(TryRecvError::Empty) {

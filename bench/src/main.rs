@@ -13,6 +13,7 @@ mod machine;
 mod ours;
 mod peers;
 mod plain;
+mod profile;
 mod report;
 mod results;
 mod rings;
@@ -41,6 +42,9 @@ struct Arguments {
     /// Measure only these
     #[arg(long, value_enum, value_name = "PART", num_args = 1..)]
     only: Vec<Part>,
+    /// Count the instructions of a no-op, too, where valgrind is installed
+    #[arg(long)]
+    profile: bool,
     /// Write the figures to this file, for the report
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -65,6 +69,9 @@ enum Command {
     /// The other process of the measurements at scale
     #[command(hide = true)]
     ConnectMany { address: String, peers: usize },
+    /// What callgrind counts
+    #[command(hide = true)]
+    CountNoOps { operations: u64 },
 }
 
 fn main() -> Result<()> {
@@ -76,6 +83,7 @@ fn main() -> Result<()> {
         Some(Command::WriteUntilRevoked { address }) => abort::write_until_revoked(&address),
         Some(Command::WriteMany { address }) => abort::write_many(&address),
         Some(Command::ConnectMany { address, peers }) => scale::connect_many(&address, peers),
+        Some(Command::CountNoOps { operations }) => profile::count_no_ops(operations),
     }
 }
 
@@ -100,6 +108,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         if let Err(error) = measured {
             results.fail(&format!("the part {part:?}"), &error);
         }
+    }
+    if arguments.profile {
+        results.profile(profile::lines());
     }
     let failed = results.end(&parts, arguments.json.as_deref())?;
     ensure!(failed == 0, "{failed} figures could not be measured; the table and the lines above say why");

@@ -38,6 +38,8 @@ pub struct Run {
     pub curves: Vec<Curve>,
     /// Versions and settings of the peers, and other facts.
     pub notes: Vec<String>,
+    /// Instructions, where they were asked for.
+    pub profile: Vec<String>,
     pub load_at_end: String,
     pub seconds: f64,
 }
@@ -66,6 +68,7 @@ impl Results {
             failures: Vec::new(),
             curves: Vec::new(),
             notes: Vec::new(),
+            profile: Vec::new(),
             load_at_end: String::new(),
             seconds: 0.0,
         };
@@ -131,6 +134,11 @@ impl Results {
     pub fn curve(&mut self, curve: Curve) {
         println!("| {} | {} | | |", curve.name, curve.in_words());
         self.run.curves.push(curve);
+    }
+
+    pub fn profile(&mut self, lines: Vec<String>) {
+        lines.iter().for_each(|line| eprintln!("profile: {line}"));
+        self.run.profile = lines;
     }
 
     pub fn note(&mut self, note: String) {

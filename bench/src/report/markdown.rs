@@ -49,6 +49,7 @@ pub fn report(runs: &[Run], picture: &str) -> String {
     }
     let _ = writeln!(text, "## Throughput against block size\n\n![GB/s against the size of a block]({picture})\n");
     curves(&mut text, runs);
+    profile(&mut text, runs);
     text.push_str("## Peers and settings\n\n");
     let mut notes: Vec<&String> = runs.iter().flat_map(|run| &run.notes).collect();
     notes.dedup();
@@ -172,6 +173,17 @@ fn curves(text: &mut String, runs: &[Run]) {
     }
 }
 
+fn profile(text: &mut String, runs: &[Run]) {
+    text.push_str("## Instructions\n\n");
+    match runs.iter().rev().find(|run| !run.profile.is_empty()) {
+        None => text.push_str("Not counted in these runs: `cargo xtask bench --profile` does.\n"),
+        Some(run) => run.profile.iter().for_each(|line| {
+            let _ = writeln!(text, "- {}", wrapped(&without_paths(line), "  "));
+        }),
+    }
+    text.push('\n');
+}
+
 /// The tree's own place is nobody's business.
 fn without_paths(text: &str) -> String {
     let root =
@@ -219,7 +231,7 @@ mod tests {
         );
         assert!(text.contains("run 2: CREDIT_QUERY, poller, 32 a batch, 128 in flight (M/s) beside our NOP: no ring"));
         assert!(text.contains("- NIXL is of some version\n"));
-        assert!(text.contains("](throughput.svg)"));
+        assert!(text.contains("](throughput.svg)") && text.contains("- 5 instructions\n"));
         assert_eq!(text.matches("A remark.").count(), 1, "a remark of both runs stands once");
     }
 

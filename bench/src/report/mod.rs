@@ -90,6 +90,7 @@ pub(crate) mod samples {
             failures: vec![Failure { what: "query".to_owned(), why: "no ring".to_owned() }],
             curves: Vec::new(),
             notes: vec!["NIXL is of some version".to_owned()],
+            profile: vec!["5 instructions".to_owned()],
             load_at_end: "0.5".to_owned(),
             seconds: 1.0,
         }
