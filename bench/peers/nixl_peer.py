@@ -34,6 +34,8 @@ QUESTION, ANSWER = b"question", b"answer"
 # spinning, but for what goes over tcp in small pieces, each of which waits for the target.
 PAUSE_SECONDS = 0.0002
 NO_PAUSE = 0.0
+# A plain write of less waits more for the target's answer than for its own bytes.
+LARGE_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -180,10 +182,13 @@ class Initiator:
                 raise PeerError(f"a transfer was not done within {TRANSFER_WAIT_SECONDS:.0f} s")
             state = nixl.check_xfer_state(transfer)
 
-    def _bulk(self, transfer: Any, length_bytes: int, check_request: tuple, times: int = 1) -> Sample:
+    def _bulk(
+        self, transfer: Any, length_bytes: int, check_request: tuple, times: int = 1,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> Sample:
         """Moves that many bytes as that many transfers, one after the other."""
         self.target.ask("clear", length_bytes // times)
-        self.target.ask("attend", PAUSE_SECONDS)
+        self.target.ask("attend", pause_seconds)
         cpu_start = self.target.cpu_seconds()
         start = time.perf_counter()
         for _ in range(times):
@@ -207,7 +212,8 @@ class Initiator:
             front = numpy.zeros(1, dtype=numpy.uint64)
             self.curve_transfers[key] = self._prepare(front, front, block_bytes, b"")
         times = workload.curve_writes(block_bytes)
-        return self._bulk(self.curve_transfers[key], block_bytes * times, ("check_front", block_bytes), times)
+        pause = self.fabric.small_pause_seconds if block_bytes < LARGE_WRITE_BYTES else PAUSE_SECONDS
+        return self._bulk(self.curve_transfers[key], block_bytes * times, ("check_front", block_bytes), times, pause)
 
     def list_curve(self, block_bytes: int) -> Sample:
         """One transfer of scattered blocks of one size."""

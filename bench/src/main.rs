@@ -1,8 +1,8 @@
 //! Figures of the embedded host, each beside what it is measured against, alternately in one run.
 //!
-//! `cargo xtask bench` runs it and writes `bench/REPORT.md`. By hand, `cargo run --release -p dmaplane-bench` prints the
-//! same figures. The peers NIXL, Mooncake and iperf3 are measured by programs of their own in `bench/peers`; `cargo
-//! xtask setup --bench` installs what these need. What is missing is said, not skipped in silence.
+//! `cargo xtask bench` runs it and writes `bench/REPORT.md`. By hand, `cargo run --release -p dmaplane-bench` prints
+//! the same figures. The peers NIXL, Mooncake and iperf3 are measured by programs of their own in `bench/peers`;
+//! `cargo xtask setup --bench` installs what these need. What is missing is said, not skipped in silence.
 
 mod abort;
 mod allocation;

@@ -60,7 +60,7 @@ fn functions(file: &Path) -> Result<Vec<String>> {
 fn function(line: &str) -> Option<String> {
     let (count, rest) = line.split_once('(')?;
     let (part, place) = rest.split_once(')')?;
-    let name = place.split_once(".rs:").map_or(place, |(_, name)| name);
+    let name = [".rs:", ".S:", ".c:"].iter().find_map(|end| place.split_once(end)).map_or(place, |(_, name)| name);
     let name = name.split(" [").next().unwrap_or_default().trim();
     let is_count = !count.trim().is_empty() && count.trim().chars().all(|c| c.is_ascii_digit() || c == ',');
     (is_count && !name.is_empty() && !name.contains("PROGRAM TOTALS")).then(|| format!("{part}: `{name}`"))
@@ -83,6 +83,7 @@ mod tests {
         assert!(collected("nothing").is_err());
         let line = "1,234,567 (12.34%)  /somewhere/engine/src/submit.rs:dmaplane_engine::take [/somewhere/bench]";
         assert_eq!(function(line).unwrap(), "12.34%: `dmaplane_engine::take`");
+        assert_eq!(function("1,000 ( 9.24%)  ./string/a.S:__memset [/x]").unwrap(), " 9.24%: `__memset`");
         assert_eq!(function("9,999 (100.0%)  PROGRAM TOTALS"), None);
         assert_eq!(function("-- Auto-annotated source (x)"), None);
     }

@@ -193,8 +193,11 @@ pub fn columns(row: &Row, ours: &Sample, theirs: Option<&Sample>) -> (String, St
     }
 }
 
-/// Median and spread.
+/// Median and spread, where there is one.
 pub fn show(sample: &Sample, unit: &str) -> String {
+    if sample.values.len() == 1 {
+        return format!("{} {unit}", digits(sample.median()));
+    }
     format!("{} {unit} ({} to {})", digits(sample.median()), digits(sample.low()), digits(sample.high()))
 }
 

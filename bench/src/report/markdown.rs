@@ -153,9 +153,10 @@ fn line(row: &Row, runs: &[Run]) -> String {
 
 fn curves(text: &mut String, runs: &[Run]) {
     let Some(run) = runs.iter().rev().find(|run| !run.curves.is_empty()) else { return };
-    text.push_str(
-        "GB/s; medians of three rounds after one that is not counted. iperf3 takes buffers of 1 MiB at most.\n\n",
-    );
+    let method = "GB/s. Plain writes one at a time, and 64 MiB as one list of scattered blocks; medians, one line \
+                  measured after the other, not in turn. Memory that is copied again and again in small pieces is in \
+                  the caches, memcpy's above all. iperf3 takes buffers of 1 MiB at most.";
+    let _ = write!(text, "{}\n\n", wrapped(method, ""));
     for fabric in ["shm", "tcp"] {
         let curves: Vec<_> = run.curves.iter().filter(|curve| curve.fabric == fabric).collect();
         let Some(widest) = curves.iter().max_by_key(|curve| curve.points.len()) else { continue };

@@ -16,6 +16,9 @@ pub struct Arguments {
     /// The files that `--json` wrote, a run each
     #[arg(required = true)]
     runs: Vec<PathBuf>,
+    /// The files are parts of one run (`--only`), not a run each
+    #[arg(long)]
+    merge: bool,
     /// Where to write the report
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
@@ -36,9 +39,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         runs.push(run);
     }
     ensure!(runs.iter().all(|run| run.quick == runs[0].quick), "quick runs and whole ones make no report together");
-    let curves: Vec<_> =
-        runs.iter().rev().map(|run| &run.curves).find(|curves| !curves.is_empty()).into_iter().collect();
-    let curves = curves.first().map_or(&[][..], |curves| curves);
+    if arguments.merge {
+        runs = merged(runs).into_iter().collect();
+    }
+    let curves = runs.iter().rev().map(|run| &run.curves[..]).find(|curves| !curves.is_empty()).unwrap_or_default();
     picture::draw(&arguments.picture, curves)?;
     let picture = arguments.picture.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let report = markdown::report(&runs, &picture);
@@ -49,6 +53,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
+}
+
+/// One run of the parts of one.
+fn merged(parts: Vec<Run>) -> Option<Run> {
+    parts.into_iter().reduce(|mut run, part| {
+        run.outcomes.extend(part.outcomes);
+        run.failures.extend(part.failures);
+        run.curves.extend(part.curves);
+        run.notes.extend(part.notes);
+        run.profile.extend(part.profile);
+        run.rounds = run.rounds.min(part.rounds);
+        run.load_at_end = part.load_at_end;
+        run.seconds += part.seconds;
+        run
+    })
 }
 
 /// A row's outcome in each run that has one.
@@ -66,6 +85,22 @@ fn pooled(outcomes: &[&Outcome]) -> (Sample, Option<Sample>) {
         }
     }
     (ours, theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::run_with;
+    use super::*;
+
+    #[test]
+    fn parts_of_a_run_become_one_and_runs_are_pooled() {
+        let parts = vec![run_with("nop_best", 1.0, Some(1.0)), run_with("alloc_memset", 2.0, Some(1.0))];
+        let run = merged(parts).unwrap();
+        assert_eq!((run.outcomes.len(), run.failures.len(), run.seconds), (2, 2, 2.0));
+        let runs = [run, run_with("nop_best", 3.0, Some(5.0))];
+        let (ours, theirs) = pooled(&outcomes(&runs, "nop_best"));
+        assert_eq!((ours.values, theirs.unwrap().values), (vec![1.0, 3.0], vec![1.0, 5.0]));
+    }
 }
 
 #[cfg(test)]
