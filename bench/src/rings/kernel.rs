@@ -3,9 +3,12 @@
 use super::ours::sum_below;
 use super::{CQ_ENTRIES, Pace, SQ_ENTRIES};
 use crate::sample::Measurement;
-use anyhow::{Context as _, Result, ensure};
-use io_uring::{IoUring, opcode};
+use anyhow::{Context as _, Result, bail, ensure};
+use io_uring::{IoUring, SubmissionQueue, opcode, squeue};
 use std::time::{Duration, Instant};
+
+/// Looks at a full queue: seconds, in which the kernel's thread has run.
+const LOOKS_MAX: u32 = 1 << 28;
 
 /// A way to run io_uring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +71,11 @@ impl Kernel {
             while pushed < operations && pushed - reaped + batch <= depth {
                 for _ in 0..batch {
                     let entry = opcode::Nop::new().build().user_data(pushed);
-                    // SAFETY: a no-op refers to no memory.
-                    unsafe { sq.push(&entry) }.context("the submission queue is full")?;
+                    push(&mut sq, &entry)?;
                     pushed += 1;
                 }
                 sq.sync();
                 submitter.submit()?;
-                // Where the kernel's thread polls, the slots come back later.
-                sq.sync();
             }
             cq.sync();
             for cqe in &mut cq {
@@ -89,6 +89,20 @@ impl Kernel {
         ensure!(names == sum_below(operations), "completions carry other names than the operations had");
         Ok(())
     }
+}
+
+/// A polling thread of the kernel gives slots back after it has completed what was in them, so a full queue is looked
+/// at again.
+fn push(sq: &mut SubmissionQueue<'_>, entry: &squeue::Entry) -> Result<()> {
+    for _ in 0..LOOKS_MAX {
+        // SAFETY: a no-op refers to no memory.
+        if unsafe { sq.push(entry) }.is_ok() {
+            return Ok(());
+        }
+        sq.sync();
+        std::hint::spin_loop();
+    }
+    bail!("the submission queue stays full")
 }
 
 #[cfg(test)]

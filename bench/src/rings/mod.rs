@@ -40,11 +40,22 @@ pub fn settle() {
 
 pub fn run(results: &mut Results) -> Result<()> {
     let operations = if results.effort.quick { OPERATIONS / 4 } else { OPERATIONS };
-    batched(results, operations)?;
-    one_in_flight(results, operations / 16)?;
-    inline(results, operations / 4)?;
-    other_operations(results, operations / 4)?;
+    let measured = batched(results, operations);
+    keep_on(results, "NOP in batches", measured);
+    let measured = one_in_flight(results, operations / 16);
+    keep_on(results, "NOP, one in flight", measured);
+    let measured = inline(results, operations / 4);
+    keep_on(results, "NOP, inline", measured);
+    let measured = other_operations(results, operations / 4);
+    keep_on(results, "other operations", measured);
     bare::run(results, operations)
+}
+
+/// What fails is a line, and the rest is measured all the same.
+fn keep_on(results: &mut Results, what: &str, measured: Result<()>) {
+    if let Err(error) = measured {
+        results.fail(what, &error);
+    }
 }
 
 fn poller() -> Config {
