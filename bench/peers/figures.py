@@ -16,6 +16,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Callable
 
+import workload
+
 GIGABYTE = 1e9
 
 
@@ -48,6 +50,16 @@ class Figure:
     what: str
     unit: str
     measure: Callable[[], Sample]
+
+
+def curves(write: Callable[[int], Sample], scattered: Callable[[int], Sample]) -> list[Figure]:
+    """Throughput against the size of a block: plain writes, and one transfer of scattered blocks."""
+    made = []
+    for size in workload.CURVE_BLOCKS_BYTES:
+        made.append(Figure(f"write_{size}", f"writes of {size} bytes", "GB/s", lambda size=size: write(size)))
+        made.append(Figure(f"list_{size}", f"scattered blocks of {size} bytes, one transfer", "GB/s",
+                           lambda size=size: scattered(size)))
+    return made
 
 
 @dataclass

@@ -18,6 +18,8 @@ from figures import Figure, Peer, PeerError, Sample
 
 ADDRESS = "127.0.0.1"
 SECONDS = 1
+# It takes no larger ones.
+BUFFERS_BYTES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 START_WAIT_SECONDS = 5.0
 RUN_WAIT_SECONDS = 30.0
 
@@ -51,8 +53,10 @@ class Server:
         self.process.kill()  # Asked politely, it complains.
         self.process.wait()
 
-    def one_stream(self) -> Sample:
+    def one_stream(self, buffer_bytes: int | None = None) -> Sample:
         client = [self.program, "--client", ADDRESS, "--port", str(self.port), "--time", str(SECONDS), "--json"]
+        if buffer_bytes is not None:
+            client += ["--length", str(buffer_bytes)]
         try:
             done = subprocess.run(client, capture_output=True, text=True, timeout=RUN_WAIT_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -93,8 +97,11 @@ def main() -> int:
     def open_peer(_options: argparse.Namespace) -> Peer:
         server = Server()
         servers.append(server)
-        figure = Figure("stream", "tcp: one stream", "GB/s", server.one_stream)
-        return Peer("iperf3", server.version(), [figure], {"seconds": str(SECONDS)})
+        measured = [Figure("stream", "tcp: one stream", "GB/s", server.one_stream)]
+        for size in BUFFERS_BYTES:
+            what = f"tcp: one stream, buffers of {size} bytes"
+            measured.append(Figure(f"stream_{size}", what, "GB/s", lambda size=size: server.one_stream(size)))
+        return Peer("iperf3", server.version(), measured, {"seconds": str(SECONDS)})
 
     try:
         return figures.run(open_peer, figures.arguments(__doc__.splitlines()[0]).parse_args())

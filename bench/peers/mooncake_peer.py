@@ -126,14 +126,17 @@ class Initiator:
             raise Cannot(f"a write with notification returned {status}; see its log above")
 
     def _write_blocks(self) -> None:
-        status = self.engine.transfer.batch_transfer_sync_write(
-            self.target_name, self.local, self.remote, self.lengths
-        )
-        if status != 0:
-            raise Cannot(f"one batch of {workload.BLOCKS} writes returned {status}; see its log above")
+        self._write_batch(self.local, self.remote, self.lengths)
 
-    def _bulk(self, write: Callable[[], None], length_bytes: int, check_request: tuple) -> Sample:
-        self.target.ask("clear", length_bytes)
+    def _write_batch(self, local: list[int], remote: list[int], lengths: list[int]) -> None:
+        status = self.engine.transfer.batch_transfer_sync_write(self.target_name, local, remote, lengths)
+        if status != 0:
+            raise Cannot(f"one batch of {len(lengths)} writes returned {status}; see its log above")
+
+    def _bulk(
+        self, write: Callable[[], None], length_bytes: int, check_request: tuple, clear_bytes: int | None = None
+    ) -> Sample:
+        self.target.ask("clear", clear_bytes or length_bytes)
         cpu_start = self.target.cpu_seconds()
         start = time.perf_counter()
         write()
@@ -148,6 +151,27 @@ class Initiator:
 
     def write_scattered(self) -> Sample:
         return self._bulk(self._write_blocks, workload.MEMORY_BYTES, ("check_blocks",))
+
+    def write_curve(self, block_bytes: int) -> Sample:
+        """Plain writes of one size, one after the other."""
+        times = workload.curve_writes(block_bytes)
+
+        def write() -> None:
+            for _ in range(times):
+                self._write_front(block_bytes)
+
+        return self._bulk(write, block_bytes * times, ("check_front", block_bytes), block_bytes)
+
+    def list_curve(self, block_bytes: int) -> Sample:
+        """One batch of scattered blocks of one size."""
+        blocks = workload.LARGE_BYTES // block_bytes
+        local = [self.source + int(n) * block_bytes for n in workload.local_blocks(blocks)]
+        remote = [self.target_address + int(n) * block_bytes for n in workload.remote_blocks(blocks)]
+        lengths = [block_bytes] * blocks
+        return self._bulk(
+            lambda: self._write_batch(local, remote, lengths), workload.LARGE_BYTES,
+            ("check_blocks", block_bytes, blocks),
+        )
 
     def write_small(self) -> Sample:
         return self._small(lambda: self._write_front(workload.BLOCK_BYTES))
@@ -183,6 +207,7 @@ def open_peer(_options: argparse.Namespace) -> Peer:
                    initiator.write_small_notified),
             Figure("write_scattered", "tcp: 81,920 scattered 4 KiB blocks, one batch", "GB/s",
                    initiator.write_scattered),
+            *figures.curves(initiator.write_curve, initiator.list_curve),
         ],
         settings={name: os.environ.get(name, "not set") for name in SETTINGS},
         cannot=initiator.cannot(),

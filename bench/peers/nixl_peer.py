@@ -34,6 +34,8 @@ QUESTION, ANSWER = b"question", b"answer"
 # spinning, but for what goes over tcp in small pieces, each of which waits for the target.
 PAUSE_SECONDS = 0.0002
 NO_PAUSE = 0.0
+# A plain write of less waits more for the target's answer than for its own bytes.
+LARGE_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class Initiator:
         self.small = self._prepare(front, front, workload.BLOCK_BYTES, b"")
         self.small_notified = self._prepare(front, front, workload.BLOCK_BYTES, QUESTION)
         self.scattered = self._prepare(local, remote, workload.BLOCK_BYTES, b"")
+        # Of the curves, by figure; made when first asked for.
+        self.curve_transfers: dict[str, Any] = {}
 
     def _prepare(self, local: numpy.ndarray, remote: numpy.ndarray, length_bytes: int, notification: bytes) -> Any:
         return self.agent.nixl.initialize_xfer(
@@ -178,12 +182,17 @@ class Initiator:
                 raise PeerError(f"a transfer was not done within {TRANSFER_WAIT_SECONDS:.0f} s")
             state = nixl.check_xfer_state(transfer)
 
-    def _bulk(self, transfer: Any, length_bytes: int, check_request: tuple) -> Sample:
-        self.target.ask("clear", length_bytes)
-        self.target.ask("attend", PAUSE_SECONDS)
+    def _bulk(
+        self, transfer: Any, length_bytes: int, check_request: tuple, times: int = 1,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> Sample:
+        """Moves that many bytes as that many transfers, one after the other."""
+        self.target.ask("clear", length_bytes // times)
+        self.target.ask("attend", pause_seconds)
         cpu_start = self.target.cpu_seconds()
         start = time.perf_counter()
-        self._complete(transfer)
+        for _ in range(times):
+            self._complete(transfer)
         wall_seconds = time.perf_counter() - start
         cpu_seconds = self.target.cpu_seconds() - cpu_start
         self.target.ask("attend", None)
@@ -195,6 +204,26 @@ class Initiator:
 
     def write_scattered(self) -> Sample:
         return self._bulk(self.scattered, workload.MEMORY_BYTES, ("check_blocks",))
+
+    def write_curve(self, block_bytes: int) -> Sample:
+        """Plain writes of one size, one after the other."""
+        key = f"write_{block_bytes}"
+        if key not in self.curve_transfers:
+            front = numpy.zeros(1, dtype=numpy.uint64)
+            self.curve_transfers[key] = self._prepare(front, front, block_bytes, b"")
+        times = workload.curve_writes(block_bytes)
+        pause = self.fabric.small_pause_seconds if block_bytes < LARGE_WRITE_BYTES else PAUSE_SECONDS
+        return self._bulk(self.curve_transfers[key], block_bytes * times, ("check_front", block_bytes), times, pause)
+
+    def list_curve(self, block_bytes: int) -> Sample:
+        """One transfer of scattered blocks of one size."""
+        key, blocks = f"list_{block_bytes}", workload.LARGE_BYTES // block_bytes
+        if key not in self.curve_transfers:
+            local, remote = workload.local_blocks(blocks), workload.remote_blocks(blocks)
+            scale = numpy.uint64(block_bytes)
+            self.curve_transfers[key] = self._prepare(local * scale, remote * scale, block_bytes, b"")
+        check_request = ("check_blocks", block_bytes, blocks)
+        return self._bulk(self.curve_transfers[key], workload.LARGE_BYTES, check_request)
 
     def write_small(self) -> Sample:
         """Until the initiator knows that it is done; the target's program learns nothing."""
@@ -255,6 +284,7 @@ def open_peer(options: argparse.Namespace) -> Peer:
                    initiator.write_small_answered),
             Figure("write_scattered", f"{name}: 81,920 scattered 4 KiB blocks, one transfer", "GB/s",
                    initiator.write_scattered),
+            *figures.curves(initiator.write_curve, initiator.list_curve),
         ],
         settings=fabric.ucx | {
             "ucx_error_handling_mode": fabric.error_handling,

@@ -66,7 +66,7 @@ class TargetMemory:
         return {
             "clear": self._clear,
             "check_front": lambda length: workload.difference_in_front(self.bytes, self._expected, length),
-            "check_blocks": lambda: workload.difference_in_blocks(self.bytes, self._expected),
+            "check_blocks": lambda *sizes: workload.difference_in_blocks(self.bytes, self._expected, *sizes),
             "cpu_seconds": time.process_time,
         }
 

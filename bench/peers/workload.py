@@ -12,12 +12,15 @@ BLOCK_BYTES = 4096
 BLOCKS = 81_920
 MEMORY_BYTES = BLOCKS * BLOCK_BYTES
 SMALL_WRITES = 200
+# Throughput against the size of a block: plain writes of each, and LARGE_BYTES as scattered blocks of each.
+CURVE_BLOCKS_BYTES = tuple(4096 << (2 * step) for step in range(8))
+CURVE_WRITES_MAX = 1024
 
 # The same two permutations as the Rust side's: primes that do not divide the number of blocks.
 _LOCAL_FACTOR = 7919
 _REMOTE_FACTOR = 104_729
 _SEED = 20_26
-_CHECKED_BLOCKS = 8192
+_CHECKED_BYTES = 32 << 20
 
 
 def random_memory() -> numpy.ndarray:
@@ -30,14 +33,19 @@ def empty_memory() -> numpy.ndarray:
     return numpy.full(MEMORY_BYTES, 0xFF, dtype=numpy.uint8)
 
 
-def local_blocks() -> numpy.ndarray:
+def local_blocks(blocks: int = BLOCKS) -> numpy.ndarray:
     """The n-th scattered block's number on the initiator's side."""
-    return numpy.arange(BLOCKS, dtype=numpy.uint64) * _LOCAL_FACTOR % BLOCKS
+    return numpy.arange(blocks, dtype=numpy.uint64) * _LOCAL_FACTOR % blocks
 
 
-def remote_blocks() -> numpy.ndarray:
+def remote_blocks(blocks: int = BLOCKS) -> numpy.ndarray:
     """The n-th scattered block's number on the target's side."""
-    return numpy.arange(BLOCKS, dtype=numpy.uint64) * _REMOTE_FACTOR % BLOCKS
+    return numpy.arange(blocks, dtype=numpy.uint64) * _REMOTE_FACTOR % blocks
+
+
+def curve_writes(block_bytes: int) -> int:
+    """Plain writes of one size in one measurement."""
+    return min(LARGE_BYTES // block_bytes, CURVE_WRITES_MAX)
 
 
 def difference_in_front(memory: numpy.ndarray, expected: numpy.ndarray, length_bytes: int) -> str | None:
@@ -48,13 +56,16 @@ def difference_in_front(memory: numpy.ndarray, expected: numpy.ndarray, length_b
     return f"{differing.size} of {length_bytes} bytes did not arrive, the first at offset {differing[0]}"
 
 
-def difference_in_blocks(memory: numpy.ndarray, expected: numpy.ndarray) -> str | None:
+def difference_in_blocks(
+    memory: numpy.ndarray, expected: numpy.ndarray, block_bytes: int = BLOCK_BYTES, blocks: int = BLOCKS
+) -> str | None:
     """What is wrong with the target's memory after the scattered transfer."""
-    arrived = memory.reshape(BLOCKS, BLOCK_BYTES)
-    sent = expected.reshape(BLOCKS, BLOCK_BYTES)
-    local, remote = local_blocks(), remote_blocks()
-    for start in range(0, BLOCKS, _CHECKED_BLOCKS):
-        part = slice(start, start + _CHECKED_BLOCKS)
+    arrived = memory[:blocks * block_bytes].reshape(blocks, block_bytes)
+    sent = expected[:blocks * block_bytes].reshape(blocks, block_bytes)
+    local, remote = local_blocks(blocks), remote_blocks(blocks)
+    step = max(_CHECKED_BYTES // block_bytes, 1)
+    for start in range(0, blocks, step):
+        part = slice(start, start + step)
         wrong = (arrived[remote[part]] != sent[local[part]]).any(axis=1)
         if wrong.any():
             first = start + int(numpy.flatnonzero(wrong)[0])

@@ -4,6 +4,7 @@ use crate::sample::Measurement;
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 /// CPU time of this process so far.
@@ -16,18 +17,38 @@ pub fn cpu_seconds() -> f64 {
 pub struct Plain {
     from: Vec<u8>,
     into: Vec<u8>,
+    /// The same content as in `from`.
+    file: std::fs::File,
 }
 
 impl Plain {
-    pub fn new(bytes: u64) -> Plain {
-        Plain { from: vec![1; bytes as usize], into: vec![0; bytes as usize] }
+    pub fn new(bytes: u64) -> Result<Plain> {
+        let from = vec![1; bytes as usize];
+        let mut file = std::fs::File::from(rustix::fs::memfd_create("bench", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all(&from)?;
+        Ok(Plain { into: vec![0; from.len()], from, file })
     }
 
     /// One copy within this process.
     pub fn memcpy(&mut self) -> Result<Measurement> {
+        self.memcpy_repeated(self.from.len() as u64, 1)
+    }
+
+    /// So many copies of that size, one after the other.
+    pub fn memcpy_repeated(&mut self, bytes: u64, count: u64) -> Result<Measurement> {
         let (start, cpu_start) = (Instant::now(), cpu_seconds());
-        self.into.copy_from_slice(&self.from);
-        std::hint::black_box(&self.into);
+        for _ in 0..count {
+            self.into[..bytes as usize].copy_from_slice(&self.from[..bytes as usize]);
+            std::hint::black_box(&mut self.into);
+        }
+        Ok(Measurement::transfer(bytes * count, start.elapsed().as_secs_f64(), cpu_seconds() - cpu_start))
+    }
+
+    /// One read of it all from a memfd.
+    pub fn pread(&mut self) -> Result<Measurement> {
+        let (start, cpu_start) = (Instant::now(), cpu_seconds());
+        self.file.read_exact_at(&mut self.into, 0)?;
+        std::hint::black_box(&mut self.into);
         Ok(Measurement::transfer(self.from.len() as u64, start.elapsed().as_secs_f64(), cpu_seconds() - cpu_start))
     }
 

@@ -1,116 +1,217 @@
 //! Writes between two processes, beside what plain means and the peers reach.
 
+use crate::goals::{NIXL_BEST, row_of};
 use crate::ours::Pair;
+use crate::ours::connection::Fabric;
+use crate::ours::pair::Scattered;
 use crate::ours::workload::LARGE_BYTES;
 use crate::peers::{Kind, PeerProcess, Peers};
 use crate::plain::Plain;
-use crate::sample::Measurement;
-use crate::table::{Quantity, Table};
+use crate::results::Results;
+use crate::sample::{Measurement, Sample};
 use anyhow::Result;
+use std::cell::RefCell;
 
-/// How ours is measured.
-type Ours = fn(&mut Pair) -> Result<Measurement>;
+/// What of ours is measured.
+#[derive(Clone, Copy)]
+enum Ours {
+    Large,
+    Scattered,
+    Small,
+    Answered,
+}
 
-/// A peer's figure beside one of ours: which of ours, what the table says beyond the peer's name, and the peer's key.
+/// A peer's figure: the row's key, what of ours stands beside it, the peer's key for it, and the row of CPU time.
 struct Beside {
-    ours: usize,
-    remark: &'static str,
+    row: &'static str,
+    ours: Ours,
     key: &'static str,
+    cpu_row: Option<&'static str>,
 }
 
-const LARGE: usize = 0;
-const SCATTERED: usize = 1;
-const SMALL: usize = 2;
-const ANSWERED: usize = 3;
-
-const fn beside(ours: usize, remark: &'static str, key: &'static str) -> Beside {
-    Beside { ours, remark, key }
+const fn beside(row: &'static str, ours: Ours, key: &'static str) -> Beside {
+    Beside { row, ours, key, cpu_row: None }
 }
 
-const NIXL: &[Beside] = &[
-    beside(LARGE, "", "write_large"),
-    beside(SCATTERED, ", one transfer", "write_scattered"),
-    beside(SMALL, ", without notification", "write_small"),
-    beside(SMALL, ", with notification", "write_small_notified"),
-    beside(ANSWERED, ", notification answered", "write_small_answered"),
+const fn with_cpu(row: &'static str, ours: Ours, key: &'static str, cpu_row: &'static str) -> Beside {
+    Beside { row, ours, key, cpu_row: Some(cpu_row) }
+}
+
+const LARGE: &str = "write_large";
+const SCATTERED: &str = "write_scattered";
+const SMALL: &str = "write_small";
+const NOTIFIED: &str = "write_small_notified";
+const ANSWERED: &str = "write_small_answered";
+
+const SHM: &[(Kind, &[Beside])] = &[
+    (
+        Kind::NixlDefault,
+        &[
+            with_cpu("shm_large_nixl_default", Ours::Large, LARGE, "shm_large_cpu_nixl_default"),
+            with_cpu("shm_list_nixl_default", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_default"),
+            beside("shm_small_nixl_default", Ours::Small, NOTIFIED),
+            beside("shm_answered_nixl_default", Ours::Answered, ANSWERED),
+        ],
+    ),
+    (
+        Kind::NixlTuned,
+        &[
+            with_cpu("shm_large_nixl_tuned", Ours::Large, LARGE, "shm_large_cpu_nixl_tuned"),
+            with_cpu("shm_list_nixl_tuned", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_tuned"),
+            beside("shm_small_nixl_tuned", Ours::Small, NOTIFIED),
+            beside("shm_answered_nixl_tuned", Ours::Answered, ANSWERED),
+        ],
+    ),
+    (
+        Kind::NixlCma,
+        &[
+            with_cpu("shm_large_nixl_cma", Ours::Large, LARGE, "shm_large_cpu_nixl_cma"),
+            with_cpu("shm_list_nixl_cma", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_cma"),
+            beside("shm_small_nixl_cma", Ours::Small, NOTIFIED),
+            beside("shm_answered_nixl_cma", Ours::Answered, ANSWERED),
+        ],
+    ),
+    (
+        Kind::Mooncake,
+        &[
+            with_cpu("shm_large_mooncake", Ours::Large, LARGE, "shm_large_cpu_mooncake"),
+            beside("shm_small_mooncake", Ours::Small, NOTIFIED),
+            beside("shm_small_mooncake_bare", Ours::Small, SMALL),
+        ],
+    ),
 ];
 
-const MOONCAKE_SMALL: &[Beside] = &[
-    beside(SMALL, ", without notification", "write_small"),
-    beside(SMALL, ", with notification", "write_small_notified"),
+const TCP: &[(Kind, &[Beside])] = &[
+    (Kind::Iperf3, &[beside("tcp_large_iperf3", Ours::Large, "stream")]),
+    (
+        Kind::NixlTcp,
+        &[
+            with_cpu("tcp_large_nixl", Ours::Large, LARGE, "tcp_large_cpu_nixl"),
+            with_cpu("tcp_list_nixl", Ours::Scattered, SCATTERED, "tcp_list_cpu_nixl"),
+            beside("tcp_small_nixl", Ours::Small, NOTIFIED),
+            beside("tcp_answered_nixl", Ours::Answered, ANSWERED),
+        ],
+    ),
+    (
+        Kind::Mooncake,
+        &[
+            with_cpu("tcp_large_mooncake", Ours::Large, LARGE, "tcp_large_cpu_mooncake"),
+            beside("tcp_list_mooncake", Ours::Scattered, SCATTERED),
+            beside("tcp_small_mooncake", Ours::Small, NOTIFIED),
+        ],
+    ),
 ];
 
-const MOONCAKE: &[Beside] = &[
-    beside(LARGE, "", "write_large"),
-    beside(SCATTERED, ", one batch", "write_scattered"),
-    beside(SMALL, ", without notification", "write_small"),
-    beside(SMALL, ", with notification", "write_small_notified"),
+/// Rows beside NIXL's best, and the rows of the ways to run NIXL that they are the best of.
+const BEST: &[(&str, [&str; 3])] = &[
+    ("shm_large_nixl_best", ["shm_large_nixl_default", "shm_large_nixl_tuned", "shm_large_nixl_cma"]),
+    ("shm_list_nixl_best", ["shm_list_nixl_default", "shm_list_nixl_tuned", "shm_list_nixl_cma"]),
 ];
 
-const IPERF3: &[Beside] = &[beside(LARGE, ", one stream for a second", "stream")];
+struct Measured {
+    row: &'static str,
+    ours: Sample,
+    theirs: Sample,
+}
 
-/// Two processes that share memory. Mooncake has no shared memory on one host, so its tcp stands beside.
-pub fn over_shm(table: &mut Table, peers: &Peers) -> Result<()> {
-    let quantities = [
-        Quantity::rate("shm: 64 MiB WRITE", "GB/s"),
-        Quantity::rate("shm: one WRITE_LIST of 81,920 scattered 4 KiB blocks", "GB/s"),
-        Quantity::time("shm: 4 KiB WRITE_IMM, delivered", "us"),
-        Quantity::time("shm: 4 KiB WRITE_IMM, answered by the program", "us"),
-    ];
-    let mut pair = Pair::open("shm")?;
-    let mut plain = Plain::new(LARGE_BYTES);
-    table.compare(quantities[LARGE], "memcpy, 64 MiB", || pair.write_large(), || plain.memcpy())?;
-    table.compare(quantities[SCATTERED], "memcpy, 64 MiB", || pair.write_scattered(), || plain.memcpy())?;
+/// Two processes that share memory. Mooncake's wheel has no shared memory on one host, so its tcp stands beside.
+pub fn over_shm(results: &mut Results, peers: &Peers) -> Result<()> {
+    let mut pair = Pair::open(Fabric::Shm)?;
+    let scattered = pair.scattered()?;
+    let mut plain = Plain::new(LARGE_BYTES)?;
+    results.compare("shm_large_memcpy", || pair.write_large(), || plain.memcpy());
+    results.compare("shm_large_pread", || pair.write_large(), || plain.pread());
+    results.compare("shm_list_memcpy", || pair.write_scattered(&scattered), || plain.memcpy());
     drop(plain);
-    for (kind, figures) in [(Kind::NixlShm, NIXL), (Kind::NixlDefault, NIXL), (Kind::MooncakeTcp, MOONCAKE_SMALL)] {
-        with_peer(table, peers, kind, &quantities, figures, &mut pair)?;
+    let mut measured = Vec::new();
+    for (kind, figures) in SHM {
+        measured.extend(with_peer(results, peers, *kind, figures, &mut pair, &scattered));
     }
+    beside_the_best(results, &measured);
+    drop(scattered);
     pair.check()
 }
 
 /// Two processes and a loopback connection.
-pub fn over_tcp(table: &mut Table, peers: &Peers) -> Result<()> {
-    let quantities = [
-        Quantity::rate("tcp: 64 MiB WRITE", "GB/s"),
-        Quantity::rate("tcp: one WRITE_LIST of 81,920 scattered 4 KiB blocks", "GB/s"),
-        Quantity::time("tcp: 4 KiB WRITE_IMM, delivered", "us"),
-        Quantity::time("tcp: 4 KiB WRITE_IMM, answered by the program", "us"),
-    ];
-    let mut pair = Pair::open("tcp")?;
-    let mut plain = Plain::new(LARGE_BYTES);
-    table.compare(quantities[LARGE], "plain socket, 64 MiB", || pair.write_large(), || plain.socket())?;
+pub fn over_tcp(results: &mut Results, peers: &Peers) -> Result<()> {
+    let mut pair = Pair::open(Fabric::Tcp)?;
+    let scattered = pair.scattered()?;
+    let mut plain = Plain::new(LARGE_BYTES)?;
+    results.compare("tcp_large_socket", || pair.write_large(), || plain.socket());
     drop(plain);
-    for (kind, figures) in [(Kind::Iperf3, IPERF3), (Kind::NixlTcp, NIXL), (Kind::MooncakeTcp, MOONCAKE)] {
-        with_peer(table, peers, kind, &quantities, figures, &mut pair)?;
+    for (kind, figures) in TCP {
+        with_peer(results, peers, *kind, figures, &mut pair, &scattered);
     }
+    drop(scattered);
     pair.check()
 }
 
 /// Starts a peer and compares each of its figures with ours. One that does not start is a line for each figure.
 fn with_peer(
-    table: &mut Table,
+    results: &mut Results,
     peers: &Peers,
     kind: Kind,
-    quantities: &[Quantity; 4],
     figures: &[Beside],
     pair: &mut Pair,
-) -> Result<()> {
-    let mut process = peers.start(kind);
-    for figure in figures {
-        let quantity = quantities[figure.ours];
-        let name = format!("{}{}", kind.name(), figure.remark);
-        match &mut process {
-            Err(error) => table.cannot(quantity.what, &name, error),
-            Ok(process) => {
-                let ours = our_measurement(figure.ours);
-                let theirs = |process: &mut PeerProcess| process.measure(figure.key, quantity.unit);
-                table.compare(quantity, &name, || ours(pair), || theirs(process))?;
+    scattered: &Scattered,
+) -> Vec<Measured> {
+    let process = match peers.start(kind) {
+        Ok(process) => process,
+        Err(error) => {
+            for figure in figures {
+                for row in [Some(figure.row), figure.cpu_row].into_iter().flatten() {
+                    results.fail(row, &anyhow::anyhow!("{error:#}"));
+                }
             }
+            return Vec::new();
         }
+    };
+    results.note(process.in_words(kind.name()));
+    let process = RefCell::new(process);
+    let mut measured = Vec::new();
+    for Beside { row, ours, key, cpu_row } in figures {
+        let unit = row_of(row).map_or("", |row| row.unit);
+        let compared = results.compare(
+            row,
+            || {
+                // What a peer does while nobody asks it must not slow ours down.
+                let mut process = process.borrow_mut();
+                let _stopped = process.stopped();
+                our_measurement(*ours, pair, scattered)
+            },
+            || PeerProcess::measure(&mut process.borrow_mut(), key, unit),
+        );
+        if let Some((ours, theirs)) = &compared
+            && let Some(cpu_row) = cpu_row
+        {
+            results.add_cpu(cpu_row, ours, theirs);
+        }
+        measured.extend(compared.map(|(ours, theirs)| Measured { row, ours, theirs }));
     }
-    Ok(())
+    measured
 }
 
-fn our_measurement(index: usize) -> Ours {
-    [Pair::write_large, Pair::write_scattered, Pair::write_small, Pair::write_small_answered][index]
+fn our_measurement(what: Ours, pair: &mut Pair, scattered: &Scattered) -> Result<Measurement> {
+    match what {
+        Ours::Large => pair.write_large(),
+        Ours::Scattered => pair.write_scattered(scattered),
+        Ours::Small => pair.write_small(),
+        Ours::Answered => pair.write_small_answered(),
+    }
+}
+
+/// The rows beside the peer's best way: only where each of its ways was measured is there a best one.
+fn beside_the_best(results: &mut Results, measured: &[Measured]) {
+    for (key, candidates) in BEST {
+        let ways: Vec<&Measured> =
+            candidates.iter().filter_map(|row| measured.iter().find(|measured| measured.row == *row)).collect();
+        let best = ways.iter().max_by(|a, b| a.theirs.median().total_cmp(&b.theirs.median()));
+        match best {
+            Some(best) if ways.len() == candidates.len() => {
+                let name = row_of(best.row).map_or("", |row| row.beside);
+                results.add(key, best.ours.clone(), Some(best.theirs.clone()), &format!("The best is {name}."));
+            }
+            _ => results.fail(key, &anyhow::anyhow!("not each way to run the peer was measured: no {NIXL_BEST}")),
+        }
+    }
 }

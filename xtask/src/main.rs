@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use xtask::engine_object::{self, variants};
 use xtask::lanes::{self, Options};
-use xtask::{Workspace, sandbox, setup, test_command};
+use xtask::{Workspace, bench, sandbox, setup, test_command};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands of dmaplane")]
@@ -45,6 +45,21 @@ enum Command {
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Measure ours beside its peers and write bench/REPORT.md; installs what it needs (20 minutes at most)
+    Bench {
+        /// A first look in under 5 minutes; the README's figures stay
+        #[arg(long)]
+        quick: bool,
+        /// Whole runs, one after the other: the report says in how many of them a goal is reached
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
+        runs: usize,
+        /// Count the instructions of a no-op, too, where valgrind is installed
+        #[arg(long)]
+        profile: bool,
+        /// Measure only these parts (`rings`, `shm` and so on); the report is then written to the target folder
+        #[arg(long, value_name = "PART", num_args = 1..)]
+        only: Vec<String>,
+    },
     /// Build ring, engine and the driver's Rust object as a kernel object, and check it
     EngineObject {
         /// Variants to build; none means all
@@ -80,6 +95,9 @@ fn run(command: Command) -> Result<bool> {
             test_command::run(workspace, &lanes, options)
         }
         Command::Sandbox { words } => sandbox::run(&words),
+        Command::Bench { quick, runs, profile, only } => {
+            bench::run(&workspace, &bench::Options { quick, runs, profile, only })
+        }
         Command::EngineObject { variants } => {
             setup::run(&workspace, Some(&["engine-object"]))?;
             engine_object::run(&workspace, &variants)

@@ -15,23 +15,25 @@ pub const STATEMENT: u32 = 0;
 pub const ANSWER: &[u8] = b"answer";
 /// The message after which it checks what has arrived.
 pub const CHECK: &[u8] = b"check";
+/// The beginning of the message that asks for a lease on a list: then a block's bytes and the number of blocks.
+pub const LIST: &[u8] = b"list";
 
-// Primes that do not divide the number of blocks, so that each is a permutation.
+// Primes that do not divide any number of blocks that is used, so that each is a permutation.
 const LOCAL_FACTOR: u64 = 7919;
 const REMOTE_FACTOR: u64 = 104_729;
 
 /// A list of all blocks of one buffer.
-pub fn list(plane: &mut Plane) -> Result<List, dmaplane::Error> {
-    let buffer = plane.alloc(BLOCKS * BLOCK_BYTES)?;
+pub fn list(plane: &mut Plane, block_bytes: u64, blocks: u64) -> Result<List, dmaplane::Error> {
+    let buffer = plane.alloc(blocks * block_bytes)?;
     let run =
-        Run { stride_bytes: BLOCK_BYTES, length_bytes: BLOCK_BYTES as u32, count: BLOCKS as u32, ..Run::default() };
+        Run { stride_bytes: block_bytes, length_bytes: block_bytes as u32, count: blocks as u32, ..Run::default() };
     plane.prepare_list(vec![buffer], &[(0, run)])
 }
 
 /// Which block goes where, scattered on both sides.
-pub fn pairs() -> Vec<IndexPair> {
-    let scattered = |factor: u64, n: u64| (n * factor % BLOCKS) as u32;
-    (0..BLOCKS).map(|n| IndexPair { local: scattered(LOCAL_FACTOR, n), remote: scattered(REMOTE_FACTOR, n) }).collect()
+pub fn pairs(blocks: u64) -> Vec<IndexPair> {
+    let scattered = |factor: u64, n: u64| (n * factor % blocks) as u32;
+    (0..blocks).map(|n| IndexPair { local: scattered(LOCAL_FACTOR, n), remote: scattered(REMOTE_FACTOR, n) }).collect()
 }
 
 /// Fills memory with content that both processes know, without two equal blocks.
@@ -51,11 +53,13 @@ mod tests {
 
     #[test]
     fn the_scattered_order_takes_each_block_once_on_both_sides() {
-        let pairs = pairs();
-        for side in [|pair: &IndexPair| pair.local, |pair: &IndexPair| pair.remote] {
-            let mut blocks: Vec<u32> = pairs.iter().map(side).collect();
-            blocks.sort_unstable();
-            assert!(blocks.iter().copied().eq(0..BLOCKS as u32));
+        for blocks in [BLOCKS, 1, 2, 1 << 14] {
+            let pairs = pairs(blocks);
+            for side in [|pair: &IndexPair| pair.local, |pair: &IndexPair| pair.remote] {
+                let mut sorted: Vec<u32> = pairs.iter().map(side).collect();
+                sorted.sort_unstable();
+                assert!(sorted.iter().copied().eq(0..blocks as u32));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod process;
 
 pub use process::PeerProcess;
 
+use crate::goals;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,36 +15,43 @@ const HOW_TO_GET_IT: &str = "run `cargo xtask setup --bench`";
 /// One peer in one setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// NIXL, its UCX confined to shared memory.
-    NixlShm,
-    /// NIXL as it comes.
+    /// NIXL as it comes: UCX chooses its transport, and NIXL's own thread makes progress.
     NixlDefault,
-    /// NIXL, its UCX confined to tcp.
+    /// NIXL for few cores: UCX confined to shared memory, no thread.
+    NixlTuned,
+    /// UCX's own choice, without the thread.
+    NixlCma,
+    /// NIXL, its UCX confined to tcp, without the thread.
     NixlTcp,
     /// Mooncake's transfer engine over tcp, the only way that its wheel has on one host.
-    MooncakeTcp,
+    Mooncake,
     /// One stream of iperf3.
     Iperf3,
 }
 
 impl Kind {
-    /// How the table calls it.
+    #[cfg(test)]
+    const ALL: [Kind; 6] =
+        [Kind::NixlDefault, Kind::NixlTuned, Kind::NixlCma, Kind::NixlTcp, Kind::Mooncake, Kind::Iperf3];
+
     pub fn name(self) -> &'static str {
         match self {
-            Kind::NixlShm => "NIXL (shm)",
-            Kind::NixlDefault => "NIXL (default)",
-            Kind::NixlTcp => "NIXL (tcp)",
-            Kind::MooncakeTcp => "Mooncake (tcp)",
+            Kind::NixlDefault => goals::NIXL_DEFAULT,
+            Kind::NixlTuned => goals::NIXL_TUNED,
+            Kind::NixlCma => goals::NIXL_CMA,
+            Kind::NixlTcp => "NIXL (UCX tcp, progress thread off)",
+            Kind::Mooncake => "Mooncake (tcp)",
             Kind::Iperf3 => "iperf3",
         }
     }
 
     fn program(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Kind::NixlShm => ("nixl_peer.py", &["--fabric", "shm"]),
-            Kind::NixlDefault => ("nixl_peer.py", &["--fabric", "default"]),
+            Kind::NixlDefault => ("nixl_peer.py", &["--fabric", "default", "--progress-thread"]),
+            Kind::NixlTuned => ("nixl_peer.py", &["--fabric", "shm"]),
+            Kind::NixlCma => ("nixl_peer.py", &["--fabric", "default"]),
             Kind::NixlTcp => ("nixl_peer.py", &["--fabric", "tcp"]),
-            Kind::MooncakeTcp => ("mooncake_peer.py", &[]),
+            Kind::Mooncake => ("mooncake_peer.py", &[]),
             Kind::Iperf3 => ("iperf3_peer.py", &[]),
         }
     }
@@ -76,12 +84,7 @@ impl Peers {
         let mut command = Command::new(python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(program)).args(arguments);
         command.arg("--stepwise").env("PYTHONDONTWRITEBYTECODE", "1");
-        let process = PeerProcess::start(command)?;
-        for (what, why) in process.cannot() {
-            eprintln!("note: {} cannot do {what}: {why}", kind.name());
-        }
-        eprintln!("note: {} is {} {} with {}", kind.name(), process.name(), process.version(), process.settings());
-        Ok(process)
+        PeerProcess::start(command)
     }
 }
 
@@ -106,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_program_of_each_peer_is_there() {
-        for kind in [Kind::NixlShm, Kind::NixlDefault, Kind::NixlTcp, Kind::MooncakeTcp, Kind::Iperf3] {
+        for kind in Kind::ALL {
             assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(kind.program().0).is_file(), "{kind:?}");
         }
     }

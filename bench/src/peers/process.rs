@@ -59,6 +59,27 @@ impl PeerProcess {
         &self.introduction.version
     }
 
+    /// What it is, how it is set up, and what it cannot do here.
+    pub fn in_words(&self, called: &str) -> String {
+        let mut words = format!("{called} is {} {} with {}", self.name(), self.version(), self.settings());
+        for (what, why) in self.cannot() {
+            words.push_str(&format!("; it cannot do {what}: {why}"));
+        }
+        words
+    }
+
+    /// Stops it and what it has started, until the guard goes.
+    pub fn stopped(&mut self) -> Stopped<'_> {
+        self.signal(Signal::STOP);
+        Stopped(self)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
     /// Its settings, in words.
     pub fn settings(&self) -> String {
         let settings = &self.introduction.settings;
@@ -110,10 +131,17 @@ impl PeerProcess {
 
     /// Ends it and what it has started.
     fn end(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+/// A peer that does nothing for now.
+pub struct Stopped<'a>(&'a PeerProcess);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
     }
 }
 
@@ -144,6 +172,22 @@ mod tests {
         assert_eq!(process.measure("k", "us").unwrap().value, 7.0);
         assert!(process.measure("k", "GB/s").is_err());
         assert!(process.measure("other", "us").is_err());
+    }
+
+    #[test]
+    fn a_stopped_program_answers_when_it_goes_on() {
+        let script = format!("{INTRODUCTION} read key; echo '{{\"value\": 7}}'; read end");
+        let mut process = PeerProcess::start(shell(&script)).unwrap();
+        let state = format!("/proc/{}/stat", process.child.id());
+        let is_stopped = || std::fs::read_to_string(&state).unwrap().contains(") T ");
+        let stopped = process.stopped();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !is_stopped() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(is_stopped());
+        drop(stopped);
+        assert_eq!(process.measure("k", "us").unwrap().value, 7.0);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     }
     install::packages(&missing)?;
     environment(workspace)?;
-    println!("setup: the peers are there; `cargo run --release -p dmaplane-bench` measures them");
+    println!("setup: the peers are there; `cargo xtask bench` measures beside them");
     Ok(())
 }
 

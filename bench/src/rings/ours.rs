@@ -1,0 +1,46 @@
+//! Operations through a ring of ours.
+
+use super::Pace;
+use crate::sample::Measurement;
+use anyhow::{Result, ensure};
+use dmaplane_embedded::Ring;
+use dmaplane_ring::abi::Sqe;
+use dmaplane_ring::build::Nop;
+use std::time::{Duration, Instant};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Millions of operations a second. Every completion is looked at: one that failed, or one too many, is no figure.
+pub fn turns(ring: &mut Ring, pace: Pace, operations: u64, sqe: impl Fn(u64) -> Sqe) -> Result<Measurement> {
+    // Whoever runs the engine is awake when the clock starts, as io_uring's thread is.
+    ensure!(ring.push(Nop::new()).is_ok(), "the ring is not empty");
+    ring.submit();
+    ensure!(ring.wait_one(WAIT).is_some(), "the engine does not answer");
+    let Pace { batch, depth } = pace;
+    let start = Instant::now();
+    let (mut pushed, mut reaped, mut names, mut failed) = (0, 0, 0u64, 0u64);
+    while reaped < operations {
+        while pushed < operations && pushed - reaped + batch <= depth {
+            for _ in 0..batch {
+                if ring.push(sqe(pushed)).is_err() {
+                    break;
+                }
+                pushed += 1;
+            }
+            ring.submit();
+        }
+        reaped += u64::from(ring.reap(depth as u32, |cqe| {
+            names = names.wrapping_add(cqe.user_data);
+            failed += u64::from(cqe.res < 0);
+        }));
+    }
+    let rate = Measurement::rate(operations, start);
+    ensure!(failed == 0, "{failed} of {operations} operations failed");
+    ensure!(names == sum_below(operations), "completions carry other names than the operations had");
+    Ok(rate)
+}
+
+/// The sum of the names that `operations` operations had.
+pub fn sum_below(operations: u64) -> u64 {
+    operations * (operations - 1) / 2
+}
