@@ -54,4 +54,5 @@ pub use error::Error;
 pub use mailbox::Arrival;
 pub use plane::Plane;
 pub use plane::connection::{Listener, Peer};
-pub use transfer::Operation;
+pub use plane::started::{Claim, Connecting};
+pub use transfer::{Notification, Operation};

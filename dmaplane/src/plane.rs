@@ -2,6 +2,8 @@
 
 pub(crate) mod connection;
 mod lease;
+mod staging;
+pub(crate) mod started;
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
@@ -10,6 +12,7 @@ use crate::objects::{Dropped, Hold, Objects, Unwanted};
 use dmaplane_embedded::{Config, Context, Ring, Usage};
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
 use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, ListPrepare, PagePlacement, Placement};
+use staging::{Makes, Staging};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +47,9 @@ pub struct Plane {
     given_up: Arc<Unwanted>,
     /// What is being ended, by user_data.
     burials: HashMap<u64, Dropped>,
+    /// What operations in flight make, by user_data: ended where nobody wants it.
+    makes: HashMap<u64, Makes>,
+    staging: Staging,
     mailboxes: HashMap<u32, Mailbox>,
     next_mailbox: u32,
     /// For addresses and tokens on their way in and out.
@@ -82,6 +88,8 @@ impl Plane {
             unwanted: HashSet::new(),
             given_up: Arc::default(),
             burials: HashMap::new(),
+            makes: HashMap::new(),
+            staging: Staging::default(),
             mailboxes: HashMap::new(),
             next_mailbox: 0,
             scratch: None,
@@ -116,8 +124,11 @@ impl Plane {
     /// Ends what was dropped. What is still in use is tried again with a later call.
     fn bury(&mut self) {
         for user_data in self.given_up.take() {
-            if self.finished.remove(&user_data).is_none() {
-                self.unwanted.insert(user_data);
+            match self.finished.remove(&user_data) {
+                Some(cqe) => self.discard(&cqe),
+                None => {
+                    self.unwanted.insert(user_data);
+                }
             }
         }
         let room = BURIALS_MAX.saturating_sub(self.burials.len());
@@ -146,7 +157,7 @@ impl Plane {
     }
 
     /// Pushes an SQE whose result nobody wants.
-    fn begin_unwanted(&mut self, sqe: Sqe) {
+    pub(crate) fn begin_unwanted(&mut self, sqe: Sqe) {
         let user_data = self.begin(sqe);
         self.unwanted.insert(user_data);
     }
@@ -177,8 +188,13 @@ impl Plane {
                 if cqe.res == Errno::EBUSY.as_result() {
                     self.objects.bury(what);
                 }
-            } else if !self.unwanted.remove(&cqe.user_data) {
-                self.finished.insert(cqe.user_data, cqe);
+            } else {
+                self.unstage(cqe.user_data);
+                if self.unwanted.remove(&cqe.user_data) {
+                    self.discard(&cqe);
+                } else {
+                    self.finished.insert(cqe.user_data, cqe);
+                }
             }
         }
     }
@@ -208,6 +224,10 @@ impl Plane {
     /// again either way.
     pub(crate) fn call(&mut self, what: &'static str, sqe: Sqe, patience: Duration) -> Result<Cqe, Error> {
         let user_data = self.begin(sqe);
+        self.end_of(what, user_data, patience)
+    }
+
+    fn end_of(&mut self, what: &'static str, user_data: u64, patience: Duration) -> Result<Cqe, Error> {
         let cqe = match self.finish(user_data, patience) {
             Some(cqe) => cqe,
             None => {
@@ -228,6 +248,11 @@ impl Plane {
             Ok(_) => Ok(cqe),
             Err(errno) => Err(Error::Operation { what, errno }),
         }
+    }
+
+    /// Waits until something may have come for one of this plane's operations or peers: `false` when nothing has.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        self.ring.wait(timeout)
     }
 
     fn local(&mut self, what: &'static str, sqe: Sqe) -> Result<Cqe, Error> {
@@ -290,7 +315,7 @@ impl Plane {
     fn list_of(&mut self, buffers: &[Buffer], runs: &[(usize, Run)]) -> Result<(ListHandle, u64), Error> {
         let what = "preparing a list";
         buffers.iter().try_for_each(|buffer| self.check(what, &buffer.hold))?;
-        let mut table = self.alloc((runs.len() as u64 * Run::BYTES).max(1))?;
+        let mut table = self.stage(runs.len() as u64 * Run::BYTES)?;
         for (place, (buffer, run)) in table.as_mut_slice().chunks_exact_mut(Run::BYTES as usize).zip(runs) {
             let buffer = buffers.get(*buffer).ok_or(Error::Operation { what, errno: Errno::EBADF })?;
             let run = Run { buffer: buffer.handle.handle().bits(), ..*run };
@@ -299,9 +324,8 @@ impl Plane {
             }
         }
         let prepare = ListPrepare::new(table.handle, 0, runs.len() as u64);
-        let prepared = self.local(what, prepare.map_err(|source| Error::Value { what, source })?.sqe());
-        self.free(table)?;
-        let cqe = prepared?;
+        let sqe = prepare.map_err(|source| Error::Value { what, source })?.sqe();
+        let cqe = self.call_staged(what, sqe, table, LOCAL_PATIENCE)?;
         let handle = ListHandle::from_bits(cqe.word0).ok_or(Error::Operation { what, errno: Errno::EIO })?;
         Ok((handle, cqe.word1))
     }
