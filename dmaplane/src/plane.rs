@@ -50,6 +50,8 @@ pub struct Plane {
     /// What operations in flight make, by user_data: ended where nobody wants it.
     makes: HashMap<u64, Makes>,
     staging: Staging,
+    /// CQEs were taken since the last [`Plane::wait`].
+    has_news: bool,
     mailboxes: HashMap<u32, Mailbox>,
     next_mailbox: u32,
     /// For addresses and tokens on their way in and out.
@@ -90,11 +92,13 @@ impl Plane {
             burials: HashMap::new(),
             makes: HashMap::new(),
             staging: Staging::default(),
+            has_news: false,
             mailboxes: HashMap::new(),
             next_mailbox: 0,
             scratch: None,
         };
         plane.scratch = Some(plane.alloc(4096)?);
+        plane.keep_one_staged()?;
         Ok(plane)
     }
 
@@ -179,6 +183,7 @@ impl Plane {
     fn collect(&mut self) {
         for _ in 0..CQ_ENTRIES {
             let Some(cqe) = self.ring.reap_one() else { return };
+            self.has_news = true;
             if cqe.user_data & MAILBOX != 0 {
                 let (mailbox, slot) = ((cqe.user_data & !MAILBOX) >> 32, cqe.user_data & 0xffff_ffff);
                 if let Some(mailbox) = self.mailboxes.get_mut(&(mailbox as u32)) {
@@ -252,7 +257,8 @@ impl Plane {
 
     /// Waits until something may have come for one of this plane's operations or peers: `false` when nothing has.
     pub fn wait(&mut self, timeout: Duration) -> bool {
-        self.ring.wait(timeout)
+        // What came while a call waited for something else is not in the ring any more.
+        std::mem::take(&mut self.has_news) || self.ring.wait(timeout)
     }
 
     fn local(&mut self, what: &'static str, sqe: Sqe) -> Result<Cqe, Error> {

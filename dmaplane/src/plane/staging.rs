@@ -52,6 +52,13 @@ impl Staging {
 }
 
 impl Plane {
+    /// Makes the first buffer, so that what a plane has in use changes with its first call no more than with later ones.
+    pub(super) fn keep_one_staged(&mut self) -> Result<(), Error> {
+        let buffer = self.alloc(SMALLEST_BYTES)?;
+        self.staging.put(buffer);
+        Ok(())
+    }
+
     /// A buffer for what an operation is to be told. It holds whatever its last use left there.
     pub(crate) fn stage(&mut self, length_bytes: u64) -> Result<Buffer, Error> {
         // What has ended since gives its buffers back first.
