@@ -204,7 +204,9 @@ impl Exchange {
         &mut self.pool
     }
 
-    /// Takes in peers that come to this address; returns it with the port that was picked where it said 0.
+    /// Takes in peers that come to this address; returns it with the port that was picked where it said 0. A peer is who
+    /// it says it is: whoever can connect (a process of this user, or who has the key) can take another's name, which
+    /// ends that one's connection.
     pub fn listen(&mut self, address: &str) -> Result<String, TransferError> {
         self.links.listen(&mut self.plane, address)
     }
