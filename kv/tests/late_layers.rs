@@ -88,8 +88,8 @@ fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_tcp() {
     late_layers("tcp");
 }
 
-/// Whoever has no lease on another's blocks cannot make their owner believe that they are whole, although the numbers of
-/// transfers can be guessed.
+/// Whoever has no lease on another's blocks cannot make their owner believe that they are whole, although the numbers
+/// of transfers can be guessed.
 #[test]
 fn a_peer_without_the_lease_does_not_complete_a_landing_that_is_whoever_s() {
     let columns = TOKENS / 16;

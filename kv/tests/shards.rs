@@ -78,9 +78,9 @@ fn pull(
     let (mut sent, mut awaited) = (Vec::new(), Vec::new());
     let to = destination.far_side(1 + request as u32 % LAYERS);
     let mut legs: Vec<Vec<(usize, dmaplane_kv::TransferManifest)>> = vec![Vec::new(); destination.shards.len()];
-    for index in 0..source.shards.len() {
+    for (index, table) in tables.iter().enumerate() {
         let peers = source.peers(index, destination);
-        let (offer, manifests) = source.shards[index].offer(&tables[index], &to, &peers, None).unwrap();
+        let (offer, manifests) = source.shards[index].offer(table, &to, &peers, None).unwrap();
         sent.push((index, offer));
         for (shard, manifest) in manifests {
             legs[shard as usize].push((index, routed(&manifest)));
