@@ -61,4 +61,5 @@ pub use mailbox::Arrival;
 pub use plane::Plane;
 pub use plane::connection::{Listener, Peer};
 pub use plane::placement::PagesOnNode;
-pub use transfer::Operation;
+pub use plane::started::{Claim, Connecting};
+pub use transfer::{Notification, Operation};

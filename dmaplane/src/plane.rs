@@ -3,6 +3,8 @@
 pub(crate) mod connection;
 mod lease;
 pub(crate) mod placement;
+mod staging;
+pub(crate) mod started;
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
@@ -11,6 +13,7 @@ use crate::objects::{Dropped, Hold, Objects, Unwanted};
 use dmaplane_embedded::{Config, Context, Ring, Usage};
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
 use dmaplane_ring::build::{Cancel, Free, ListFree, ListPrepare, PagePlacement};
+use staging::{Makes, Staging};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +48,11 @@ pub struct Plane {
     given_up: Arc<Unwanted>,
     /// What is being ended, by user_data.
     burials: HashMap<u64, Dropped>,
+    /// What operations in flight make, by user_data: ended where nobody wants it.
+    makes: HashMap<u64, Makes>,
+    staging: Staging,
+    /// CQEs were taken since the last [`Plane::wait`].
+    has_news: bool,
     mailboxes: HashMap<u32, Mailbox>,
     next_mailbox: u32,
     /// For addresses and tokens on their way in and out.
@@ -83,11 +91,15 @@ impl Plane {
             unwanted: HashSet::new(),
             given_up: Arc::default(),
             burials: HashMap::new(),
+            makes: HashMap::new(),
+            staging: Staging::default(),
+            has_news: false,
             mailboxes: HashMap::new(),
             next_mailbox: 0,
             scratch: None,
         };
         plane.scratch = Some(plane.alloc(4096)?);
+        plane.keep_one_staged()?;
         Ok(plane)
     }
 
@@ -122,8 +134,11 @@ impl Plane {
     /// Ends what was dropped. What is still in use is tried again with a later call.
     fn bury(&mut self) {
         for user_data in self.given_up.take() {
-            if self.finished.remove(&user_data).is_none() {
-                self.unwanted.insert(user_data);
+            match self.finished.remove(&user_data) {
+                Some(cqe) => self.discard(&cqe),
+                None => {
+                    self.unwanted.insert(user_data);
+                }
             }
         }
         // Late arrivals find no mailbox; its memory is free when its receives have ended.
@@ -156,7 +171,7 @@ impl Plane {
     }
 
     /// Pushes an SQE whose result nobody wants.
-    fn begin_unwanted(&mut self, sqe: Sqe) {
+    pub(crate) fn begin_unwanted(&mut self, sqe: Sqe) {
         let user_data = self.begin(sqe);
         self.unwanted.insert(user_data);
     }
@@ -178,6 +193,7 @@ impl Plane {
     fn collect(&mut self) {
         for _ in 0..CQ_ENTRIES {
             let Some(cqe) = self.ring.reap_one() else { return };
+            self.has_news = true;
             if cqe.user_data & MAILBOX != 0 {
                 let (mailbox, slot) = ((cqe.user_data & !MAILBOX) >> 32, cqe.user_data & 0xffff_ffff);
                 if let Some(mailbox) = self.mailboxes.get_mut(&(mailbox as u32)) {
@@ -187,8 +203,13 @@ impl Plane {
                 if cqe.res == Errno::EBUSY.as_result() {
                     self.objects.bury(what);
                 }
-            } else if !self.unwanted.remove(&cqe.user_data) {
-                self.finished.insert(cqe.user_data, cqe);
+            } else {
+                self.unstage(cqe.user_data);
+                if self.unwanted.remove(&cqe.user_data) {
+                    self.discard(&cqe);
+                } else {
+                    self.finished.insert(cqe.user_data, cqe);
+                }
             }
         }
     }
@@ -218,6 +239,10 @@ impl Plane {
     /// again either way.
     pub(crate) fn call(&mut self, what: &'static str, sqe: Sqe, patience: Duration) -> Result<Cqe, Error> {
         let user_data = self.begin(sqe);
+        self.end_of(what, user_data, patience)
+    }
+
+    fn end_of(&mut self, what: &'static str, user_data: u64, patience: Duration) -> Result<Cqe, Error> {
         let cqe = match self.finish(user_data, patience) {
             Some(cqe) => cqe,
             None => {
@@ -238,6 +263,12 @@ impl Plane {
             Ok(_) => Ok(cqe),
             Err(errno) => Err(Error::Operation { what, errno }),
         }
+    }
+
+    /// Waits until something may have come for one of this plane's operations or peers: `false` when nothing has.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        // What came while a call waited for something else is not in the ring any more.
+        std::mem::take(&mut self.has_news) || self.ring.wait(timeout)
     }
 
     fn local(&mut self, what: &'static str, sqe: Sqe) -> Result<Cqe, Error> {
@@ -284,7 +315,7 @@ impl Plane {
     fn list_of(&mut self, buffers: &[Buffer], runs: &[(usize, Run)]) -> Result<(ListHandle, u64), Error> {
         let what = "preparing a list";
         buffers.iter().try_for_each(|buffer| self.check(what, &buffer.hold))?;
-        let mut table = self.alloc((runs.len() as u64 * Run::BYTES).max(1))?;
+        let mut table = self.stage(runs.len() as u64 * Run::BYTES)?;
         for (place, (buffer, run)) in table.as_mut_slice().chunks_exact_mut(Run::BYTES as usize).zip(runs) {
             let buffer = buffers.get(*buffer).ok_or(Error::Operation { what, errno: Errno::EBADF })?;
             let run = Run { buffer: buffer.handle.handle().bits(), ..*run };
@@ -293,9 +324,8 @@ impl Plane {
             }
         }
         let prepare = ListPrepare::new(table.handle, 0, runs.len() as u64);
-        let prepared = self.local(what, prepare.map_err(|source| Error::Value { what, source })?.sqe());
-        self.free(table)?;
-        let cqe = prepared?;
+        let sqe = prepare.map_err(|source| Error::Value { what, source })?.sqe();
+        let cqe = self.call_staged(what, sqe, table, LOCAL_PATIENCE)?;
         let handle = ListHandle::from_bits(cqe.word0).ok_or(Error::Operation { what, errno: Errno::EIO })?;
         Ok((handle, cqe.word1))
     }

@@ -13,9 +13,12 @@ use core::fmt;
 
 use twox_hash::XxHash3_64;
 
+use crate::attention::Attention;
+use crate::fingerprint::Fingerprint;
 use crate::layout::CacheLayout;
 use crate::pool::PoolError;
 use crate::sequence::PagedSequence;
+use crate::shard::HeadRange;
 
 /// A 64-bit checksum. Shown as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +96,30 @@ pub fn of_ranges<'a, E>(
     Ok(Digest64(digest.finish()))
 }
 
+/// As [`of_ranges`], of some heads alone (numbered within the pool): equal on both sides of a transfer between shards
+/// of different counts. Of all heads it is the whole sequence's.
+pub fn of_heads<'a, E>(
+    sequence: PagedSequence<'_>,
+    heads: HeadRange,
+    bytes: impl Fn(core::ops::Range<u64>) -> Result<&'a [u8], E>,
+) -> Result<Digest64, E> {
+    let layout = sequence.pool().layout();
+    let [all, _] = layout.attention().token_shape();
+    let (token_bytes, within) = (layout.bytes_per_token_plane(), heads.end.min(all));
+    if heads.start == 0 && within == all {
+        return of_ranges(sequence, bytes);
+    }
+    let head_bytes = token_bytes / u64::from(all);
+    let mut digest = header_of_heads(layout, heads.count(), sequence.table().tokens());
+    let (first, last) = (u64::from(heads.start) * head_bytes, u64::from(within) * head_bytes);
+    for range in sequence.token_ranges() {
+        for token in range.step_by(token_bytes as usize) {
+            digest.write(bytes(token + first..token + last)?);
+        }
+    }
+    Ok(Digest64(digest.finish()))
+}
+
 /// The digest of each block that holds tokens, in token order: to find out which block is wrong
 /// where both sides have blocks of the same size. A block's digest is that of a sequence that
 /// consists of this block alone.
@@ -129,8 +156,23 @@ impl Stream {
 }
 
 fn header(layout: &CacheLayout, tokens: u32) -> Stream {
+    header_of(layout.compatible_fingerprint(), tokens)
+}
+
+/// That of a layout of so many heads.
+fn header_of_heads(layout: &CacheLayout, heads: u32, tokens: u32) -> Stream {
+    let attention = match layout.attention() {
+        Attention::GroupedQuery { head_size, .. } => Attention::GroupedQuery { kv_heads: heads, head_size },
+        latent => latent,
+    };
+    // No heads are no layout: then the fingerprint of all of them stands here, and nothing follows it.
+    let some = CacheLayout::new(layout.layers(), attention, layout.dtype(), layout.block_tokens());
+    header_of(some.unwrap_or(*layout).compatible_fingerprint(), tokens)
+}
+
+fn header_of(fingerprint: Fingerprint, tokens: u32) -> Stream {
     let mut stream = Stream(XxHash3_64::new());
-    stream.write(&layout.compatible_fingerprint().0.to_le_bytes());
+    stream.write(&fingerprint.0.to_le_bytes());
     stream.write(&tokens.to_le_bytes());
     stream
 }

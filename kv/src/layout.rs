@@ -173,6 +173,20 @@ impl CacheLayout {
         CacheLayout::new(self.layers, attention, self.dtype, self.block_tokens)
     }
 
+    /// The whole model's layout, of which this is one of `shards` shards: the reverse of [`CacheLayout::shard`].
+    pub fn unsharded(&self, shards: u32) -> Result<CacheLayout, LayoutError> {
+        if shards == 0 {
+            return Err(LayoutError::NoShards);
+        }
+        let attention = match self.attention {
+            Attention::GroupedQuery { kv_heads, head_size } => {
+                Attention::GroupedQuery { kv_heads: kv_heads.saturating_mul(shards), head_size }
+            }
+            latent => latent,
+        };
+        CacheLayout::new(self.layers, attention, self.dtype, self.block_tokens)
+    }
+
     /// Fingerprint of everything, block size included. Equal fingerprints: the same bytes at the
     /// same places of a block.
     pub fn fingerprint(&self) -> Fingerprint {

@@ -61,4 +61,18 @@ pub enum LayoutError {
     /// A model cut into no shards at all.
     #[error("0 shards were asked for; give 1 for the whole model")]
     NoShards,
+    /// A shard that there is not.
+    #[error("there is no shard {index} of {count}; shards are numbered from 0")]
+    ShardIndex {
+        /// The shard.
+        index: u32,
+        /// Shards.
+        count: u32,
+    },
+    /// More shards than there can be heads.
+    #[error("{count} shards cannot be; at most {KV_HEADS_MAX}")]
+    TooManyShards {
+        /// Shards as given.
+        count: u32,
+    },
 }

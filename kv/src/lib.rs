@@ -9,12 +9,14 @@
 //! | what a model caches per token | [`CacheLayout`], [`models`] |
 //! | where a token lies, and how a ring lists the pool | [`PoolGeometry`], [`segment`] |
 //! | who has which block | [`BlockAllocator`], [`BlockTable`], [`PagedSequence`] |
-//! | which fragment goes where | [`FragmentPlan`] |
+//! | who talks to whom when n shards meet m | [`legs`], [`Shard`] |
+//! | which fragment goes where, in which parts | [`FragmentPlan`], [`Parting`] |
 //! | what to tell the other side | [`TransferManifest`] |
 //! | what has arrived, and whether late data can do harm | [`TransferSlots`] |
 //! | whether it is what was sent | [`digest`] |
 //! | the vectors themselves | [`TensorView`], [`TensorViewMut`] |
 //! | moving a sequence, by push or by pull | [`transfer`] |
+//! | many at a time, layer by layer, between shards | [`exchange`] |
 //!
 //! # A transfer, with memcpy for a fabric
 //!
@@ -22,7 +24,7 @@
 //! plans and writes; the decode side counts and checks.
 //!
 //! ```
-//! use dmaplane_kv::manifest::{LeaseToken, TransferManifest};
+//! use dmaplane_kv::manifest::TransferManifest;
 //! use dmaplane_kv::segment::segment_range;
 //! use dmaplane_kv::transfer_slot::{Expected, TransferSlots};
 //! use dmaplane_kv::*;
@@ -38,9 +40,9 @@
 //! let fragments = 3 * 2 * 3; // layers, planes, blocks
 //! let transfer = slots.begin(Expected { parts: 1, bytes: fragments * 8 * 16 }, None)?;
 //! let manifest = TransferManifest {
-//!     layout: *decode_pool.layout(), pool_blocks: 32, table: decode_table.clone(),
-//!     fragment_tokens: 8, parts: 1, transfer, checksum: ChecksumAlgorithm::Xxh3,
-//!     lease_token: LeaseToken::default(), user: Vec::new(),
+//!     transfer,
+//!     checksum: ChecksumAlgorithm::Xxh3,
+//!     ..TransferManifest::of(&decode_pool, Shard::WHOLE, decode_table.clone())?
 //! }.encode()?;
 //!
 //! // Prefill: the tokens are in 2 blocks of 16. Plan and write.
@@ -88,6 +90,7 @@ mod attention;
 pub mod block_table;
 pub mod digest;
 pub mod dtype;
+pub mod exchange;
 pub mod fingerprint;
 pub mod layout;
 mod layout_error;
@@ -95,12 +98,14 @@ pub mod manifest;
 mod manifest_codec;
 mod manifest_error;
 pub mod models;
+pub mod parting;
 pub mod plan;
 mod plan_error;
 pub mod pool;
 mod pool_error;
 pub mod segment;
 pub mod sequence;
+pub mod shard;
 mod slot_error;
 mod tensor_form;
 pub mod transfer;
@@ -116,10 +121,12 @@ pub use fingerprint::Fingerprint;
 pub use layout::{Attention, CacheLayout, LayoutError};
 pub use manifest::{LeaseToken, ManifestError, TransferManifest};
 pub use models::ModelShape;
+pub use parting::Parting;
 pub use plan::{FragmentPair, FragmentPlan, PlanError};
 pub use pool::{PoolError, PoolGeometry};
 pub use segment::{Run, SegmentMap};
 pub use sequence::{PagedSequence, SequenceError};
+pub use shard::{HeadRange, Leg, Shard, legs};
 pub use transfer_id::TransferId;
 pub use transfer_slot::{SlotError, TransferSlots};
 pub use view::{TensorView, TensorViewMut, ViewError};

@@ -8,10 +8,19 @@ use crate::layout::CacheLayout;
 use crate::manifest::{
     DIGEST_BYTES, HEADER_BYTES, LeaseToken, MAGIC, MANIFEST_BYTES_MAX, ManifestError, TransferManifest, VERSION,
 };
+use crate::shard::{HeadRange, Shard};
 use crate::transfer_id::TransferId;
 use crate::wire::Reader;
 
+/// The bits of the flags.
+const BOUND: u8 = 1;
+const ANNOUNCED: u8 = 2;
+
 impl TransferManifest {
+    fn flags(&self) -> u8 {
+        (u8::from(self.is_bound) * BOUND) | (u8::from(self.is_announced) * ANNOUNCED)
+    }
+
     /// The binary form.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         self.validate()?;
@@ -26,7 +35,7 @@ impl TransferManifest {
         // None of the lengths can be cut short: validate() bounds them.
         bytes.extend((total as u32).to_le_bytes());
         bytes.extend(self.layout.layers().to_le_bytes());
-        bytes.extend([tag, self.layout.dtype().code(), self.checksum.code(), 0]);
+        bytes.extend([tag, self.layout.dtype().code(), self.checksum.code(), self.flags()]);
         for word in [
             first,
             second,
@@ -34,7 +43,7 @@ impl TransferManifest {
             self.pool_blocks,
             self.table.tokens(),
             self.fragment_tokens,
-            self.parts,
+            self.part_layers,
             self.transfer.pack(),
             blocks.len() as u32,
         ] {
@@ -42,7 +51,11 @@ impl TransferManifest {
         }
         bytes.extend((lease_token.len() as u16).to_le_bytes());
         bytes.extend((user.len() as u16).to_le_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend(self.part_fragments.to_le_bytes());
+        for half in [self.shard.index, self.shard.count, self.heads.start, self.heads.end] {
+            // Nor this: shards are no more than heads or counted below 2^16, and heads are bounded.
+            bytes.extend((half as u16).to_le_bytes());
+        }
         debug_assert_eq!(bytes.len(), HEADER_BYTES);
         bytes.extend(blocks.iter().flat_map(|block| block.to_le_bytes()));
         bytes.extend(lease_token);
@@ -71,25 +84,28 @@ fn decode_fields(bytes: &[u8]) -> Option<Result<TransferManifest, ManifestError>
     let mut reader = Reader::new(bytes);
     let magic = reader.array()?;
     let version = reader.u16()?;
-    let reserved_first = reader.u16()?;
+    let reserved = reader.u16()?;
     let total = reader.u32()?;
     let layers = reader.u32()?;
-    let (tag, dtype, checksum, reserved_second) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+    let (tag, dtype, checksum, flags) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
     let (first, second) = (reader.u32()?, reader.u32()?);
     let (block_tokens, pool_blocks) = (reader.u32()?, reader.u32()?);
-    let (tokens, fragment_tokens, parts) = (reader.u32()?, reader.u32()?, reader.u32()?);
+    let (tokens, fragment_tokens, part_layers) = (reader.u32()?, reader.u32()?, reader.u32()?);
     let transfer = TransferId::unpack(reader.u32()?);
     let (blocks, lease_token_bytes, user_bytes) = (reader.u32()?, reader.u16()?, reader.u16()?);
-    let reserved_third = reader.u32()?;
+    let part_fragments = reader.u32()?;
+    let [index, count, start, end] = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?].map(u32::from);
+    let (shard, heads) = (Shard { index, count }, HeadRange { start, end });
 
     let envelope = Envelope { magic, version, total, blocks, lease_token_bytes, user_bytes };
     if let Err(error) = envelope.check(bytes) {
         return Some(Err(error));
     }
-    for (offset, found) in [(6, reserved_first.into()), (19, reserved_second.into()), (60, reserved_third)] {
-        if found != 0 {
-            return Some(Err(ManifestError::Reserved { offset, found }));
-        }
+    if reserved != 0 {
+        return Some(Err(ManifestError::Reserved { offset: 6, found: reserved.into() }));
+    }
+    if flags & !(BOUND | ANNOUNCED) != 0 {
+        return Some(Err(ManifestError::Flags { found: flags }));
     }
     let words = reader.take(4 * blocks as usize)?.chunks_exact(4);
     let blocks: Vec<u32> = words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
@@ -104,8 +120,13 @@ fn decode_fields(bytes: &[u8]) -> Option<Result<TransferManifest, ManifestError>
             layout: CacheLayout::new(layers, attention, dtype, block_tokens)?,
             pool_blocks,
             table: BlockTable::new(block_tokens, blocks, tokens)?,
+            shard,
+            heads,
             fragment_tokens,
-            parts,
+            part_layers,
+            part_fragments,
+            is_bound: flags & BOUND != 0,
+            is_announced: flags & ANNOUNCED != 0,
             transfer,
             checksum: checksum.ok_or(ManifestError::Checksum { code: bytes[18] })?,
             lease_token,

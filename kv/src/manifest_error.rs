@@ -8,8 +8,10 @@ use crate::layout::LayoutError;
 use crate::manifest::{
     BLOCKS_MAX, HEADER_BYTES, LEASE_TOKEN_BYTES_MAX, MAGIC, MANIFEST_BYTES_MAX, USER_BYTES_MAX, VERSION,
 };
+use crate::plan::INDEX_ARRAY_PAIRS_MAX;
 use crate::pool_error::PoolError;
 use crate::sequence::SequenceError;
+use crate::shard::HeadRange;
 
 /// What is wrong with a manifest, made here or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,11 +121,45 @@ pub enum ManifestError {
         /// Blocks of the table.
         blocks: usize,
     },
-    /// No parts, or too many.
-    #[error("a transfer of {parts} parts cannot be; give 1 to {PARTS_MAX}")]
+    /// Too many parts.
+    #[error("a transfer of {parts} parts cannot be; at most {PARTS_MAX}, with more layers or fragments in each")]
     Parts {
         /// Parts as given.
-        parts: u32,
+        parts: u64,
+    },
+    /// Parts of no layers, or of more than there are.
+    #[error("parts of {part_layers} layers of {layers} cannot be; give 1 to {layers}")]
+    PartLayers {
+        /// Layers of a part as given.
+        part_layers: u32,
+        /// Layers of the layout.
+        layers: u32,
+    },
+    /// Parts of no fragments, or of more than an operation takes.
+    #[error("parts of {part_fragments} fragments cannot be; give 1 to {INDEX_ARRAY_PAIRS_MAX}")]
+    PartFragments {
+        /// Fragments of a part as given.
+        part_fragments: u32,
+    },
+    /// Heads that the shard does not hold, or none.
+    #[error(
+        "heads {start}..{end} are empty or not of a shard that holds {}..{}; ask the shard that has them",
+        held.start,
+        held.end
+    )]
+    Heads {
+        /// The first.
+        start: u32,
+        /// One past the last.
+        end: u32,
+        /// Those that the shard holds.
+        held: HeadRange,
+    },
+    /// Flags that were never given out.
+    #[error("flags {found:#04x} are unknown; the sender is newer than this version")]
+    Flags {
+        /// As received.
+        found: u8,
     },
     /// A lease token that is too long.
     #[error("the lease token has {found_bytes} bytes, at most {LEASE_TOKEN_BYTES_MAX} are allowed")]

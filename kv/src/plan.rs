@@ -19,10 +19,11 @@
 use core::ops::Range;
 use std::sync::Arc;
 
-use crate::layout::CacheLayout;
+use crate::layout::{Attention, CacheLayout};
 pub use crate::plan_error::{PlanError, Side};
 use crate::segment::SegmentMap;
 use crate::sequence::PagedSequence;
+use crate::shard::HeadRange;
 
 /// Most pairs in one index array: a prepared list and a list operation take up to 2^20 segments.
 pub const INDEX_ARRAY_PAIRS_MAX: u32 = 1 << 20;
@@ -96,20 +97,41 @@ impl FragmentPlan {
         tokens: u32,
         fragment_tokens: u32,
     ) -> Result<FragmentPlan, PlanError> {
+        let (ours, theirs) = (local.pool().layout(), remote.pool().layout());
+        if ours.attention() != theirs.attention() {
+            check_compatible(ours, theirs)?;
+            return Err(PlanError::Attention { local: ours.attention(), remote: theirs.attention() });
+        }
+        let heads = (local.pool().all_heads(), remote.pool().all_heads());
+        FragmentPlan::of_heads(local, remote, heads, tokens, fragment_tokens)
+    }
+
+    /// A plan for some heads: between shards of different counts. The heads of both sides are as many, each numbered
+    /// within its own pool; unless they are all of their pool's, `fragment_tokens` is 1.
+    pub fn of_heads(
+        local: PagedSequence<'_>,
+        remote: PagedSequence<'_>,
+        (local_heads, remote_heads): (HeadRange, HeadRange),
+        tokens: u32,
+        fragment_tokens: u32,
+    ) -> Result<FragmentPlan, PlanError> {
         check_compatible(local.pool().layout(), remote.pool().layout())?;
+        if local_heads.count() != remote_heads.count() {
+            return Err(PlanError::HeadCounts { local: local_heads.count(), remote: remote_heads.count() });
+        }
         if tokens == 0 {
             return Err(PlanError::NoTokens);
         }
-        let check = |side, sequence: PagedSequence<'_>| {
+        let check = |side, sequence: PagedSequence<'_>, heads| {
             let capacity_tokens = sequence.table().capacity_tokens();
             if u64::from(tokens) > capacity_tokens {
                 return Err(PlanError::TooFewBlocks { side, tokens, capacity_tokens });
             }
-            let segments = sequence.pool().segments(fragment_tokens);
+            let segments = sequence.pool().segments_of_heads(fragment_tokens, heads);
             segments.map_err(|source| PlanError::Fragments { side, source })
         };
-        let local_segments = check(Side::Local, local)?;
-        let remote_segments = check(Side::Remote, remote)?;
+        let local_segments = check(Side::Local, local, local_heads)?;
+        let remote_segments = check(Side::Remote, remote, remote_heads)?;
         let columns: Arc<[FragmentPair]> = (0..tokens.div_ceil(fragment_tokens))
             .map(|column| FragmentPair {
                 local_segment: segment_in_plane(&local_segments, local, column),
@@ -181,6 +203,13 @@ impl FragmentPlan {
         })
     }
 
+    /// Those fragments of this plan whose numbers, counted through all layers and planes, are in `ordinals`.
+    pub fn part(&self, ordinals: Range<u64>) -> FragmentPlan {
+        let first = self.ordinals.start.max(ordinals.start);
+        let last = self.ordinals.end.min(ordinals.end);
+        FragmentPlan { ordinals: first..last.max(first), ..self.clone() }
+    }
+
     /// Those fragments of this plan that belong to `layers`.
     pub fn layers(&self, layers: Range<u32>) -> Result<FragmentPlan, PlanError> {
         let Range { start, end } = layers;
@@ -250,18 +279,23 @@ fn check_compatible(local: &CacheLayout, remote: &CacheLayout) -> Result<(), Pla
     if local.layers() != remote.layers() {
         return Err(PlanError::Layers { local: local.layers(), remote: remote.layers() });
     }
-    if local.attention() != remote.attention() {
+    let same_vectors = match (local.attention(), remote.attention()) {
+        (Attention::GroupedQuery { head_size: ours, .. }, Attention::GroupedQuery { head_size: theirs, .. }) => {
+            ours == theirs
+        }
+        (ours, theirs) => ours == theirs,
+    };
+    if !same_vectors {
         return Err(PlanError::Attention { local: local.attention(), remote: remote.attention() });
     }
     if local.dtype() != remote.dtype() {
         return Err(PlanError::DType { local: local.dtype(), remote: remote.dtype() });
     }
-    debug_assert_eq!(local.compatible_fingerprint(), remote.compatible_fingerprint());
     Ok(())
 }
 
 /// Euclid's algorithm; both numbers are positive.
-fn greatest_common_divisor(first: u32, second: u32) -> u32 {
+pub(crate) fn greatest_common_divisor(first: u32, second: u32) -> u32 {
     let (mut larger, mut smaller) = (first, second);
     while smaller != 0 {
         (larger, smaller) = (smaller, larger % smaller);

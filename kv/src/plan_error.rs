@@ -53,6 +53,14 @@ pub enum PlanError {
         /// Element type of the remote layout.
         remote: DType,
     },
+    /// The two sides name different numbers of heads.
+    #[error("{local} local heads against {remote} remote ones; a plan moves as many as it is given")]
+    HeadCounts {
+        /// Heads of the local pool.
+        local: u32,
+        /// Heads of the remote pool.
+        remote: u32,
+    },
     /// Nothing to move.
     #[error("the plan is for 0 tokens; there is nothing to move")]
     NoTokens,

@@ -6,16 +6,16 @@
 //! ([`PoolGeometry::with_plane_alignment`]: pages, or huge pages that one NUMA node is to hold).
 //!
 //! **Tensor-parallel shards.** Every shard is a pool of its own, with the layout that
-//! [`CacheLayout::shard`] returns, and shard i of one side talks to shard i of the other. Moving
-//! between different shard counts needs fragments that are cut by head as well: runs of `heads *
-//! head_size` elements with the whole token as stride. [`Run`] can express those, one run per block
-//! and plane; the segment numbering would gain a head group below the fragment. Not built.
+//! [`CacheLayout::shard`] returns. Between different shard counts a fragment is some heads of one
+//! token, with the whole token as stride ([`PoolGeometry::runs_of_heads`]): its number is that of
+//! the token.
 
 use core::ops::Range;
 
 use crate::layout::CacheLayout;
 pub use crate::pool_error::PoolError;
 use crate::segment::{Run, SegmentMap};
+use crate::shard::HeadRange;
 
 /// A pool of blocks in one linear buffer: pure arithmetic, no memory.
 ///
@@ -115,12 +115,32 @@ impl PoolGeometry {
         Ok(start..start + length)
     }
 
+    /// All heads of a token, numbered from 0 within this pool.
+    pub fn all_heads(&self) -> HeadRange {
+        let [heads, _] = self.layout.attention().token_shape();
+        HeadRange { start: 0, end: heads }
+    }
+
     /// The numbering of this pool's segments when blocks are cut into fragments of
     /// `fragment_tokens` tokens, a divisor of the block size.
     pub fn segments(&self, fragment_tokens: u32) -> Result<SegmentMap, PoolError> {
+        self.segments_of_heads(fragment_tokens, self.all_heads())
+    }
+
+    /// As [`PoolGeometry::segments`], of some heads only (numbered within this pool): these are contiguous in one token
+    /// at a time, so `fragment_tokens` is 1 unless they are all.
+    pub fn segments_of_heads(&self, fragment_tokens: u32, heads: HeadRange) -> Result<SegmentMap, PoolError> {
         let block_tokens = self.layout.block_tokens();
         if fragment_tokens == 0 || !block_tokens.is_multiple_of(fragment_tokens) {
             return Err(PoolError::FragmentTokens { fragment_tokens, block_tokens });
+        }
+        let all = self.all_heads();
+        let HeadRange { start, end } = heads;
+        if start >= end || end > all.end {
+            return Err(PoolError::Heads { start, end, heads: all.end });
+        }
+        if heads != all && fragment_tokens != 1 {
+            return Err(PoolError::HeadFragment { fragment_tokens });
         }
         let fragments_per_block = block_tokens / fragment_tokens;
         let segments = u128::from(self.plane_count()) * u128::from(self.blocks) * u128::from(fragments_per_block);
@@ -133,8 +153,13 @@ impl PoolGeometry {
             blocks: self.blocks,
             fragments_per_block,
             fragment_tokens,
-            fragment_bytes: self.layout.bytes_per_token_plane() * u64::from(fragment_tokens),
+            fragment_bytes: self.head_bytes() * u64::from(heads.count()) * u64::from(fragment_tokens),
         })
+    }
+
+    /// Bytes of one head of one token in one plane.
+    fn head_bytes(&self) -> u64 {
+        self.layout.bytes_per_token_plane() / u64::from(self.all_heads().end)
     }
 
     /// The segment of one fragment: see the [formula](crate::segment). Use
@@ -158,17 +183,24 @@ impl PoolGeometry {
     /// The fewest runs that make a list in which segment i is fragment i of
     /// [`PoolGeometry::segments`]: one, or one per plane if there are gaps between planes.
     pub fn runs(&self, fragment_tokens: u32) -> Result<Vec<Run>, PoolError> {
-        let segments = self.segments(fragment_tokens)?;
+        self.runs_of_heads(fragment_tokens, self.all_heads())
+    }
+
+    /// As [`PoolGeometry::runs`], for [`PoolGeometry::segments_of_heads`].
+    pub fn runs_of_heads(&self, fragment_tokens: u32, heads: HeadRange) -> Result<Vec<Run>, PoolError> {
+        let segments = self.segments_of_heads(fragment_tokens, heads)?;
         let per_plane = segments.segments_per_plane();
         let length_bytes = segments.fragment_bytes();
-        let run = |offset_bytes, stride_bytes, count| Run { offset_bytes, stride_bytes, length_bytes, count };
-        let gap_free = self.plane_stride_bytes == length_bytes * u64::from(per_plane);
+        let first = u64::from(heads.start) * self.head_bytes();
+        let step = self.layout.bytes_per_token_plane() * u64::from(fragment_tokens);
+        let run = |offset, stride_bytes, count| Run { offset_bytes: offset + first, stride_bytes, length_bytes, count };
+        let gap_free = self.plane_stride_bytes == step * u64::from(per_plane);
         Ok(if gap_free {
-            vec![run(0, length_bytes, segments.count())]
+            vec![run(0, step, segments.count())]
         } else if per_plane == 1 {
             vec![run(0, self.plane_stride_bytes, segments.count())]
         } else {
-            (0..self.plane_count()).map(|plane| run(plane * self.plane_stride_bytes, length_bytes, per_plane)).collect()
+            (0..self.plane_count()).map(|plane| run(plane * self.plane_stride_bytes, step, per_plane)).collect()
         })
     }
 
@@ -187,17 +219,19 @@ impl PoolGeometry {
         self.plane_stride_bytes
     }
 
-    /// The blocks that a range of the buffer touches; some more than once where it spans planes.
-    pub fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = u32> + use<> {
+    /// The blocks that a range of the buffer touches, each with its layer; some more than once where it spans planes.
+    pub fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = (u32, u32)> + use<> {
         let (block_bytes, stride, blocks) =
             (self.layout.bytes_per_block_plane(), self.plane_stride_bytes, u64::from(self.blocks));
+        let planes = u64::from(self.layout.planes());
         let first = range.start / stride;
         let last = if range.is_empty() { first } else { (range.end - 1) / stride + 1 };
         (first..last).flat_map(move |plane| {
             let (start, end) = (plane * stride, (plane + 1) * stride);
             let (from, to) = (range.start.max(start) - start, range.end.min(end) - start);
             // What lies behind a plane's blocks, in its padding, is no block's.
-            (from / block_bytes..to.div_ceil(block_bytes).min(blocks)).map(|block| block as u32)
+            let touched = from / block_bytes..to.div_ceil(block_bytes).min(blocks);
+            touched.map(move |block| ((plane / planes) as u32, block as u32))
         })
     }
 

@@ -86,4 +86,20 @@ pub enum PoolError {
         /// Bytes of the pool.
         expected_bytes: u64,
     },
+    /// Heads that the pool does not have, or none.
+    #[error("heads {start}..{end} are empty or beyond the pool's {heads}; name at least one of them")]
+    Heads {
+        /// The first.
+        start: u32,
+        /// One past the last.
+        end: u32,
+        /// Heads of the pool.
+        heads: u32,
+    },
+    /// Some heads of more than one token at a time.
+    #[error("some heads of {fragment_tokens} tokens are not contiguous; cut fragments of 1 token")]
+    HeadFragment {
+        /// Tokens of a fragment.
+        fragment_tokens: u32,
+    },
 }

@@ -2,7 +2,8 @@
 
 use dmaplane_kv::manifest::{HEADER_BYTES, LeaseToken};
 use dmaplane_kv::{
-    Attention, BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, DType, TransferId, TransferManifest, digest,
+    Attention, BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, DType, PoolGeometry, Shard, TransferId,
+    TransferManifest, digest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,24 +15,28 @@ fn manifests() -> impl Strategy<Value = TransferManifest> {
     ];
     let layout = (1_u32..200, attention, prop::sample::select(DType::ALL.to_vec()));
     let blocks = (1_u32..5, 1_u32..9, 1_u32..600, any::<u64>());
-    let rest = (1_u32..1 << 20, any::<u32>(), vec(any::<u8>(), 0..=512), vec(any::<u8>(), 0..=256));
+    let rest = (1_u32..=1 << 20, any::<u32>(), vec(any::<u8>(), 0..=512), vec(any::<u8>(), 0..=256));
     (layout, blocks, rest).prop_map(|((layers, attention, dtype), blocks, rest)| {
         let (fragments_per_block, fragment_tokens, tokens, seed) = blocks;
-        let (parts, immediate, lease_token, user) = rest;
+        let (part_fragments, immediate, lease_token, user) = rest;
         let block_tokens = fragments_per_block * fragment_tokens;
         let layout = CacheLayout::new(layers, attention, dtype, block_tokens).unwrap();
         let pool_blocks = layout.blocks_for(tokens) * 2;
         let table = BlockAllocator::scattered(pool_blocks, seed).allocate(pool_blocks - 1).unwrap();
+        let pool = PoolGeometry::new(layout, pool_blocks).unwrap();
+        let shard = Shard { index: seed as u32 % 3, count: 3 };
+        let table = BlockTable::new(block_tokens, table, tokens).unwrap();
         TransferManifest {
-            layout,
-            pool_blocks,
-            table: BlockTable::new(block_tokens, table, tokens).unwrap(),
             fragment_tokens,
-            parts,
+            part_layers: layers.div_ceil(2),
+            part_fragments,
+            is_bound: seed % 3 == 0,
+            is_announced: seed % 5 == 0,
             transfer: TransferId::unpack(immediate),
             checksum: if seed % 2 == 0 { ChecksumAlgorithm::None } else { ChecksumAlgorithm::Xxh3 },
             lease_token: LeaseToken(lease_token),
             user,
+            ..TransferManifest::of(&pool, shard, table).unwrap()
         }
     })
 }
@@ -65,10 +70,10 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_in_a_true_envelope_never_panic(mut bytes in vec(any::<u8>(), 72..600)) {
+    fn arbitrary_bytes_in_a_true_envelope_never_panic(mut bytes in vec(any::<u8>(), 80..600)) {
         // Magic, version and length are right, and so are reserved fields and the digest.
         let total = bytes.len() as u32;
-        bytes[..8].copy_from_slice(b"DPKV\0\0\0\0");
+        bytes[..8].copy_from_slice(b"DPKV\x01\0\0\0");
         bytes[8..12].copy_from_slice(&total.to_le_bytes());
         bytes[52..60].fill(0);
         bytes[52] = ((bytes.len() - HEADER_BYTES - 8) / 4) as u8;

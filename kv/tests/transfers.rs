@@ -2,10 +2,7 @@
 
 use dmaplane::{Config, Peer, Plane};
 use dmaplane_kv::transfer::{Landing, PagedPool, Source, TransferError, pull, push};
-use dmaplane_kv::{
-    Attention, BlockTable, CacheLayout, ChecksumAlgorithm, DType, LeaseToken, TransferId, TransferManifest,
-    TransferSlots,
-};
+use dmaplane_kv::{Attention, BlockTable, CacheLayout, ChecksumAlgorithm, DType, TransferManifest, TransferSlots};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -55,18 +52,7 @@ fn sides_over(fabric: &str, attention: Attention, blocks: [u32; 2]) -> (Side, Si
 }
 
 fn offer(side: &Side, table: &BlockTable) -> TransferManifest {
-    let layout = *side.pool.geometry().layout();
-    TransferManifest {
-        layout,
-        pool_blocks: side.pool.geometry().blocks(),
-        table: table.clone(),
-        fragment_tokens: layout.block_tokens(),
-        parts: 1,
-        transfer: TransferId::unpack(0),
-        checksum: side.pool.checksum(),
-        lease_token: LeaseToken::default(),
-        user: Vec::new(),
-    }
+    side.pool.describe(table).unwrap()
 }
 
 #[test]
@@ -178,7 +164,7 @@ fn a_transfer_too_long_for_one_operation_goes_in_parts_and_is_whole_only_with_th
         receiver.pool.set_part_fragments(7);
         receiver.pool.set_checksum(checksum);
         let (mut landing, manifest) = landing(&sender, &mut receiver, &mut slots, &to_sender, &table);
-        assert_eq!(manifest.parts, 5, "30 fragments, 7 at most in each");
+        assert_eq!(manifest.parting().parts(), 5, "30 fragments, 7 at most in each");
         let moved = push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap();
         assert_eq!(moved.fragments, 30);
         for part in 0..5 {
@@ -198,14 +184,13 @@ fn a_transfer_too_long_for_one_operation_goes_in_parts_and_is_whole_only_with_th
         sender.pool.set_part_fragments(3);
         let (landing, manifest) = self::landing(&sender, &mut receiver, &mut slots, &to_sender, &table);
         let error = push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap_err();
-        assert!(matches!(error, TransferError::Parts { parts: 5, fragments: 30, .. }), "{error}");
+        assert!(matches!(error, TransferError::Parts { part_fragments: 7, most: 3, .. }), "{error}");
         landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();
-        // One that says in its offer how many parts it needs gets them.
-        let mut offer = offer(&sender, &table);
-        offer.parts = 10;
+        // One that says so in its offer gets such parts.
+        let offer = offer(&sender, &table);
         let opened = Landing::open(&mut receiver.plane, &mut receiver.pool, &mut slots, &to_sender, &offer);
         let (landing, manifest) = opened.unwrap();
-        assert_eq!(manifest.parts, 10);
+        assert_eq!(manifest.parting().parts(), 10);
         push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap();
         landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();
     }
@@ -295,6 +280,7 @@ fn a_damaged_or_incomplete_transfer_is_never_committed() {
                 (0..count as u32).map(|segment| dmaplane::IndexPair { local: segment, remote: segment }).collect();
             let notice = dmaplane_kv::transfer::Notice {
                 part: 0,
+                is_last: true,
                 bytes: if fault == "too few bytes" { total - 1 } else { total },
                 digest: dmaplane_kv::Digest64(if fault == "a wrong checksum" { digest ^ 1 } else { digest }),
                 user: Vec::new(),

@@ -9,8 +9,8 @@ use super::protocol::{FirstToken, PATIENCE, receive_manifest, receive_word, send
 use crate::model::greedy;
 use anyhow::{Result, ensure};
 use dmaplane::{Config, Plane};
+use dmaplane_kv::TransferManifest;
 use dmaplane_kv::transfer::{PagedPool, Source, push};
-use dmaplane_kv::{LeaseToken, TransferId, TransferManifest};
 use std::time::Instant;
 
 const POOL_SEED: u64 = 7;
@@ -42,17 +42,7 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
     let decode_block_tokens = receive_word(&mut plane, &peer)?;
     let report = match common.mode {
         Mode::Push => {
-            let offer = TransferManifest {
-                layout,
-                pool_blocks: geometry.blocks(),
-                table: table.clone(),
-                fragment_tokens: layout.block_tokens(),
-                parts: 1,
-                transfer: TransferId::unpack(0),
-                checksum: pool.checksum(),
-                lease_token: LeaseToken::default(),
-                user: Vec::new(),
-            };
+            let offer = pool.describe(&table)?;
             send_manifest(&mut plane, &peer, &offer)?;
             let mut theirs = receive_manifest(&mut plane, &peer)?;
             if matches!(common.sabotage, Some(Sabotage::ReplayGeneration | Sabotage::ReplayLease)) {

@@ -77,7 +77,7 @@ impl Plane {
         Ok(scratch.handle)
     }
 
-    fn peer_of(&mut self, bits: u64) -> Result<Peer, Error> {
+    pub(super) fn peer_of(&mut self, bits: u64) -> Result<Peer, Error> {
         let what = "connecting";
         let handle = PeerHandle::from_bits(bits).ok_or(Error::Operation { what, errno: Errno::EIO })?;
         let number = self.next_mailbox;
@@ -98,6 +98,10 @@ impl Plane {
         let Some(mut sqe) = mailbox.receive(slot) else { return };
         sqe.user_data = MAILBOX | u64::from(number) << 32 | slot;
         self.push(sqe);
+    }
+
+    pub(super) fn check_listener(&self, what: &'static str, listener: &Listener) -> Result<(), Error> {
+        self.check_same(what, &listener.objects)
     }
 
     fn check_same(&self, what: &'static str, objects: &Arc<Objects>) -> Result<(), Error> {
@@ -143,24 +147,36 @@ impl Plane {
         }
         let deadline = Instant::now().checked_add(patience);
         loop {
-            self.collect();
-            let mailbox = self.mailboxes.get_mut(&peer.mailbox);
-            let mailbox = mailbox.ok_or(Error::Operation { what, errno: Errno::ENOTCONN })?;
-            if let Some((slot, arrival)) = mailbox.arrived.pop_front() {
-                // Only now may the peer send another: what has arrived and is not read yet is bounded by its slots.
-                if mailbox.closed.is_none() {
-                    self.post_receive(peer.mailbox, slot);
-                }
+            if let Some(arrival) = self.try_receive(peer)? {
                 return Ok(arrival);
-            }
-            if let Some(errno) = mailbox.closed {
-                return Err(Error::Operation { what, errno });
             }
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(Error::TimedOut { what, waited: patience });
             }
             self.ring.wait(left.min(Duration::from_secs(3600)));
+        }
+    }
+
+    /// What the peer has sent, if something has come; never waits. An error when nothing more will come.
+    pub fn try_receive(&mut self, peer: &Peer) -> Result<Option<Arrival>, Error> {
+        let what = "waiting for the peer";
+        if !Arc::ptr_eq(&peer.plane, &self.given_up) {
+            return Err(Error::Foreign { what });
+        }
+        self.collect();
+        let mailbox = self.mailboxes.get_mut(&peer.mailbox);
+        let mailbox = mailbox.ok_or(Error::Operation { what, errno: Errno::ENOTCONN })?;
+        if let Some((slot, arrival)) = mailbox.arrived.pop_front() {
+            // Only now may the peer send another: what has arrived and is not read yet is bounded by its slots.
+            if mailbox.closed.is_none() {
+                self.post_receive(peer.mailbox, slot);
+            }
+            return Ok(Some(arrival));
+        }
+        match mailbox.closed {
+            Some(errno) => Err(Error::Operation { what, errno }),
+            None => Ok(None),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::arrival::ArrivalError;
 use crate::{BlockError, Digest64, ManifestError, PlanError, PoolError, SequenceError, SlotError};
+use dmaplane::Errno;
 
 /// Why a transfer failed. Nothing of it is used then: what was allocated for it is free again.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +41,12 @@ pub enum TransferError {
         expected: Digest64,
     },
     /// A part's bytes are not those that were sent.
-    #[error(
-        "part {part} arrived with CRC-32C {found:08x}, the sender's has {expected:08x}: it was damaged or is another's"
-    )]
+    #[error("part {part} arrived with {}, its sender's has {expected:08x}: damaged, or another's", sum(*.found))]
     Checksum {
         /// The part.
         part: u32,
-        /// Made while the bytes were copied in; `None`: the fabric did not make one.
-        found: u32,
+        /// Made while the bytes were copied in; `None`: the sender did not ask for one.
+        found: Option<u32>,
         /// What the sender said.
         expected: u32,
     },
@@ -79,15 +78,97 @@ pub enum TransferError {
         /// The sequence's.
         ours: u32,
     },
-    /// Parts that no operation can hold.
-    #[error("{fragments} fragments of {fragment_bytes} bytes do not fit in {parts} parts: use more")]
+    /// Parts that no operation of this side can hold.
+    #[error(
+        "parts of {part_fragments} fragments of {fragment_bytes} bytes, and one operation holds {most} here: use more"
+    )]
     Parts {
-        /// Fragments of the transfer.
-        fragments: u64,
+        /// Fragments of a part, by the manifest.
+        part_fragments: u64,
         /// Bytes of one.
         fragment_bytes: u64,
-        /// What the manifest says.
-        parts: u32,
+        /// What one operation holds.
+        most: u32,
+    },
+    /// More fragments of tokens than a lease's list can name.
+    #[error(
+        "a lease names at most 2^20 fragments of tokens and this sequence has {columns}: cut larger ones, or move fewer"
+    )]
+    Columns {
+        /// Fragments of each plane.
+        columns: u64,
+    },
+    /// Heads that are not, or not all, to be had from those that were named.
+    #[error("heads {wanted:?} are wanted and {found:?} are had from the peers named: name each that has some, once")]
+    Legs {
+        /// What this shard holds.
+        wanted: crate::HeadRange,
+        /// What the manifests offer.
+        found: Vec<crate::HeadRange>,
+    },
+    /// The shards cannot be matched.
+    #[error(transparent)]
+    Layout(#[from] crate::LayoutError),
+    /// The other side has aborted the transfer, or its lease has ended.
+    #[error("the peer has ended the transfer{}", because(*.errno))]
+    Aborted {
+        /// With what its engine has refused; `None`: it has said so.
+        errno: Option<dmaplane::Errno>,
+    },
+    /// Nobody has renewed the lease in time.
+    #[error("the lease's time to live is over: renew it in time, or begin anew")]
+    Expired,
+    /// A token that its owner does not accept.
+    #[error(
+        "the owner does not accept this token{}: it is forged, was changed, or somebody has shown it before",
+        because(Some(*.errno))
+    )]
+    Rejected {
+        /// What the owner's engine said.
+        errno: dmaplane::Errno,
+    },
+    /// A token that is not of this connection's owner.
+    #[error("this token is not of the peer as it lives now: it has been started anew since, or another is meant")]
+    OtherLife,
+    /// The connection has ended.
+    #[error("the connection to {name} has ended: it has died, or has hung up")]
+    PeerGone {
+        /// The peer.
+        name: String,
+    },
+    /// A transfer that has ended, or was never begun here.
+    #[error("{what} does not name a transfer that is under way here")]
+    NoTransfer {
+        /// What was given.
+        what: String,
+    },
+    /// A call that this kind of transfer does not have.
+    #[error("{what} is not for a transfer of this kind: {why}")]
+    WrongKind {
+        /// The call.
+        what: &'static str,
+        /// What it is for.
+        why: &'static str,
+    },
+    /// Too many bytes of the user's.
+    #[error("{found} user bytes; at most {most} travel with a transfer")]
+    UserBytes {
+        /// As given.
+        found: usize,
+        /// Most.
+        most: usize,
+    },
+    /// A message that no peer of this version sends.
+    #[error("the peer sends what this version does not know: {what}")]
+    Signal {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A manifest of parts that are announced, given to who does not listen to announcements, or the reverse.
+    #[error("the owner {}: use `Exchange::pull` for the one, `pull` for the other", announces(*.announced))]
+    Announced {
+        /// Whether it announces.
+        announced: bool,
     },
     /// Bytes of a block that a peer may touch at the moment.
     #[error("block {block} is leased to a peer: commit, abort or close that transfer first")]
@@ -117,4 +198,57 @@ pub enum TransferError {
         /// Ours.
         ours: crate::Fingerprint,
     },
+}
+
+fn because(errno: Option<dmaplane::Errno>) -> String {
+    errno.map(|errno| format!(" ({errno})")).unwrap_or_default()
+}
+
+fn announces(announced: bool) -> &'static str {
+    if announced { "announces the parts one by one" } else { "announces nothing" }
+}
+
+fn sum(found: Option<u32>) -> String {
+    found.map_or("no CRC-32C".to_owned(), |found| format!("CRC-32C {found:08x}"))
+}
+
+impl TransferError {
+    /// Whether the peer's connection is what ended.
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            TransferError::PeerGone { .. } => true,
+            TransferError::Plane(error) => error.is_disconnect(),
+            _ => false,
+        }
+    }
+
+    /// Whether the other side has ended the transfer, or let its lease run out.
+    pub fn is_aborted(&self) -> bool {
+        match self {
+            TransferError::Aborted { .. } | TransferError::Expired => true,
+            TransferError::Plane(error) => {
+                matches!(error.errno(), Some(Errno::EKEYREVOKED | Errno::EKEYEXPIRED | Errno::ESTALE))
+            }
+            _ => false,
+        }
+    }
+
+    /// Why an operation on a peer's lease failed, in a transfer's terms.
+    pub(crate) fn of_operation(error: dmaplane::Error, peer: &str) -> TransferError {
+        match error.errno() {
+            Some(errno @ (Errno::EKEYREVOKED | Errno::ESTALE)) => TransferError::Aborted { errno: Some(errno) },
+            Some(Errno::EKEYEXPIRED) => TransferError::Expired,
+            Some(Errno::ECONNRESET | Errno::ENOTCONN) => TransferError::PeerGone { name: peer.to_owned() },
+            _ => error.into(),
+        }
+    }
+
+    /// Why a claim of a peer's lease failed.
+    pub(crate) fn of_claim(error: dmaplane::Error, peer: &str) -> TransferError {
+        match error.errno() {
+            Some(errno @ (Errno::EKEYREJECTED | Errno::EBADMSG)) => TransferError::Rejected { errno },
+            Some(Errno::EINVAL | Errno::EBADF) => TransferError::OtherLife,
+            _ => TransferError::of_operation(error, peer),
+        }
+    }
 }

@@ -1,23 +1,15 @@
 //! A paged pool in a buffer of a plane.
 
 use super::TransferError;
+use super::holds::{Access, Hold, Holds};
 use crate::segment::segment_range;
 use crate::{
-    BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, Digest64, FragmentPlan, PagedSequence, PoolError,
-    PoolGeometry, digest,
+    BlockAllocator, BlockTable, CacheLayout, ChecksumAlgorithm, Digest64, Fingerprint, FragmentPlan, HeadRange,
+    PagedSequence, PoolError, PoolGeometry, Shard, TransferManifest, digest,
 };
 use core::ops::Range;
-use dmaplane::{List, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Plane, Run};
+use dmaplane::{Import, List, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Notification, Operation, Plane, Run};
 use std::collections::HashMap;
-
-/// What peers may do to a block at the moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Open {
-    /// Leases under which a peer may read it.
-    readers: u32,
-    /// Leases under which a peer may write it.
-    writers: u32,
-}
 
 /// A pool of blocks, its memory, and the lists that name its fragments.
 ///
@@ -26,24 +18,33 @@ struct Open {
 #[derive(Debug)]
 pub struct PagedPool {
     geometry: PoolGeometry,
+    shard: Shard,
+    /// The shard's heads, numbered as in the whole model.
+    heads: HeadRange,
     allocator: BlockAllocator,
     checksum: ChecksumAlgorithm,
     part_fragments: u32,
-    /// By block.
-    open: Vec<Open>,
-    /// Of all blocks.
-    open_in_all: Open,
-    /// Blocks given back while a lease on them was live.
+    holds: Holds,
+    /// Blocks given back while they were held.
     released: Vec<u32>,
-    /// The whole pool in smaller fragments, by their size in tokens: prepared once, when first needed. Dropped before
+    /// The whole pool in smaller fragments, by their tokens and heads: prepared once, when first needed. Dropped before
     /// `base`, whose buffer they name.
-    by_fragment: HashMap<u32, List>,
+    by_fragment: HashMap<Cut, List>,
     /// The whole pool in whole blocks; holds the buffer.
     base: List,
 }
 
-fn whole_pool(geometry: &PoolGeometry, fragment_tokens: u32) -> Result<Vec<(usize, Run)>, TransferError> {
-    let runs = geometry.runs(fragment_tokens)?;
+/// A way to cut the pool into fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Cut {
+    /// Tokens of a fragment.
+    pub(crate) tokens: u32,
+    /// Heads of a fragment, numbered within the pool.
+    pub(crate) heads: HeadRange,
+}
+
+fn whole_pool(geometry: &PoolGeometry, cut: Cut) -> Result<Vec<(usize, Run)>, TransferError> {
+    let runs = geometry.runs_of_heads(cut.tokens, cut.heads)?;
     Ok(runs
         .into_iter()
         .map(|run| {
@@ -61,18 +62,33 @@ fn whole_pool(geometry: &PoolGeometry, fragment_tokens: u32) -> Result<Vec<(usiz
 }
 
 impl PagedPool {
-    /// A pool of `blocks` blocks. Blocks are given out in an order shuffled by `seed`.
+    /// A pool of `blocks` blocks for the whole model. Blocks are given out in an order shuffled by `seed`.
     pub fn new(plane: &mut Plane, layout: CacheLayout, blocks: u32, seed: u64) -> Result<PagedPool, TransferError> {
+        PagedPool::of_shard(plane, layout, Shard::WHOLE, blocks, seed)
+    }
+
+    /// One shard's pool; `model` is the layout of all shards together.
+    pub fn of_shard(
+        plane: &mut Plane,
+        model: CacheLayout,
+        shard: Shard,
+        blocks: u32,
+        seed: u64,
+    ) -> Result<PagedPool, TransferError> {
+        let layout = model.shard(shard.count)?;
+        let heads = shard.heads(&layout)?;
         let geometry = PoolGeometry::new(layout, blocks)?;
         let buffer = plane.alloc(geometry.size_bytes())?;
-        let base = plane.prepare_list(vec![buffer], &whole_pool(&geometry, layout.block_tokens())?)?;
+        let cut = Cut { tokens: layout.block_tokens(), heads: geometry.all_heads() };
+        let base = plane.prepare_list(vec![buffer], &whole_pool(&geometry, cut)?)?;
         Ok(PagedPool {
             geometry,
+            shard,
+            heads,
             allocator: BlockAllocator::scattered(blocks, seed),
             checksum: ChecksumAlgorithm::Crc32c,
             part_fragments: MAX_LIST_SEGMENTS as u32,
-            open: vec![Open::default(); blocks as usize],
-            open_in_all: Open::default(),
+            holds: Holds::new(layout.layers(), blocks),
             released: Vec::new(),
             by_fragment: HashMap::new(),
             base,
@@ -93,6 +109,28 @@ impl PagedPool {
     /// Layout and size.
     pub fn geometry(&self) -> &PoolGeometry {
         &self.geometry
+    }
+
+    /// Which shard of its model it holds.
+    pub fn shard(&self) -> Shard {
+        self.shard
+    }
+
+    /// The heads that it holds, numbered as in the whole model.
+    pub fn heads(&self) -> HeadRange {
+        self.heads
+    }
+
+    /// The fingerprint of the whole model's cache.
+    pub(crate) fn model_fingerprint(&self) -> Result<Fingerprint, TransferError> {
+        Ok(self.geometry.layout().unsharded(self.shard.count)?.compatible_fingerprint())
+    }
+
+    /// A sequence as a peer is told of it, apart from any lease.
+    pub fn describe(&self, table: &BlockTable) -> Result<TransferManifest, TransferError> {
+        let part_fragments = self.part_fragments;
+        let manifest = TransferManifest::of(&self.geometry, self.shard, table.clone())?;
+        Ok(TransferManifest { checksum: self.checksum, part_fragments, ..manifest })
     }
 
     /// What transfers of this pool are checked by at least: CRC-32C unless set. Each side insists on its own.
@@ -116,7 +154,7 @@ impl PagedPool {
     /// # Panics
     /// While a peer may write to a block: use [`PagedPool::slice`] then.
     pub fn bytes(&self) -> &[u8] {
-        assert!(self.open_in_all.writers == 0, "a peer may write to this pool: abort or commit its transfer first");
+        assert!(!self.holds.any_writer(), "a peer may write to this pool: abort or commit its transfer first");
         self.base.buffers()[0].as_slice()
     }
 
@@ -125,14 +163,15 @@ impl PagedPool {
     /// # Panics
     /// While a peer may read or write a block: use [`PagedPool::slice_mut`] then.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let Open { readers, writers } = self.open_in_all;
-        assert!(readers + writers == 0, "a peer may touch this pool: end its transfer first");
+        assert!(!self.holds.any(), "a peer may touch this pool: end its transfer first");
         self.base.bytes_mut(0).unwrap_or_default()
     }
 
     /// Bytes of the pool, which may lie in any blocks that no peer may write to.
     pub fn slice(&self, range: Range<u64>) -> Result<&[u8], TransferError> {
-        self.check_closed(&range, |open| open.writers > 0)?;
+        if self.holds.any_writer() {
+            self.check_closed(&range, |holds, _, block| holds.is_written(block))?;
+        }
         let found_bytes = self.base.buffers()[0].len();
         // The pool's slice is never made as a whole: a peer may be writing to the rest of it.
         let bytes = self.base.buffers()[0].range(range.start as usize..range.end as usize);
@@ -140,42 +179,45 @@ impl PagedPool {
         bytes.ok_or(PoolError::BufferTooSmall { found_bytes: found_bytes as u64, expected_bytes }.into())
     }
 
-    /// Bytes of the pool, which may lie in any blocks that no peer may touch.
+    /// Bytes of the pool, which may lie in any blocks that no peer may touch, and in those layers of others that are
+    /// not sent or announced yet.
     pub fn slice_mut(&mut self, range: Range<u64>) -> Result<&mut [u8], TransferError> {
-        self.check_closed(&range, |open| open.writers + open.readers > 0)?;
+        if self.holds.any() {
+            self.check_closed(&range, Holds::is_touched)?;
+        }
         let found_bytes = self.base.buffers()[0].len() as u64;
         let expected_bytes = range.end;
         let bytes = self.base.range_mut(0, range.start as usize..range.end as usize);
         bytes.ok_or(PoolError::BufferTooSmall { found_bytes, expected_bytes }.into())
     }
 
-    fn check_closed(&self, range: &Range<u64>, is_open: impl Fn(Open) -> bool) -> Result<(), TransferError> {
-        if !is_open(self.open_in_all) || range.is_empty() {
-            return Ok(());
+    fn check_closed(
+        &self,
+        range: &Range<u64>,
+        is_open: impl Fn(&Holds, u32, u32) -> bool,
+    ) -> Result<(), TransferError> {
+        let mut blocks = self.geometry.blocks_of(range.clone());
+        match blocks.find(|&(layer, block)| is_open(&self.holds, layer, block)) {
+            Some((_, block)) => Err(TransferError::Leased { block }),
+            None => Ok(()),
         }
-        for block in self.geometry.blocks_of(range.clone()) {
-            if self.open.get(block as usize).is_some_and(|&open| is_open(open)) {
-                return Err(TransferError::Leased { block });
-            }
-        }
-        Ok(())
     }
 
-    /// A lease on a sequence's blocks begins (`1`) or has ended (`-1`).
-    pub(super) fn note_lease(&mut self, table: &BlockTable, writes: bool, by: i32) {
-        let count = |open: &mut Open| {
-            let side = if writes { &mut open.writers } else { &mut open.readers };
-            *side = side.saturating_add_signed(by);
-        };
-        for &block in table.blocks() {
-            if let Some(open) = self.open.get_mut(block as usize) {
-                count(open);
-            }
-        }
-        count(&mut self.open_in_all);
-        let open = &self.open;
-        let is_over = |block: &mut u32| open.get(*block as usize).is_none_or(|open| open.readers + open.writers == 0);
-        for block in self.released.extract_if(.., is_over) {
+    /// A lease on a sequence's blocks begins, or an operation on them.
+    pub(crate) fn hold(&mut self, table: &BlockTable, access: Access) -> Hold {
+        self.holds.hold(table.blocks(), access)
+    }
+
+    /// These layers are read from now on.
+    pub(crate) fn seal(&mut self, hold: &mut Hold, layers: Range<u32>) {
+        self.holds.seal(hold, layers);
+    }
+
+    /// A lease or an operation has ended. Blocks that were given back meanwhile are free now.
+    pub(crate) fn let_go(&mut self, hold: Hold) {
+        self.holds.let_go(hold);
+        let holds = &self.holds;
+        for block in self.released.extract_if(.., |block| !holds.is_held(*block)) {
             // What was given back twice is free all the same.
             let _ = self.allocator.free(&[block]);
         }
@@ -196,9 +238,8 @@ impl PagedPool {
 
     /// Gives a sequence's blocks back. Those that a peer may touch at the moment are free only when its lease is over.
     pub fn release(&mut self, table: BlockTable) -> Result<(), TransferError> {
-        let is_leased =
-            |block: &u32| self.open.get(*block as usize).is_some_and(|open| open.readers + open.writers > 0);
-        let (leased, free): (Vec<u32>, Vec<u32>) = table.into_blocks().into_iter().partition(is_leased);
+        let (leased, free): (Vec<u32>, Vec<u32>) =
+            table.into_blocks().into_iter().partition(|&block| self.holds.is_held(block));
         self.allocator.free(&free)?;
         self.released.extend(leased);
         Ok(())
@@ -215,9 +256,15 @@ impl PagedPool {
         digest::of_ranges(sequence, |range| self.slice(range))
     }
 
+    /// As [`PagedPool::digest`], of some heads, numbered within the pool.
+    pub(crate) fn digest_of(&self, table: &BlockTable, heads: HeadRange) -> Result<Digest64, TransferError> {
+        let sequence = PagedSequence::new(&self.geometry, table)?;
+        digest::of_heads(sequence, heads, |range| self.slice(range))
+    }
+
     /// The CRC-32C of a plan's fragments as they lie here, in the plan's order: what whoever copies them will find.
-    pub(super) fn crc32c(&self, plan: &FragmentPlan) -> Result<u32, TransferError> {
-        let runs = self.geometry.runs(plan.fragment_tokens())?;
+    pub(crate) fn crc32c(&self, plan: &FragmentPlan, heads: HeadRange) -> Result<u32, TransferError> {
+        let runs = self.geometry.runs_of_heads(plan.fragment_tokens(), heads)?;
         let mut checksum = 0;
         for pair in plan.pairs() {
             let range = segment_range(&runs, pair.local_segment).ok_or(PoolError::NoBlocks)?;
@@ -227,37 +274,75 @@ impl PagedPool {
     }
 
     /// The most fragments of one operation.
-    pub(super) fn part_fragments(&self, fragment_bytes: u64) -> u32 {
+    pub(crate) fn part_fragments(&self, fragment_bytes: u64) -> u32 {
         let most = MAX_OPERATION_BYTES / fragment_bytes.max(1);
         self.part_fragments.min(u32::try_from(most).unwrap_or(u32::MAX))
     }
 
-    /// The whole pool as a list of fragments of `fragment_tokens` tokens.
-    pub(super) fn list(&mut self, plane: &mut Plane, fragment_tokens: u32) -> Result<&mut List, TransferError> {
-        if fragment_tokens == self.geometry.layout().block_tokens() {
+    /// The whole pool as a list of fragments.
+    pub(crate) fn list(&mut self, plane: &mut Plane, cut: Cut) -> Result<&mut List, TransferError> {
+        if cut == (Cut { tokens: self.geometry.layout().block_tokens(), heads: self.geometry.all_heads() }) {
             return Ok(&mut self.base);
         }
-        if !self.by_fragment.contains_key(&fragment_tokens) {
-            let runs = whole_pool(&self.geometry, fragment_tokens)?;
-            // SAFETY: no lease is ever given on this list, and operations on it are over when the calls of this module
-            // that borrow the pool are.
+        if !self.by_fragment.contains_key(&cut) {
+            let runs = whole_pool(&self.geometry, cut)?;
+            // SAFETY: no lease is ever given on this list, and operations on it are over when the calls that borrow the
+            // pool are, or held (`start_write`, `start_read`).
             let list = unsafe { plane.sublist(&self.base, &runs)? };
-            self.by_fragment.insert(fragment_tokens, list);
+            self.by_fragment.insert(cut, list);
         }
-        self.by_fragment.get_mut(&fragment_tokens).ok_or(TransferError::Pool(PoolError::NoBlocks))
+        self.by_fragment.get_mut(&cut).ok_or(TransferError::Pool(PoolError::NoBlocks))
+    }
+
+    /// Starts to write a plan's fragments to where a peer wants them. `hold` is of the plan's blocks, with its layers
+    /// sealed, and is let go of after the operation's end.
+    pub(crate) fn start_write(
+        &mut self,
+        plane: &mut Plane,
+        _hold: &Hold,
+        import: &Import,
+        (plan, heads): (&FragmentPlan, HeadRange),
+        notification: Notification<'_>,
+    ) -> Result<Operation<()>, TransferError> {
+        let pairs = super::pairs_of(plan);
+        let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
+        // SAFETY: the hold has sealed these layers of these blocks: until it is let go of, no mutable slice of them is
+        // given out, and none is there now, since this borrows the pool mutably.
+        Ok(unsafe { plane.start_write_list(list, import, &pairs, notification)? })
+    }
+
+    /// Starts to read a plan's fragments from where a peer has them. `hold` is of the plan's blocks, for writing, and
+    /// is let go of after the operation's end.
+    pub(crate) fn start_read(
+        &mut self,
+        plane: &mut Plane,
+        _hold: &Hold,
+        import: &Import,
+        (plan, heads): (&FragmentPlan, HeadRange),
+        checksum: bool,
+    ) -> Result<Operation<()>, TransferError> {
+        let pairs = super::pairs_of(plan);
+        let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
+        // SAFETY: the hold is for writing: until it is let go of, no slice of these blocks is given out, and none is
+        // there now, since this borrows the pool mutably.
+        Ok(unsafe { plane.start_read_list(list, import, &pairs, checksum)? })
     }
 
     /// A list of one sequence's fragments alone: what a lease is given on. One run for each fragment of tokens, through
     /// all planes: [`list_segment`] numbers them.
-    pub(super) fn sequence_list(
+    pub(crate) fn sequence_list(
         &self,
         plane: &mut Plane,
         table: &BlockTable,
-        fragment_tokens: u32,
+        cut: Cut,
     ) -> Result<(List, FragmentPlan), TransferError> {
         let sequence = PagedSequence::new(&self.geometry, table)?;
-        let plan = FragmentPlan::with_fragment_tokens(sequence, sequence, table.tokens(), fragment_tokens)?;
-        let pool_runs = self.geometry.runs(fragment_tokens)?;
+        let heads = (cut.heads, cut.heads);
+        let plan = FragmentPlan::of_heads(sequence, sequence, heads, table.tokens(), cut.tokens)?;
+        if plan.columns() as u64 > MAX_LIST_SEGMENTS {
+            return Err(TransferError::Columns { columns: plan.columns() as u64 });
+        }
+        let pool_runs = self.geometry.runs_of_heads(cut.tokens, cut.heads)?;
         let planes = self.geometry.plane_count() as u32;
         let mut runs: Vec<(usize, Run)> = Vec::with_capacity(plan.columns());
         for pair in plan.pairs().take(plan.columns()) {
@@ -269,16 +354,25 @@ impl PagedPool {
                 Run { offset_bytes: range.start, stride_bytes, length_bytes, count: planes, ..Run::default() },
             ));
         }
-        // SAFETY: the callers lease this list and note that (`note_lease`); until the lease's end no slice of these
-        // blocks is given out, and none is there when it begins, since they borrow the pool mutably.
+        // SAFETY: the callers lease this list and hold its blocks until the lease's end: no slice of what the peer may
+        // write, and no mutable one of what it may read, is given out meanwhile, and none is there when it begins,
+        // since they borrow the pool mutably. (Layers that are leased for reading and not announced yet may be written:
+        // a peer that reads them too early gets bytes in the making, and nothing of ours changes by it.)
         Ok((unsafe { plane.sublist(&self.base, &runs)? }, plan))
     }
 
-    /// Zeroes what a transfer moves beyond the last token, which may be another request's.
-    pub(super) fn clear_padding(&mut self, table: &BlockTable, fragment_tokens: u32) -> Result<(), TransferError> {
+    /// Zeroes what a transfer of these layers moves beyond the last token, which may be another request's.
+    pub(crate) fn clear_padding(
+        &mut self,
+        table: &BlockTable,
+        fragment_tokens: u32,
+        layers: Range<u32>,
+    ) -> Result<(), TransferError> {
         let geometry = self.geometry;
         let sequence = PagedSequence::new(&geometry, table)?;
-        for range in sequence.padding_ranges(fragment_tokens)? {
+        let planes = geometry.layout().planes();
+        let planes = (layers.start * planes) as usize..(layers.end * planes) as usize;
+        for range in sequence.padding_ranges(fragment_tokens)?.take(planes.end).skip(planes.start) {
             // A peer may be reading the sequence, to whose lease its zeros belong.
             if self.slice(range.clone())?.iter().any(|&byte| byte != 0) {
                 self.slice_mut(range)?.fill(0);
@@ -290,7 +384,7 @@ impl PagedPool {
 
 /// The segment, in a [`PagedPool::sequence_list`], of the fragment that a plan names at `ordinal`: plans go through
 /// planes first, such a list through fragments of tokens.
-pub(super) fn list_segment(plan: &FragmentPlan, ordinal: u64) -> u32 {
+pub(crate) fn list_segment(plan: &FragmentPlan, ordinal: u64) -> u32 {
     let columns = plan.columns() as u64;
     let (plane, column) = (ordinal / columns, ordinal % columns);
     // At most the pool's segments, which fit 32 bits.

@@ -1,21 +1,21 @@
 //! Pull: the owner leases its blocks, the other side reads them. What vLLM does by default.
 
-use super::{Moved, PagedPool, TransferError, common_fragment, pairs_of, plan_with};
-use crate::{BlockTable, ChecksumAlgorithm, Digest64, FragmentPlan, LeaseToken, TransferId, TransferManifest};
-use dmaplane::{Import, Leased, List, Peer, Plane, Rights};
+use super::read_lease::ReadLease;
+use super::{Cut, Moved, PagedPool, Terms, TransferError, check_model, pairs_of, plan_with};
+use crate::{BlockTable, ChecksumAlgorithm, Digest64, FragmentPlan, HeadRange, TransferManifest};
+use dmaplane::{Import, Peer, Plane};
 
 /// The owner's half: blocks that a peer may read.
 #[derive(Debug)]
 #[must_use = "close it: its lease is live"]
 pub struct Source {
-    lease: Leased<List>,
-    table: BlockTable,
+    lease: ReadLease,
 }
 
 impl Source {
     /// Leases a sequence's blocks for reading, and the manifest that tells the reader of them: its user bytes are what
-    /// the sequence is checked by (8 bytes, little endian) and then `user`. `reader_block_tokens` is the reader's block
-    /// size.
+    /// the sequence is checked by (8 bytes, little endian) and then `user`. `reader_block_tokens` is the block size of
+    /// the reader, which is the same shard of as many.
     pub fn open(
         plane: &mut Plane,
         pool: &mut PagedPool,
@@ -24,47 +24,33 @@ impl Source {
         reader_block_tokens: u32,
         user: &[u8],
     ) -> Result<(Source, TransferManifest), TransferError> {
-        let layout = *pool.geometry().layout();
-        let fragment_tokens = common_fragment(layout.block_tokens(), reader_block_tokens);
-        pool.clear_padding(table, fragment_tokens)?;
-        let (list, plan) = pool.sequence_list(plane, table, fragment_tokens)?;
-        let checksum = pool.checksum();
-        let value = match checksum {
-            ChecksumAlgorithm::None => 0,
-            ChecksumAlgorithm::Crc32c => pool.crc32c(&plan)?.into(),
-            ChecksumAlgorithm::Xxh3 => pool.digest(table)?.0,
-        };
-        let mut told = value.to_le_bytes().to_vec();
-        told.extend_from_slice(user);
-        let lease = plane.grant_list(list, Rights::READ, peer)?;
-        let token = match plane.token(&lease) {
-            Ok(token) => token,
-            Err(error) => {
-                plane.revoke(lease)?;
-                return Err(error.into());
+        let terms = Terms::between(pool, pool.shard(), reader_block_tokens)?;
+        let wanted = pool.heads();
+        let terms = terms.ok_or(TransferError::Legs { wanted, found: Vec::new() })?;
+        let (mut lease, mut manifest) = ReadLease::open(plane, pool, Some(peer), table, &terms, None)?;
+        let value = lease.seal(pool, table, 0..manifest.layout.layers()).and_then(|()| {
+            Ok(match manifest.checksum {
+                ChecksumAlgorithm::None => 0,
+                ChecksumAlgorithm::Crc32c => lease.crc32c(pool, None)?.into(),
+                ChecksumAlgorithm::Xxh3 => pool.digest_of(table, lease.heads())?.0,
+            })
+        });
+        match value {
+            Ok(value) => {
+                manifest.user = value.to_le_bytes().to_vec();
+                manifest.user.extend_from_slice(user);
+                Ok((Source { lease }, manifest))
             }
-        };
-        pool.note_lease(table, false, 1);
-        let manifest = TransferManifest {
-            layout,
-            pool_blocks: pool.geometry().blocks(),
-            table: table.clone(),
-            fragment_tokens,
-            parts: 1,
-            transfer: TransferId::unpack(0),
-            checksum,
-            lease_token: LeaseToken(token),
-            user: told,
-        };
-        Ok((Source { lease, table: table.clone() }, manifest))
+            Err(error) => {
+                lease.end(plane, pool)?;
+                Err(error)
+            }
+        }
     }
 
     /// Ends the lease: a read that has not succeeded by now will not.
     pub fn close(self, plane: &mut Plane, pool: &mut PagedPool) -> Result<(), TransferError> {
-        let list = plane.revoke(self.lease)?;
-        pool.note_lease(&self.table, false, -1);
-        plane.free_list(list)?;
-        Ok(())
+        self.lease.end(plane, pool)
     }
 }
 
@@ -76,10 +62,12 @@ pub fn pull(
     peer: &Peer,
     theirs: &TransferManifest,
 ) -> Result<(BlockTable, Moved, Vec<u8>), TransferError> {
-    let (theirs_are, ours) =
-        (theirs.layout.compatible_fingerprint(), pool.geometry().layout().compatible_fingerprint());
-    if theirs_are != ours {
-        return Err(TransferError::OtherModel { theirs: theirs_are, ours });
+    check_model(pool, (&theirs.layout, theirs.shard))?;
+    if theirs.is_announced {
+        return Err(TransferError::Announced { announced: true });
+    }
+    if theirs.heads != pool.heads() {
+        return Err(TransferError::Legs { wanted: pool.heads(), found: vec![theirs.heads] });
     }
     let table = pool.allocate(theirs.table.tokens())?;
     match read(plane, pool, peer, &table, theirs) {
@@ -102,19 +90,20 @@ fn read(
         return Err(TransferError::Notice { found: theirs.user.len() });
     };
     let expected = u64::from_le_bytes(*expected);
-    let plan = plan_with(pool, table, theirs)?;
+    let (plan, heads) = plan_with(pool, table, theirs)?;
     let import = plane.import(peer, &theirs.lease_token.0)?;
-    let read = read_parts(plane, pool, &plan, &import, theirs.checksum);
+    let read = read_parts(plane, pool, (&plan, heads), &import, theirs);
     plane.release(import)?;
     let (bytes, crc32c) = read?;
     match theirs.checksum {
         ChecksumAlgorithm::None => {}
         ChecksumAlgorithm::Crc32c if u64::from(crc32c) == expected => {}
         ChecksumAlgorithm::Crc32c => {
-            return Err(TransferError::Checksum { part: 0, found: crc32c, expected: expected as u32 });
+            // The owner says one for all parts together.
+            return Err(TransferError::Checksum { part: 0, found: Some(crc32c), expected: expected as u32 });
         }
         ChecksumAlgorithm::Xxh3 => {
-            let (found, expected) = (pool.digest(table)?, Digest64(expected));
+            let (found, expected) = (pool.digest_of(table, heads)?, Digest64(expected));
             if found != expected {
                 return Err(TransferError::Digest { found, expected });
             }
@@ -127,16 +116,17 @@ fn read(
 fn read_parts(
     plane: &mut Plane,
     pool: &mut PagedPool,
-    plan: &FragmentPlan,
+    (plan, heads): (&FragmentPlan, HeadRange),
     import: &Import,
-    checksum: ChecksumAlgorithm,
+    theirs: &TransferManifest,
 ) -> Result<(u64, u32), TransferError> {
-    let most = pool.part_fragments(plan.fragment_bytes());
+    let parting = theirs.parting();
     let (mut bytes, mut crc32c) = (0, 0);
-    for part in plan.chunks(most)? {
-        let list = pool.list(plane, plan.fragment_tokens())?;
+    for number in 0..parting.parts() as u32 {
+        let part = plan.part(parting.part(number).unwrap_or_default());
+        let list = pool.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
         let pairs = pairs_of(&part);
-        let moved = if checksum == ChecksumAlgorithm::Crc32c {
+        let moved = if theirs.checksum == ChecksumAlgorithm::Crc32c {
             let (moved, of_part) = plane.read_list_checked(list, import, &pairs)?;
             crc32c = crc32c::crc32c_combine(crc32c, of_part, moved as usize);
             moved
@@ -145,7 +135,7 @@ fn read_parts(
         };
         if moved != part.bytes_total() {
             let (found, expected) = (moved, part.bytes_total());
-            return Err(TransferError::PartBytes { part: 0, found, expected });
+            return Err(TransferError::PartBytes { part: number, found, expected });
         }
         bytes += moved;
     }

@@ -36,6 +36,12 @@ const DEFECTS: &[Defect] = &[
         tests: &["--test", "late_writes", "lse_12"],
         words: "old bytes",
     },
+    Defect {
+        package: "dmaplane-kv",
+        feature: "broken-no-lease-check",
+        tests: &["--test", "late_layers", "lse_12"],
+        words: "an old layer in reused blocks",
+    },
 ];
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
