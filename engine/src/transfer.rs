@@ -79,15 +79,15 @@ impl<S: Storage> Engine<S> {
             self.buffer_range(Handle::from_bits(sqe.local), sqe.local_offset, sqe.length)?;
             self.live_peer(Handle::from_bits(sqe.remote))?
         } else {
-            self.check_one_sided(opcode, &sqe)?
+            self.check_one_sided(opcode, sqe)?
         };
-        let credit = needs_credit(&sqe);
+        let credit = needs_credit(sqe);
         let waits =
             credit && self.peers.get(peer).is_none_or(|peer| !peer.may_take_credit() || peer.credit_queue.length > 0);
         if waits && sqe.op_flags & op_flags::NO_CREDIT_WAIT != 0 {
             return Err(Errno::EAGAIN);
         }
-        self.hold(&sqe);
+        self.hold(sqe);
         let index = self.place(op, State::AwaitingCredit);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = peer;
