@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Socket buffers toward a peer on this host: what is under way then stays in the cache, which the system's own choice,
 /// made for long distances, does not (it costs a fifth more CPU a byte). Toward other hosts the system chooses.
-const LOCAL_BUFFER_BYTES: usize = 256 << 10;
+const LOCAL_BUFFER_BYTES: usize = 512 << 10;
 /// Congestion control toward a peer on this host, where nothing is congested: the one that every kernel has and lets
 /// everybody choose. The system's own choice may pace what it sends by a timer (bbr), which costs half the bandwidth.
 const LOCAL_CONGESTION: &str = "reno";
