@@ -23,6 +23,7 @@ mod worker;
 pub use config::{Config, RunMode};
 pub use context::{Context, ContextError};
 pub use dmaplane_engine::{Limits, Usage};
+pub use fabric::tcp::{TcpBackend, tcp_backend};
 pub use io_uring_support::{NoIoUring, io_uring_support};
 pub use memory::{Mapping, Placement, placement_support};
 pub use ring::Ring;

@@ -378,6 +378,9 @@ impl Shared {
                     if core.flags_up {
                         self.wake_up(core);
                     }
+                    if !idle.is_zero() {
+                        core.host.poll_sockets();
+                    }
                     self.turn(core) != Progress::Idle
                 });
                 rounds = rounds.wrapping_add(1);

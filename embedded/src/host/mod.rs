@@ -190,6 +190,11 @@ impl EmbeddedHost {
         self.tcp.flush();
     }
 
+    /// Looks at what only a thread that spins looks at itself: the sockets of tcp.
+    pub(crate) fn poll_sockets(&mut self) {
+        self.tcp.poll();
+    }
+
     /// The work of a helper thread, with a way back.
     fn shared(&self) -> Option<Arc<Shared>> {
         self.shared.upgrade()

@@ -288,6 +288,7 @@ impl EmbeddedHost {
 
     /// Tells peers that we are about to sleep; `false` when one of them has sent something.
     pub(crate) fn announce_sleep(&mut self) -> bool {
+        self.tcp.stop_polling();
         let mut idle = true;
         for slot in self.peers.iter_mut().flatten() {
             if let Some(link) = slot.link() {

@@ -23,6 +23,9 @@ use std::sync::{Arc, Weak};
 /// Bytes that travel with their record, copied on the engine's thread.
 const INLINE_BYTES_MAX: u64 = tcp::ANSWER_BYTES_MAX;
 
+/// Turns of a poller between two of its looks at the sockets, which may be a system call.
+const TURNS_BETWEEN_LOOKS: u32 = 8;
+
 /// An adopted tcp connection.
 pub(crate) struct TcpLink {
     pub connection: u64,
@@ -58,13 +61,35 @@ pub(crate) struct TcpHost {
     transfers: HashMap<u64, Arc<Guard>>,
     /// Requests of ours in flight, while the I/O thread may touch our memory for them.
     posts: HashMap<u64, Posted>,
+    /// The context's poller looks at the sockets.
+    polls: bool,
+    /// Its turns since it has last looked.
+    turns: u32,
 }
 
 impl TcpHost {
-    /// Hands the I/O thread what the turn has gathered.
+    /// Carries out what the turn has gathered, or hands it to the I/O thread.
     pub(super) fn flush(&mut self) {
         if let (Some(thread), false) = (&self.thread, self.commands.is_empty()) {
-            thread.commands.push(self.commands.drain(..));
+            thread.commands.carry_out(self.commands.drain(..));
+        }
+    }
+
+    /// Looks at the sockets: for a poller that spins, and for no other thread.
+    pub(super) fn poll(&mut self) {
+        let Some(thread) = &self.thread else { return };
+        self.turns += 1;
+        let begins = !std::mem::replace(&mut self.polls, true);
+        if begins || self.turns >= TURNS_BETWEEN_LOOKS {
+            self.turns = 0;
+            thread.commands.poll(begins);
+        }
+    }
+
+    /// The poller is about to sleep.
+    pub(super) fn stop_polling(&mut self) {
+        if let (Some(thread), true) = (&self.thread, std::mem::take(&mut self.polls)) {
+            thread.commands.stop_polling();
         }
     }
 

@@ -18,6 +18,12 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     tests.command.args(["--exclude", "dmaplane-cli"]);
     tally += tests.finish()?;
 
+    // Where there is an io_uring, tcp has been over it; in a container it would be over epoll.
+    let mut epoll = TestRun::new(workspace);
+    epoll.command.args(["--package", "dmaplane", "--test", "tcp", "--test", "tcp_hostile", "--test", "tcp_processes"]);
+    epoll.command.args(["--test", "late_writes"]).env("DMAPLANE_TCP_BACKEND", "epoll");
+    tally += epoll.finish()?;
+
     let mut examples = TestRun::documentation(workspace);
     examples.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
     tally += examples.finish()?;

@@ -1,6 +1,7 @@
 //! One peer's two sockets, and the life of their connection.
 
-use super::io_thread::Command;
+use super::command::Command;
+use super::lines::Effort;
 use super::noise::Cipher;
 use super::receive::Receiving;
 use super::report::{Reports, Told};
@@ -19,6 +20,8 @@ const BACKLOG_BYTES_MAX: usize = 16 << 20;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long a connection that we end lingers for its peer to read our last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of a body that are little: whoever runs the engine may move them.
+pub(crate) const BRIEF_BYTES_MAX: u64 = 64 << 10;
 /// Bytes read ahead on a control lane.
 const CONTROL_BYTES: usize = 64 << 10;
 
@@ -62,6 +65,12 @@ pub(crate) struct Connection {
     sending: Sending,
     pub reports: Reports,
     life: Life,
+    /// It is among those that may have something to do.
+    pub is_active: bool,
+    /// It is among those that have a deadline.
+    pub is_ending: bool,
+    /// It is counted among those that move more than a little.
+    pub was_bulk: bool,
 }
 
 impl Connection {
@@ -74,6 +83,16 @@ impl Connection {
             sending: Sending::default(),
             reports: Reports { peer, load, told: Vec::new() },
             life: Life::Open,
+            is_active: false,
+            is_ending: false,
+            was_bulk: false,
+        }
+    }
+
+    pub(crate) fn socket(&self, lane: Lane) -> &Socket {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Data => &self.data,
         }
     }
 
@@ -124,9 +143,39 @@ impl Connection {
         }
     }
 
+    /// Whether it moves, or waits to move, more than a little.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.sending.is_bulk() || self.receiving.is_bulk()
+    }
+
+    /// Whether a full step may get anywhere before something happens.
+    pub(crate) fn may_step(&self) -> bool {
+        let may_say = self.control.writable && self.control.unsent() > 0;
+        match self.life {
+            Life::Over => false,
+            Life::Lingering { shut_down, .. } => {
+                may_say || (self.control.unsent() == 0 && !shut_down) || self.control.may_receive(1)
+            }
+            Life::LastWords { .. } => may_say || self.may_hear(),
+            Life::Open => {
+                let effort = Effort::Full;
+                may_say
+                    || self.may_hear()
+                    || self.sending.may_step(&self.data, effort)
+                    || self.receiving.may_step(&self.data, &self.reports, effort)
+            }
+        }
+    }
+
+    fn may_hear(&self) -> bool {
+        // Once the data lane has ended nothing leaves the queue, and nothing is added to it.
+        let full = self.life == Life::Open && self.sending.is_full(&self.data);
+        self.control.may_receive(1) && !self.reports.load.is_full() && !full
+    }
+
     /// About one system call a lane and direction; `false`: nothing can be done before something happens.
-    pub(crate) fn step(&mut self) -> bool {
-        match self.try_step() {
+    pub(crate) fn step(&mut self, effort: Effort) -> bool {
+        match self.try_step(effort) {
             Ok(worked) => worked,
             Err(errno) => {
                 self.lost(errno);
@@ -135,7 +184,7 @@ impl Connection {
         }
     }
 
-    fn try_step(&mut self) -> Result<bool, Errno> {
+    fn try_step(&mut self, effort: Effort) -> Result<bool, Errno> {
         let mut worked = false;
         match self.life {
             Life::Over => return Ok(false),
@@ -147,9 +196,7 @@ impl Connection {
             worked = true;
             self.control.flush()?;
         }
-        // Once the data lane has ended nothing leaves the queue, and nothing is added to it.
-        let full = self.life == Life::Open && self.sending.is_full(&self.data);
-        if self.control.may_receive(1) && !self.reports.load.is_full() && !full {
+        if self.may_hear() {
             worked = true;
             self.hear()?;
         }
@@ -157,14 +204,14 @@ impl Connection {
             return Ok(worked);
         }
         // What ends the data lane does not end what the control lane may still have to say.
-        if self.sending.may_step(&self.data) {
+        if self.sending.may_step(&self.data, effort) {
             worked = true;
-            if self.sending.step(&mut self.data, &mut self.reports).is_err() {
+            if self.sending.step(&mut self.data, &mut self.reports, effort).is_err() {
                 self.data_ended();
                 return Ok(true);
             }
         }
-        if self.receiving.may_step(&self.data, &self.reports) {
+        if self.receiving.may_step(&self.data, &self.reports, effort) {
             worked = true;
             match self.receiving.step(&mut self.data, &mut self.reports) {
                 Ok(true) => {}
@@ -207,7 +254,7 @@ impl Connection {
     }
 
     /// The connection is over, and not by the host's word.
-    fn lost(&mut self, errno: Errno) {
+    pub(crate) fn lost(&mut self, errno: Errno) {
         if self.life == Life::Over {
             return;
         }
@@ -258,6 +305,13 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.control.hang_up();
+        self.data.hang_up();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::send::OutFrame;
@@ -297,7 +351,7 @@ mod tests {
         for _ in 0..4 {
             to_control.write_all(&record.repeat(512)).unwrap();
             connection.control.readable = true;
-            while connection.step() {}
+            while connection.step(Effort::Full) {}
             // What the host does with it.
             for (_, told) in std::mem::take(&mut connection.reports.told) {
                 connection.reports.load.taken(told.weight());
@@ -313,7 +367,7 @@ mod tests {
             while from_data.read(&mut bytes).is_ok_and(|read| read > 0) {}
             connection.data.writable = true;
             connection.control.readable = true;
-            while connection.step() {}
+            while connection.step(Effort::Full) {}
             for (_, told) in std::mem::take(&mut connection.reports.told) {
                 connection.reports.load.taken(told.weight());
                 connection.take(Command::Frame { connection: 1, frame: answer() });

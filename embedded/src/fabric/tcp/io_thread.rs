@@ -1,84 +1,78 @@
 //! The thread that moves a context's bytes over tcp: one for all peers, started with the first.
 //!
-//! It sleeps in epoll. The kernel's events are edges, kept as flags at each socket; commands come through a queue, with
-//! an eventfd for when it sleeps; what it has to tell goes to the host as notes, and the engine runs right here unless
-//! somebody else runs it. (An io_uring would take the place of `Poll` and of the calls in `socket`.)
+//! It sleeps until the kernel has an event, or its bell rings because there are commands. What it has to tell goes to
+//! the host as notes, and the engine runs right here unless somebody else runs it.
+//!
+//! Small things need no thread of their own: while it sleeps, whoever runs the engine carries out its own commands, and
+//! a poller that is awake looks at the sockets itself; then the thread sleeps with nothing but its bell to wake it. A
+//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone.
 
-use super::connection::{Connection, Sockets};
-use super::receive::Landing;
-use super::report::{Load, Told};
-use super::send::OutFrame;
-use super::wire::Lane;
+use super::command::Command;
+use super::events::{Event, Events};
+use super::lines::{Effort, Lines, NO_CONNECTION};
+use super::report::Told;
 use dmaplane_ring::abi::Handle;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use dmaplane_ring::wait::spin_until;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// The bell's name among epoll's; connections are named by their number and lane.
-const BELL: u64 = u64::MAX;
-/// Rounds over all connections between two looks at epoll while there is work.
+/// The bell's name among events.
+const BELL: u64 = NO_CONNECTION << 1;
+/// Rounds over all connections between two looks at events while there is work.
 const ROUNDS: u32 = 8;
+/// How long it looks again and again for a body's next bytes. They are seldom far, and to be woken for them costs the
+/// peer more than this costs us.
+const SPIN: Duration = Duration::from_micros(20);
+/// Rounds that others make at most: what is left then is the thread's.
+const BRIEF_ROUNDS: u32 = 4;
 
-/// What the host asks for. All but `Open` are for connections that may have ended meanwhile, and are of no effect then.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Takes a connection over.
-    Open { connection: u64, peer: Handle, load: Arc<Load>, sockets: Box<Sockets> },
-    /// Sends records on the control lane.
-    Say { connection: u64, bytes: Vec<u8> },
-    /// Sends a record on the data lane.
-    Frame { connection: u64, frame: OutFrame },
-    /// A READ is about to be asked for.
-    Expect { connection: u64, op: u64, landing: Landing },
-    /// A body that waits may land.
-    Admit { connection: u64, body: u64, landing: Landing },
-    /// Nobody wants a body that waits.
-    Refuse { connection: u64, body: u64 },
-    /// The host has taken messages, or stopped a transfer: look again.
-    Look { connection: u64 },
-    /// Ends a connection.
-    Close { connection: u64 },
+/// What the host has said, and how the thread sleeps.
+#[derive(Debug, Default)]
+struct Queue {
+    commands: Vec<Command>,
+    /// The thread sleeps, or is about to: ring.
+    sleeps: bool,
+    /// It hears its bell only.
+    hears_bell_only: bool,
+    /// A poller looks at the sockets, until it says otherwise.
+    polled: bool,
 }
 
-impl Command {
-    fn connection(&self) -> u64 {
-        match *self {
-            Command::Open { connection, .. }
-            | Command::Say { connection, .. }
-            | Command::Frame { connection, .. }
-            | Command::Expect { connection, .. }
-            | Command::Admit { connection, .. }
-            | Command::Refuse { connection, .. }
-            | Command::Look { connection }
-            | Command::Close { connection } => connection,
-        }
-    }
-}
-
-/// The way to the I/O thread.
-#[derive(Debug)]
+/// The way to the I/O thread. Locks are taken in the order of `lines` and `queue`; `lines` is waited for by the thread
+/// alone, which may run the engine while it has it: everybody else only tries.
 pub(crate) struct Commands {
-    queue: Mutex<Vec<Command>>,
-    /// The thread sleeps, or is about to: ring. Set under the queue's lock, so that whoever adds a command after that
-    /// sees it.
-    sleeping: AtomicBool,
+    queue: Mutex<Queue>,
+    lines: Mutex<Lines>,
     stopping: AtomicBool,
     bell: OwnedFd,
 }
 
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commands").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
 impl Commands {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// Adds commands, in order, and wakes the thread if it sleeps.
     pub(crate) fn push(&self, commands: impl IntoIterator<Item = Command>) {
-        let mut queue = self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        queue.extend(commands);
-        let sleeping = self.sleeping.swap(false, Ordering::Relaxed);
+        let mut queue = self.queue();
+        queue.commands.extend(commands);
+        self.wake(queue);
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let sleeps = std::mem::take(&mut queue.sleeps);
         drop(queue);
-        if sleeping {
+        if sleeps {
             self.ring();
         }
     }
@@ -87,15 +81,59 @@ impl Commands {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
-    fn take(&self, into: &mut Vec<Command>) {
-        std::mem::swap(&mut *self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), into);
+    /// Adds commands, in order. Where the thread sleeps and they are small, they are carried out at once. For whoever
+    /// runs the engine.
+    pub(crate) fn carry_out(&self, commands: impl IntoIterator<Item = Command>) {
+        let mut queue = self.queue();
+        queue.commands.extend(commands);
+        if !queue.sleeps {
+            return;
+        }
+        if !queue.commands.iter().any(Command::is_for_the_thread)
+            && let Ok(mut lines) = self.lines.try_lock()
+        {
+            // Taken under both locks: so they are carried out in order.
+            let commands = std::mem::take(&mut queue.commands);
+            drop(queue);
+            commands.into_iter().for_each(|command| lines.take(command));
+            return self.move_a_little(&mut lines);
+        }
+        self.wake(queue);
     }
 
-    /// `false`: there are commands.
-    fn prepare_sleep(&self) -> bool {
-        let queue = self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.sleeping.store(queue.is_empty(), Ordering::Relaxed);
-        queue.is_empty()
+    /// Small steps; what is more is left to the thread.
+    fn move_a_little(&self, lines: &mut Lines) {
+        for _ in 0..BRIEF_ROUNDS {
+            if !lines.round(Effort::Brief) {
+                break;
+            }
+        }
+        // Where nobody is left to hear it, the thread finds out, too.
+        let _ = lines.report();
+        if lines.has_work() {
+            self.wake(self.queue());
+        }
+    }
+
+    /// Looks at the sockets in the thread's place: for the context's poller, again and again until it sleeps and says
+    /// so. `begins`: it is the first time since.
+    pub(crate) fn poll(&self, begins: bool) {
+        if begins {
+            self.queue().polled = true;
+        }
+        let Ok(mut lines) = self.lines.try_lock() else { return };
+        if !lines.are_the_threads() && lines.poll() {
+            self.move_a_little(&mut lines);
+        }
+    }
+
+    /// The poller is about to sleep.
+    pub(crate) fn stop_polling(&self) {
+        let mut queue = self.queue();
+        queue.polled = false;
+        if queue.hears_bell_only {
+            self.wake(queue);
+        }
     }
 }
 
@@ -114,18 +152,25 @@ impl IoThread {
     pub(crate) fn start(tell: Tell) -> std::io::Result<IoThread> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let commands = Arc::new(Commands {
-            queue: Mutex::new(Vec::new()),
-            sleeping: AtomicBool::new(false),
+            queue: Mutex::default(),
+            lines: Mutex::new(Lines::new(tell)),
             stopping: AtomicBool::new(false),
             bell,
         });
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &commands.bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
         let hearing = commands.clone();
+        // The thread's events are its own: it makes them itself, and says how that went.
+        let (made, how) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("dmaplane-tcp".into()).spawn(move || {
-            let poll = Poll { epoll, events: Vec::with_capacity(64) };
-            Running { commands: hearing, poll, connections: HashMap::new(), taken: Vec::new(), tell }.run();
+            let events = Events::new().and_then(|mut events| {
+                events.add(BELL, hearing.bell.as_fd())?;
+                Ok(events)
+            });
+            let _ = match events {
+                Ok(events) => made.send(Ok(())).map(|()| Thread { commands: hearing, events }.run()),
+                Err(error) => made.send(Err(error)),
+            };
         })?;
+        how.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))?;
         Ok(IoThread { commands, thread: Some(thread), next_connection: 1 })
     }
 
@@ -138,6 +183,7 @@ impl IoThread {
 
 impl Drop for IoThread {
     fn drop(&mut self) {
+        // Release: pairs with the thread's acquire; the bell orders it, too.
         self.commands.stopping.store(true, Ordering::Release);
         self.commands.ring();
         if let Some(thread) = self.thread.take()
@@ -149,133 +195,91 @@ impl Drop for IoThread {
     }
 }
 
-/// The kernel's events.
-struct Poll {
-    epoll: OwnedFd,
-    events: Vec<epoll::Event>,
-}
-
-impl Poll {
-    fn add(&self, number: u64, connection: &Connection) -> std::io::Result<()> {
-        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.epoll, connection.control.fd(), EventData::new_u64(number << 1), all)?;
-        epoll::add(&self.epoll, connection.data.fd(), EventData::new_u64(number << 1 | 1), all)?;
-        Ok(())
-    }
-
-    /// Waits for events, at most until `deadline`; not at all when it has passed.
-    fn wait(&mut self, deadline: Option<Instant>) {
-        let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
-        });
-        self.events.clear();
-        let room = rustix::buffer::spare_capacity(&mut self.events);
-        let _ = epoll::wait(&self.epoll, room, timeout.as_ref());
-    }
-}
-
-struct Running {
+struct Thread {
     commands: Arc<Commands>,
-    poll: Poll,
-    connections: HashMap<u64, Connection>,
-    taken: Vec<Command>,
-    tell: Tell,
+    events: Events,
 }
 
-impl Running {
-    fn run(&mut self) {
+impl Thread {
+    fn run(mut self) {
+        let commands = self.commands.clone();
+        let lock = || commands.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut lines = lock();
         loop {
             let mut worked = false;
             for _ in 0..ROUNDS {
-                self.take_commands();
-                let round = self.round();
+                self.take_commands(&mut lines);
+                let round = lines.round(Effort::Full);
                 worked |= round;
-                if !self.report() || self.commands.stopping.load(Ordering::Acquire) {
-                    return self.finish();
+                if !lines.report() || commands.stopping.load(Ordering::Acquire) {
+                    // Its engine may have had last words.
+                    self.take_commands(&mut lines);
+                    return lines.finish();
                 }
                 if !round {
                     break;
                 }
             }
-            let deadline = if worked {
-                Some(Instant::now())
-            } else if self.commands.prepare_sleep() {
-                self.connections.values().filter_map(Connection::deadline).min()
-            } else {
-                continue;
-            };
-            self.poll.wait(deadline);
-            if !worked {
-                self.commands.sleeping.store(false, Ordering::Relaxed);
-            }
-            self.take_events();
-        }
-    }
-
-    fn take_commands(&mut self) {
-        let mut taken = std::mem::take(&mut self.taken);
-        self.commands.take(&mut taken);
-        for command in taken.drain(..) {
-            let number = command.connection();
-            if let Command::Open { peer, load, sockets, .. } = command {
-                let connection = Connection::new(number, peer, load, *sockets);
-                match self.poll.add(number, &connection) {
-                    Ok(()) => drop(self.connections.insert(number, connection)),
-                    Err(error) => {
-                        tracing::error!(%error, "tcp: a connection cannot be watched");
-                        let errno = dmaplane_ring::abi::Errno::ENOMEM;
-                        (self.tell)(vec![(peer, Told::Lost { errno })]);
-                    }
+            lines.watch(&mut self.events);
+            if worked || (lines.has_bulk() && self.spin()) {
+                self.events.look();
+            } else if let Some(hears_bell_only) = self.prepare_sleep(&lines) {
+                let deadline = lines.deadline();
+                drop(lines);
+                if hears_bell_only {
+                    self.wait_for_bell(deadline);
+                } else {
+                    self.events.wait(deadline);
                 }
-            } else if let Some(connection) = self.connections.get_mut(&number) {
-                connection.take(command);
+                lines = lock();
+                commands.queue().sleeps = false;
+                lines.expire();
+                if hears_bell_only {
+                    continue;
+                }
             }
+            self.hear(&mut lines);
         }
-        self.taken = taken;
     }
 
-    /// A step of each connection; `false`: none got anywhere.
-    fn round(&mut self) -> bool {
-        let mut worked = false;
-        for connection in self.connections.values_mut() {
-            worked |= connection.step();
-        }
-        worked
+    /// Looks again and again for a moment before it sleeps; `true`: there is something.
+    fn spin(&mut self) -> bool {
+        let Thread { commands, events } = self;
+        spin_until(SPIN, || events.look() || !commands.queue().commands.is_empty())
     }
 
-    /// Tells the host; `false`: it is no more.
-    fn report(&mut self) -> bool {
-        let mut all = Vec::new();
-        self.connections.retain(|_, connection| {
-            all.append(&mut connection.reports.told);
-            !connection.is_over()
+    fn take_commands(&self, lines: &mut Lines) {
+        // Taken with the lines locked: so they are carried out in order.
+        let taken = std::mem::take(&mut self.commands.queue().commands);
+        taken.into_iter().for_each(|command| lines.take(command));
+    }
+
+    /// Whether to hear the bell only; `None`: there are commands.
+    fn prepare_sleep(&self, lines: &Lines) -> Option<bool> {
+        let mut queue = self.commands.queue();
+        queue.sleeps = queue.commands.is_empty();
+        queue.hears_bell_only = queue.polled && !lines.are_the_threads();
+        queue.sleeps.then_some(queue.hears_bell_only)
+    }
+
+    fn wait_for_bell(&self, deadline: Option<Instant>) {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
         });
-        all.is_empty() || (self.tell)(all)
+        let _ = rustix::event::poll(&mut [PollFd::new(&self.commands.bell, PollFlags::IN)], timeout.as_ref());
+        let _ = rustix::io::read(&self.commands.bell, &mut [0; 8]);
     }
 
-    fn take_events(&mut self) {
-        for event in self.poll.events.drain(..) {
-            let name = event.data.u64();
-            if name == BELL {
-                let mut count = [0; 8];
-                let _ = rustix::io::read(&self.commands.bell, &mut count);
-                continue;
+    fn hear(&mut self, lines: &mut Lines) {
+        let bell = &self.commands.bell;
+        lines.hear(&mut self.events, |events, event: Event| {
+            if event.again
+                && let Err(error) = events.add(BELL, bell.as_fd())
+            {
+                tracing::error!(%error, "tcp: the bell cannot be heard");
             }
-            let Some(connection) = self.connections.get_mut(&(name >> 1)) else { continue };
-            let lane = if name & 1 == 0 { Lane::Control } else { Lane::Data };
-            let flags = event.flags;
-            let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-            connection.ready(lane, flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT), hung_up);
-        }
-    }
-
-    /// The context has ended, and its engine has seen to its transfers: last words, as far as they can be said at once.
-    fn finish(&mut self) {
-        self.take_commands();
-        for connection in self.connections.values_mut() {
-            connection.finish();
-        }
-        self.connections.clear();
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        });
     }
 }

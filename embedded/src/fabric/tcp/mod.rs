@@ -5,26 +5,34 @@
 //! the header before the first byte lands, and a transfer that it stops lands no byte more, whatever the sender does.
 //!
 //! From the wire inwards: `hello` and `handshake` (how a connection comes about), `noise` (the key), `wire` (records as
-//! bytes), `socket`, `receive` and `send` (the data lane), `connection`, `io_thread`, and `report` (what the host
-//! hears). `span` is the memory that a transfer touches and `guard` what may stop it.
+//! bytes), `socket`, `receive` and `send` (the data lane), `connection`, `lines` (all of them), `io_thread`, `command`
+//! (what the host says) and `report` (what it hears). `events` is what the kernel says, by `uring` or epoll: `backend`
+//! chooses. `span` is the memory that a transfer touches and `guard` what may stop it.
 
+mod backend;
+mod command;
 mod connection;
+mod events;
 mod guard;
 mod handshake;
 mod hello;
 mod io_thread;
+mod lines;
 mod noise;
 mod receive;
 mod report;
 mod send;
 mod socket;
 mod span;
+mod uring;
 pub(crate) mod wire;
 
+pub use backend::{TcpBackend, tcp_backend};
+pub(crate) use command::Command;
 pub(crate) use connection::Sockets;
 pub(crate) use guard::Guard;
 pub(crate) use handshake::{Acceptor, ListenError, Own, connect, listen};
-pub(crate) use io_thread::{Command, IoThread};
+pub(crate) use io_thread::IoThread;
 pub(crate) use receive::Landing;
 pub(crate) use report::{ANSWER_BYTES_MAX, Arrived, Ending, Load, Told};
 pub(crate) use send::{OutBody, OutFrame};

@@ -4,7 +4,9 @@
 //! stays in the socket until the engine has looked at the header; then it lands straight in its place, each system call
 //! guarded, or is thrown away. So a dead lease costs its own bytes and nothing else.
 
+use super::connection::BRIEF_BYTES_MAX;
 use super::guard::Guard;
+use super::lines::Effort;
 use super::report::{Arrived, Ending, Reports, Told};
 use super::socket::{Came, Socket};
 use super::span::Span;
@@ -115,8 +117,20 @@ impl Receiving {
         }
     }
 
+    /// Whether it moves more than a little.
+    pub(crate) fn is_bulk(&self) -> bool {
+        match &self.state {
+            State::Header | State::Whole { .. } | State::Asking { .. } => false,
+            State::Landing { landing, .. } => landing.span.left() > BRIEF_BYTES_MAX,
+            State::Skipping { .. } => true,
+        }
+    }
+
     /// Whether a step may get anywhere.
-    pub(crate) fn may_step(&self, socket: &Socket, reports: &Reports) -> bool {
+    pub(crate) fn may_step(&self, socket: &Socket, reports: &Reports, effort: Effort) -> bool {
+        if effort == Effort::Brief && self.is_bulk() {
+            return false;
+        }
         let needed = |body: &Body| if body.in_slice() == 0 { SLICE_WORD_BYTES } else { 1 };
         match &self.state {
             State::Asking { .. } => false,

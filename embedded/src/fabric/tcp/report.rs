@@ -20,7 +20,7 @@ pub(crate) const ANSWER_BYTES_MAX: u64 = 16 << 10;
 pub(crate) enum Arrived {
     /// A small WRITE's bytes, whole.
     Whole(Vec<u8>),
-    /// The body waits in the socket until [`Admit`](super::io_thread::Command::Admit) or `Refuse` names it.
+    /// The body waits in the socket until [`Admit`](super::command::Command::Admit) or `Refuse` names it.
     Waiting { connection: u64, body: u64, table: Vec<Fragment>, bytes: u64 },
     /// A READ's operation, or a READ_LIST's and its segments.
     Asked { op: u64, table: Vec<Fragment> },

@@ -1,6 +1,8 @@
 //! What goes out on the data lane: records in order, bodies in slices, and a body given up in mid-slice.
 
+use super::connection::BRIEF_BYTES_MAX;
 use super::guard::Guard;
+use super::lines::Effort;
 use super::report::{Ending, Reports};
 use super::socket::Socket;
 use super::span::Span;
@@ -40,18 +42,33 @@ struct Current {
     in_slice: u32,
 }
 
+impl OutFrame {
+    fn is_bulk(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.span.left() > BRIEF_BYTES_MAX)
+    }
+}
+
+impl Current {
+    fn is_bulk(&self) -> bool {
+        self.body.span.left() > BRIEF_BYTES_MAX
+    }
+}
+
 /// The sending half of a data lane.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     queue: VecDeque<OutFrame>,
     /// Bytes of the heads in the queue: small answers to READs are all head.
     queued_bytes: usize,
+    /// Bodies in the queue that are more than a little.
+    queued_bulk: usize,
     current: Option<Current>,
 }
 
 impl Sending {
     pub(crate) fn push(&mut self, frame: OutFrame) {
         self.queued_bytes += frame.head.len();
+        self.queued_bulk += usize::from(frame.is_bulk());
         self.queue.push_back(frame);
     }
 
@@ -62,15 +79,25 @@ impl Sending {
         self.queued_bytes + socket.unsent() >= WAITING_BYTES_MAX
     }
 
+    /// Whether it moves, or waits to move, more than a little.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.queued_bulk > 0 || self.current.as_ref().is_some_and(Current::is_bulk)
+    }
+
     /// Whether a step may get anywhere.
-    pub(crate) fn may_step(&self, socket: &Socket) -> bool {
-        socket.writable && (self.current.is_some() || socket.unsent() > 0 || !self.queue.is_empty())
+    pub(crate) fn may_step(&self, socket: &Socket, effort: Effort) -> bool {
+        let waits = match (&self.current, self.queue.front()) {
+            (Some(current), _) => effort == Effort::Full || !current.is_bulk(),
+            (None, Some(frame)) => effort == Effort::Full || !frame.is_bulk() || socket.unsent() > 0,
+            (None, None) => socket.unsent() > 0,
+        };
+        socket.writable && waits
     }
 
     /// One system call's worth.
-    pub(crate) fn step(&mut self, socket: &mut Socket, reports: &mut Reports) -> Result<(), Errno> {
+    pub(crate) fn step(&mut self, socket: &mut Socket, reports: &mut Reports, effort: Effort) -> Result<(), Errno> {
         if self.current.is_none() {
-            self.queue_heads(socket);
+            self.queue_heads(socket, effort);
         }
         let Some(current) = &mut self.current else { return socket.flush() };
         if current.in_slice == 0 {
@@ -101,11 +128,13 @@ impl Sending {
     }
 
     /// Queues what needs no memory but its own, up to a record with a body.
-    fn queue_heads(&mut self, socket: &mut Socket) {
-        while socket.unsent() < SEND_BYTES
-            && let Some(frame) = self.queue.pop_front()
+    fn queue_heads(&mut self, socket: &mut Socket, effort: Effort) {
+        let most = if effort == Effort::Full { SEND_BYTES } else { BRIEF_BYTES_MAX as usize };
+        while socket.unsent() < most
+            && let Some(frame) = self.queue.pop_front_if(|frame| effort == Effort::Full || !frame.is_bulk())
         {
             self.queued_bytes -= frame.head.len();
+            self.queued_bulk -= usize::from(frame.is_bulk());
             if frame.body.as_ref().is_some_and(|body| body.guard.is_stopped()) {
                 // The peer has not heard of it, and need not.
                 continue;

@@ -350,6 +350,11 @@ impl Socket {
         Ok(sent.saturating_sub(queued))
     }
 
+    /// Ends both sides, as closing does, which an io_uring that watches it delays until it has forgotten it.
+    pub(crate) fn hang_up(&self) {
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
     /// Ends our side: the peer reads what was sent, and then the end.
     pub(crate) fn shut_down(&self) {
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);

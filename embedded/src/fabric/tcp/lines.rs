@@ -1,0 +1,364 @@
+//! All connections of a context, and who among them has something to do.
+//!
+//! Whoever has locked them moves bytes: the I/O thread, and for small things the thread that runs the engine. What is
+//! more than a little is left to the I/O thread, so that the engine never waits for it.
+
+use super::command::Command;
+use super::connection::Connection;
+use super::events::{Event, Events};
+use super::io_thread::Tell;
+use super::report::Told;
+use super::wire::Lane;
+use dmaplane_ring::abi::{Errno, Handle};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// How much a step may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Records, and bodies of at most [`BRIEF_BYTES_MAX`](super::connection::BRIEF_BYTES_MAX).
+    Brief,
+    /// Anything.
+    Full,
+}
+
+/// A connection has come or gone, as a thread's events are to learn.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Add(u64),
+    Remove(u64),
+}
+
+/// The connections of a context.
+pub(crate) struct Lines {
+    connections: HashMap<u64, Connection>,
+    /// Those that may have something to do.
+    active: Vec<u64>,
+    /// Those that have a deadline.
+    ending: Vec<u64>,
+    /// There are new ones among them.
+    ends_anew: bool,
+    /// How many move more than a little.
+    bulk: usize,
+    /// What the I/O thread's events have not been told.
+    changes: Vec<Change>,
+    /// What the engine's poller looks at while it is awake, and what that has not been told.
+    poller: Option<Events>,
+    poller_changes: Vec<Change>,
+    events: Vec<Event>,
+    told: Vec<(Handle, Told)>,
+    tell: Tell,
+}
+
+impl Lines {
+    pub(crate) fn new(tell: Tell) -> Lines {
+        Lines {
+            connections: HashMap::new(),
+            active: Vec::new(),
+            ending: Vec::new(),
+            ends_anew: false,
+            bulk: 0,
+            changes: Vec::new(),
+            poller: None,
+            poller_changes: Vec::new(),
+            events: Vec::new(),
+            told: Vec::new(),
+            tell,
+        }
+    }
+
+    /// Whether any moves more than a little.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.bulk > 0
+    }
+
+    /// Whether events are the I/O thread's alone: there is bulk to be moved, or a connection ends.
+    pub(crate) fn are_the_threads(&self) -> bool {
+        self.has_bulk() || !self.ending.is_empty()
+    }
+
+    /// Whether the I/O thread has something to do, or to wait for, that it does not know of.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.active.is_empty() || self.ends_anew
+    }
+
+    pub(crate) fn take(&mut self, command: Command) {
+        let number = command.connection();
+        if let Command::Open { peer, load, sockets, .. } = command {
+            self.connections.insert(number, Connection::new(number, peer, load, *sockets));
+            self.change(Change::Add(number));
+        } else if let Some(connection) = self.connections.get_mut(&number) {
+            connection.take(command);
+        }
+        self.activate(number);
+    }
+
+    fn change(&mut self, change: Change) {
+        self.changes.push(change);
+        if self.poller.is_some() {
+            self.poller_changes.push(change);
+        }
+    }
+
+    fn activate(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        if !std::mem::replace(&mut connection.is_active, true) {
+            self.active.push(number);
+        }
+        let is_bulk = connection.is_bulk();
+        let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
+        self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+    }
+
+    /// A step of each connection that may have something to do; `false`: none got anywhere.
+    pub(crate) fn round(&mut self, effort: Effort) -> bool {
+        let mut worked = false;
+        for place in (0..self.active.len()).rev() {
+            let number = self.active[place];
+            let Some(connection) = self.connections.get_mut(&number) else {
+                self.active.swap_remove(place);
+                continue;
+            };
+            worked |= connection.step(effort);
+            self.told.append(&mut connection.reports.told);
+            let is_bulk = connection.is_bulk() && !connection.is_over();
+            let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
+            self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+            if connection.is_over() {
+                self.connections.remove(&number);
+                self.active.swap_remove(place);
+                self.change(Change::Remove(number));
+                continue;
+            }
+            if connection.deadline().is_some() && !std::mem::replace(&mut connection.is_ending, true) {
+                self.ending.push(number);
+                self.ends_anew = true;
+            }
+            if !connection.may_step() {
+                connection.is_active = false;
+                self.active.swap_remove(place);
+            }
+        }
+        worked
+    }
+
+    /// Tells the host what there is to tell; `false`: it is no more.
+    pub(crate) fn report(&mut self) -> bool {
+        self.told.is_empty() || (self.tell)(std::mem::take(&mut self.told))
+    }
+
+    /// When to look at connections even if nothing happens.
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        self.ends_anew = false;
+        let connections = &self.connections;
+        self.ending.retain(|number| connections.contains_key(number));
+        self.ending.iter().filter_map(|number| connections.get(number)?.deadline()).min()
+    }
+
+    /// Looks at those whose deadline has passed.
+    pub(crate) fn expire(&mut self) {
+        let now = Instant::now();
+        for place in 0..self.ending.len() {
+            let number = self.ending[place];
+            let passed = |connection: &Connection| connection.deadline().is_some_and(|deadline| deadline <= now);
+            if self.connections.get(&number).is_some_and(passed) {
+                self.activate(number);
+            }
+        }
+    }
+
+    /// Takes the I/O thread's events in. `bell`: what is not a connection's.
+    pub(crate) fn hear(&mut self, from: &mut Events, mut bell: impl FnMut(&mut Events, Event)) {
+        let mut events = std::mem::take(&mut self.events);
+        from.take(&mut events);
+        for event in events.drain(..) {
+            if !self.ready(from, event) {
+                bell(from, event);
+            }
+        }
+        self.events = events;
+    }
+
+    /// Brings the I/O thread's events up to date.
+    pub(crate) fn watch(&mut self, events: &mut Events) {
+        let mut changes = std::mem::take(&mut self.changes);
+        for change in changes.drain(..) {
+            self.apply(events, change);
+        }
+        self.changes = changes;
+    }
+
+    /// Looks at what has happened, for a poller that is awake; `true`: something has.
+    pub(crate) fn poll(&mut self) -> bool {
+        let mut poller = match self.poller.take() {
+            Some(poller) => poller,
+            None => match Events::new() {
+                Ok(poller) => {
+                    self.poller_changes = self.connections.keys().map(|number| Change::Add(*number)).collect();
+                    poller
+                }
+                Err(error) => {
+                    tracing::error!(%error, "tcp: the poller hears nothing");
+                    return false;
+                }
+            },
+        };
+        let mut changes = std::mem::take(&mut self.poller_changes);
+        for change in changes.drain(..) {
+            self.apply(&mut poller, change);
+        }
+        self.poller_changes = changes;
+        let happened = poller.look();
+        if happened {
+            self.hear(&mut poller, |_, _| {});
+        }
+        self.poller = Some(poller);
+        happened
+    }
+
+    fn apply(&mut self, events: &mut Events, change: Change) {
+        for lane in [Lane::Control, Lane::Data] {
+            match change {
+                Change::Add(number) => self.add(events, number, lane),
+                Change::Remove(number) => events.remove(name(number, lane)),
+            }
+        }
+    }
+
+    fn add(&mut self, events: &mut Events, number: u64, lane: Lane) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        if let Err(error) = events.add(name(number, lane), connection.socket(lane).fd()) {
+            tracing::error!(%error, "tcp: a connection cannot be watched");
+            connection.lost(Errno::ENOMEM);
+            self.activate(number);
+        }
+    }
+
+    /// `false`: it is no connection's.
+    fn ready(&mut self, from: &mut Events, event: Event) -> bool {
+        let lane = if event.name & 1 == 0 { Lane::Control } else { Lane::Data };
+        let number = event.name >> 1;
+        if number == NO_CONNECTION {
+            return false;
+        }
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.ready(lane, event.readable, event.writable, event.hung_up);
+            self.activate(number);
+            if event.again {
+                self.add(from, number, lane);
+            }
+        }
+        true
+    }
+
+    /// The context has ended, and its engine has seen to its transfers: last words, as far as they can be said at once.
+    pub(crate) fn finish(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.finish();
+        }
+        self.connections.clear();
+        self.active.clear();
+        self.ending.clear();
+        self.bulk = 0;
+        self.poller = None;
+    }
+}
+
+/// No connection has this number: names that are nobody's lane begin with it.
+pub(crate) const NO_CONNECTION: u64 = u64::MAX >> 1;
+
+/// What a connection's lane is called among events.
+fn name(number: u64, lane: Lane) -> u64 {
+    number << 1 | u64::from(lane == Lane::Data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::{Shaken, Sockets};
+    use super::super::guard::Guard;
+    use super::super::report::{Ending, Load};
+    use super::super::send::{OutBody, OutFrame};
+    use super::super::span::Span;
+    use super::*;
+    use crate::memory::Region;
+    use dmaplane_engine::{AllocRequest, OpId};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+
+    fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
+        let mut lines = Lines::new(Box::new(tell));
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            (Shaken { fd: ours.into(), cipher: None }, theirs)
+        };
+        let ((control, their_control), (data, their_data)) = (pair(), pair());
+        let sockets = Box::new(Sockets { control, data });
+        let (peer, load) = (Handle::from_bits(0), Arc::new(Load::default()));
+        lines.take(Command::Open { connection: 1, peer, load, sockets });
+        while lines.round(Effort::Full) {}
+        (lines, their_control, their_data, told)
+    }
+
+    fn frame(body_bytes: usize) -> Command {
+        let request = AllocRequest { length_bytes: 1 << 20, node: None, strict: false, huge: false };
+        let region = Arc::new(Region::allocate(&request).unwrap());
+        let span = Span::range(region, 0, body_bytes as u64).unwrap();
+        let body = OutBody { span, guard: Arc::new(Guard::default()), ending: Ending::Operation(OpId::from_bits(3)) };
+        Command::Frame { connection: 1, frame: OutFrame { head: vec![0; 80], body: Some(body) } }
+    }
+
+    fn received(mut from: &UnixStream) -> usize {
+        let mut bytes = vec![0; 1 << 20];
+        std::iter::from_fn(|| from.read(&mut bytes).ok().filter(|read| *read > 0)).sum()
+    }
+
+    /// HOST-1: what is more than a little is not moved by who runs the engine; the thread is told of it.
+    #[test]
+    fn host_1_the_engine_moves_large_bodies() {
+        let (mut lines, _control, data, told) = lines();
+        assert!(!lines.has_work() && !lines.are_the_threads());
+        lines.take(frame(4096));
+        while lines.round(Effort::Brief) {}
+        assert_eq!(received(&data), 80 + 4 + 4096 + 4);
+        assert!(!lines.has_work() && lines.report());
+        assert!(matches!(told.try_recv().unwrap(), Told::LocalEnded { outcome: Ok(_), .. }));
+        lines.take(frame(1 << 20));
+        assert!(!lines.round(Effort::Brief));
+        assert_eq!(received(&data), 0);
+        assert!(lines.has_work() && lines.are_the_threads());
+        let mut arrived = 0;
+        while arrived < 80 + 4 + (1 << 20) + 4 {
+            assert!(lines.round(Effort::Full) || arrived > 0);
+            arrived += received(&data);
+            lines.connections.get_mut(&1).unwrap().ready(Lane::Data, false, true, false);
+            lines.activate(1);
+        }
+        while lines.round(Effort::Full) {}
+        assert!(!lines.has_work() && !lines.are_the_threads());
+    }
+
+    /// TCP-10: a connection whose end is found by who runs the engine has a deadline, and the thread is to keep it.
+    #[test]
+    fn tcp_10_nobody_keeps_the_deadline_of_a_data_lane_that_has_ended() {
+        let (mut lines, _control, data, told) = lines();
+        drop(data);
+        lines.connections.get_mut(&1).unwrap().ready(Lane::Data, false, false, true);
+        lines.activate(1);
+        while lines.round(Effort::Brief) {}
+        assert!(lines.has_work() && lines.are_the_threads());
+        let deadline = lines.deadline().unwrap();
+        assert!(!lines.has_work());
+        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        lines.expire();
+        while lines.round(Effort::Full) {}
+        assert!(lines.report());
+        assert_eq!(told.try_recv().unwrap(), Told::Lost { errno: Errno::ECONNRESET });
+        assert!(lines.deadline().is_none() && !lines.are_the_threads());
+    }
+}
