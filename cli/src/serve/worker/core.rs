@@ -1,5 +1,6 @@
 //! What both kinds of worker have: a model, shards, and a router to report to.
 
+use super::orders::Orders;
 use crate::model::Transformer;
 use crate::send_recv::from_hex;
 use crate::serve::cluster::{Member, share_heads};
@@ -22,6 +23,7 @@ const REASON_CHARACTERS_MAX: usize = 300;
 pub type ShardTicket = (usize, Ticket);
 
 pub struct Core {
+    pub orders: Orders,
     pub member: &'static Member,
     pub model: Transformer,
     pub shards: Vec<Exchange>,
@@ -34,9 +36,9 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(member: &'static Member, model: Transformer, shards: Vec<Exchange>) -> Core {
+    pub fn new(member: &'static Member, model: Transformer, shards: Vec<Exchange>, orders: Orders) -> Core {
         let (router, renewed) = (std::io::stdout(), Instant::now());
-        Core { member, model, shards, router, tokens: 0, bytes_moved: 0, aborts_ns: Vec::new(), renewed }
+        Core { orders, member, model, shards, router, tokens: 0, bytes_moved: 0, aborts_ns: Vec::new(), renewed }
     }
 
     pub fn report(&mut self, report: &Report) -> Result<()> {

@@ -3,21 +3,22 @@
 mod cache;
 mod core;
 mod decode;
+mod orders;
 mod prefill;
 
 use self::core::Core;
 use super::arguments::WorkerArguments;
 use super::cluster::{self, Member, Role};
-use super::message::{self, Order, Report};
+use super::message::{Order, Report};
 use crate::demo::die_with_parent;
 use anyhow::{Context, Result, bail};
 use decode::Decode;
-use dmaplane::{Config, Plane};
+use dmaplane::{Config, Plane, RunMode};
 use dmaplane_kv::Shard;
 use dmaplane_kv::exchange::{Event, Exchange};
 use dmaplane_kv::transfer::PagedPool;
+use orders::Orders;
 use prefill::Prefill;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 /// How often the router is told how things stand.
@@ -95,13 +96,13 @@ pub fn run(arguments: &WorkerArguments) -> Result<()> {
     die_with_parent()?;
     let name = &arguments.name;
     let member = Member::named(name).with_context(|| format!("there is no worker {name}"))?;
-    let orders = orders();
+    let orders = Orders::read();
     let model = cluster::model()?;
     let layout = cluster::layout(model.shape(), member.role)?;
     let mut shards = Vec::new();
     let mut addresses = Vec::new();
     for index in 0..member.shards {
-        let mut plane = Plane::open(Config::default())?;
+        let mut plane = Plane::open(Config { mode: RunMode::Inline, ..Config::default() })?;
         let shard = Shard { index, count: member.shards };
         let seed = arguments.seed ^ u64::from(index);
         let mut pool = PagedPool::of_shard(&mut plane, layout, shard, member.role.blocks(), seed)?;
@@ -112,13 +113,13 @@ pub fn run(arguments: &WorkerArguments) -> Result<()> {
         }
         shards.push(exchange);
     }
-    let mut core = Core::new(member, model, shards);
+    let mut core = Core::new(member, model, shards, orders);
     let mut work = match member.role {
         Role::Prefill => Work::Prefill(Prefill::default()),
         Role::Decode => Work::Decode(Decode::new(arguments.mode)),
     };
     core.report(&Report::Ready { addresses })?;
-    serve(&mut core, &mut work, &orders)?;
+    serve(&mut core, &mut work)?;
     settle(&mut core, &mut work)?;
     let status = core.status(work.jobs());
     core.report(&Report::Stopped(status))
@@ -138,18 +139,13 @@ fn settle(core: &mut Core, work: &mut Work) -> Result<()> {
     Ok(())
 }
 
-fn serve(core: &mut Core, work: &mut Work, orders: &Receiver<Result<Order>>) -> Result<()> {
+fn serve(core: &mut Core, work: &mut Work) -> Result<()> {
     let mut told = Instant::now();
     loop {
-        loop {
-            match orders.try_recv() {
-                Ok(order) => {
-                    if !work.take(core, order?)? {
-                        return Ok(());
-                    }
-                }
-                Err(TryRecvError::Disconnected) => return Ok(()),
-                Err(TryRecvError::Empty) => break,
+        core.orders.look()?;
+        while let Some(order) = core.orders.next() {
+            if !work.take(core, order)? {
+                return Ok(());
             }
         }
         for shard in 0..core.shards.len() {
@@ -168,29 +164,6 @@ fn serve(core: &mut Core, work: &mut Work, orders: &Receiver<Result<Order>>) -> 
         if work.step(core)? {
             continue;
         }
-        match orders.recv_timeout(if work.jobs() > 0 { GLANCE } else { REST }) {
-            Ok(order) => {
-                if !work.take(core, order?)? {
-                    return Ok(());
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
+        core.orders.wait(if work.jobs() > 0 { GLANCE } else { REST })?;
     }
-}
-
-/// The router's orders, read by a thread of their own: the computing one never waits for a pipe.
-fn orders() -> Receiver<Result<Order>> {
-    let (give, orders) = channel();
-    std::thread::spawn(move || {
-        let mut router = std::io::stdin().lock();
-        while let Some(order) = message::read(&mut router).transpose() {
-            let is_error = order.is_err();
-            if give.send(order).is_err() || is_error {
-                break;
-            }
-        }
-    });
-    orders
 }

@@ -2,6 +2,7 @@
 
 use super::cache::ShardedCache;
 use super::core::{Core, LEASE_TTL, ShardTicket, ending_of, manifest_of};
+use super::orders::Orders;
 use crate::demo::generation::LogitsDigest;
 use crate::demo::protocol::FirstToken;
 use crate::model::{KvCache, ModelError, greedy};
@@ -26,10 +27,27 @@ pub struct Waiting {
 /// A job whose cache is on its way.
 struct UnderWay {
     open: Vec<ShardTicket>,
+    /// The memory is leased by us, and not to us.
+    is_ours: bool,
     ending: Ending,
     why: String,
     /// When the router wanted it to end, and the memory is not free yet.
     aborted: Option<Instant>,
+}
+
+impl UnderWay {
+    /// Ends it by order of the router.
+    fn abort(&mut self, core: &mut Core) {
+        let since = Instant::now();
+        self.ending = Ending::Aborted;
+        core.abort(&self.open);
+        if self.is_ours {
+            // Our leases are over, whatever the reader still reads: the blocks are free now.
+            core.note_abort(since);
+        } else {
+            self.aborted = Some(since);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -54,9 +72,7 @@ impl Prefill {
             return core.ended(job, Ending::Aborted, "");
         }
         let Some(under_way) = self.under_way.get_mut(&job) else { return Ok(()) };
-        under_way.ending = Ending::Aborted;
-        under_way.aborted = Some(Instant::now());
-        core.abort(&under_way.open);
+        under_way.abort(core);
         Ok(())
     }
 
@@ -123,7 +139,8 @@ impl Prefill {
 
         let (open, opened) = self.open(core, waiting, &tables);
         self.jobs.extend(open.iter().map(|ticket| (*ticket, job)));
-        let mut under_way = UnderWay { open, ending: Ending::Done, why: String::new(), aborted: None };
+        let is_ours = waiting.passages.is_empty();
+        let mut under_way = UnderWay { open, is_ours, ending: Ending::Done, why: String::new(), aborted: None };
         let mut events = Vec::new();
         let streamed = match opened {
             Ok(passages) => {
@@ -136,6 +153,7 @@ impl Prefill {
         };
         match streamed {
             Ok(()) => core.tokens += u64::from(tokens),
+            Err(_) if core.orders.would_abort(job) => under_way.abort(core),
             Err(error) => {
                 // Whose doing it is says the transfer's own event, where there is one.
                 let own = error.downcast_ref::<TransferError>().map_or(Ending::Failed, ending_of);
@@ -209,13 +227,16 @@ struct Streaming<'a> {
     cache: ShardedCache<'a>,
     open: &'a [ShardTicket],
     is_pull: bool,
+    job: Job,
+    /// Looked at between layers: an aborted prompt is not computed to its end.
+    orders: &'a mut Orders,
     /// What the shards' transfers said meanwhile.
     events: &'a mut Vec<(usize, Event)>,
 }
 
-/// A transfer of this prompt is over before its time.
+/// It need not be computed any further.
 #[derive(Debug, thiserror::Error)]
-#[error("a transfer of this prompt ended while it was computed")]
+#[error("a transfer of this prompt ended, or was ordered to, while it was computed")]
 struct Ended;
 
 impl Streaming<'_> {
@@ -239,10 +260,11 @@ impl Streaming<'_> {
     }
 
     fn has_ended(&self) -> bool {
-        self.events.iter().any(|(shard, event)| match event {
+        let is_end = |(shard, event): &(usize, Event)| match event {
             Event::Failed { ticket, .. } | Event::Aborted { ticket } => self.open.contains(&(*shard, *ticket)),
             _ => false,
-        })
+        };
+        self.orders.would_abort(self.job) || self.events.iter().any(is_end)
     }
 }
 
@@ -263,6 +285,7 @@ impl KvCache for Streaming<'_> {
             self.hand_over(layer as u32, b"").map_err(|error| failed(error.into()))?;
         }
         self.poll();
+        self.orders.look().map_err(|error| failed(error.into()))?;
         if self.has_ended() { Err(failed(Ended.into())) } else { Ok(()) }
     }
 }
@@ -277,7 +300,7 @@ fn stream(
 ) -> Result<()> {
     let is_pull = waiting.passages.is_empty();
     let cache = ShardedCache { shards: &mut core.shards, tables };
-    let mut cache = Streaming { cache, open, is_pull, events };
+    let mut cache = Streaming { cache, open, is_pull, job: waiting.job, orders: &mut core.orders, events };
     let logits = core.model.forward(&waiting.prompt, 0, &mut cache)?;
     let mut digest = LogitsDigest::default();
     digest.add(&logits);
