@@ -18,7 +18,7 @@ const ANNOUNCED: u8 = 2;
 
 impl TransferManifest {
     fn flags(&self) -> u8 {
-        u8::from(self.is_bound) * BOUND | u8::from(self.is_announced) * ANNOUNCED
+        (u8::from(self.is_bound) * BOUND) | (u8::from(self.is_announced) * ANNOUNCED)
     }
 
     /// The binary form.

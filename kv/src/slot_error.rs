@@ -58,7 +58,7 @@ pub enum SlotError {
         progress: Progress,
     },
     /// The transfer was committed or aborted before.
-    #[error("{id} has ended already; release it when the peer has acknowledged")]
+    #[error("{id} has ended already; release it when its lease has ended")]
     AlreadyEnded {
         /// The transfer.
         id: TransferId,

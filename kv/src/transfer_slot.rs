@@ -1,10 +1,10 @@
 //! The receiver's side of a pushed transfer: what has arrived, and when it may be used.
 //!
 //! ```text
-//!            begin            commit: all is there         release: the peer has
-//!   free ------------> active ---------------------> ended acknowledged the end ---> free, next
-//!                         |                            ^                             generation,
-//!                         +----------------------------+                             or retired
+//!            begin            commit: all is there         release: the lease
+//!   free ------------> active ---------------------> ended has ended -------------> free, next
+//!                         |                            ^                            generation,
+//!                         +----------------------------+                            or retired
 //!                                    abort
 //! ```
 //!
@@ -13,9 +13,10 @@
 //! - **Late arrivals are refused, and counted.** An immediate names a slot *and* its generation.
 //!   What belongs to an earlier transfer, to another peer or to an ended transfer never counts for
 //!   the one that has the slot now.
-//! - **A slot is reused only after the peer acknowledged the end or the abort**, and never once its
-//!   generation would wrap: after 65,535 transfers it is retired for good. A table serves one
-//!   connection (immediates cannot outlive it); a new connection starts with a new table.
+//! - **A slot is reused as soon as the transfer's lease has ended**, which is when its memory is: it
+//!   waits for no acknowledgement. What the peer had said by then and is not read yet names the old
+//!   generation. A slot is never reused once its generation would wrap: after 65,535 transfers it is
+//!   retired for good.
 //!
 //! A notification says that bytes came under a lease; the lease is what protects the memory. This
 //! table only decides when the receiver believes that a transfer is whole.
@@ -157,8 +158,8 @@ impl TransferSlots {
         Ok(())
     }
 
-    /// Gives the slot of an ended transfer back. Call it when the peer has acknowledged the end or
-    /// the abort, and so will send no more for it.
+    /// Gives the slot of an ended transfer back. Call it when its lease has ended: what comes late is
+    /// told from the next transfer by its generation.
     pub fn release(&mut self, id: TransferId) -> Result<Released, SlotError> {
         match self.progress(id) {
             Ok(_) => return Err(SlotError::StillActive { id }),

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::transfer::{Notification, Operation, value};
 use dmaplane_ring::abi::{IndexPair, Sqe};
 use dmaplane_ring::build::{Accept, Connect, LeaseImport, Send};
+use std::os::fd::BorrowedFd;
 
 const CLAIMING: &str = "claiming a lease";
 const CONNECTING: &str = "connecting";
@@ -40,6 +41,23 @@ impl Connecting {
 }
 
 impl Plane {
+    /// A descriptor that becomes readable when something may have come, after [`Plane::arm`] has said `true`: for a
+    /// thread that waits for more than one plane. Do not read it: [`Plane::disarm`] does.
+    pub fn eventfd(&mut self) -> Result<BorrowedFd<'_>, Error> {
+        Ok(self.ring.eventfd()?)
+    }
+
+    /// Asks for the descriptor to be rung. `false`: something may have come already, do not wait. Call
+    /// [`Plane::disarm`] afterwards either way.
+    pub fn arm(&mut self) -> bool {
+        !std::mem::take(&mut self.has_news) && self.ring.arm()
+    }
+
+    /// Ends an [`Plane::arm`].
+    pub fn disarm(&mut self) {
+        self.ring.disarm();
+    }
+
     fn start_staged(&mut self, what: &'static str, sqe: Sqe, staged: Buffer) -> Operation<()> {
         let user_data = self.begin_staged(sqe, staged);
         Operation::begun(self, what, user_data, ())

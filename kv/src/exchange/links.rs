@@ -1,6 +1,6 @@
 //! An exchange's peers: known by name, met by listening or dialling, and met again after their death.
 
-use super::signal::Signal;
+use super::signal::{Signal, pack, unpack};
 use super::{Event, PeerId};
 use crate::transfer::TransferError;
 use dmaplane::{Arrival, Connecting, Errno, Listener, Operation, Peer, Plane};
@@ -19,9 +19,10 @@ pub(super) struct Link {
     pub(super) peer: Peer,
     /// `None` until it has said who it is.
     name: Option<String>,
-    /// Messages that wait for their turn: one is on its way at a time, since no order is promised between them.
+    /// Signals that wait for their turn. One message is on its way at a time, since no order is promised between them.
     outbox: VecDeque<Vec<u8>>,
-    sending: Option<Operation<()>>,
+    /// The message on its way, and how many signals are in it.
+    sending: Option<(Operation<()>, usize)>,
 }
 
 /// Somebody to be connected with.
@@ -71,16 +72,17 @@ impl Link {
     }
 
     fn flush(&mut self, plane: &mut Plane) {
-        if let Some(sending) = &mut self.sending {
+        if let Some((sending, count)) = &mut self.sending {
             let Some(ended) = sending.poll(plane) else { return };
-            self.sending = None;
             // Where it was not taken it is sent again; where the connection has ended nothing is.
             if ended.err().and_then(|error| error.errno()) != Some(Errno::ENOBUFS) {
-                self.outbox.pop_front();
+                self.outbox.drain(..*count);
             }
+            self.sending = None;
         }
-        if let Some(message) = self.outbox.front() {
-            self.sending = plane.start_send(&self.peer, message).ok();
+        if !self.outbox.is_empty() {
+            let (message, count) = pack(self.outbox.iter());
+            self.sending = plane.start_send(&self.peer, &message).ok().map(|sending| (sending, count));
         }
     }
 }
@@ -199,18 +201,16 @@ impl Links {
         let mut heard = Vec::new();
         let Some(link) = self.links.get(&peer) else { return heard };
         while heard.len() < ARRIVALS_A_TURN {
-            let next = match plane.try_receive(&link.peer) {
+            match plane.try_receive(&link.peer) {
                 Ok(None) => break,
-                Ok(Some(arrival)) if arrival.immediate.is_some() => Heard::Notice(arrival),
-                Ok(Some(arrival)) => match Signal::decode(&arrival.payload) {
-                    Ok(signal) => Heard::Signal(signal),
-                    Err(error) => Heard::End(error),
-                },
-                Err(_) => Heard::End(TransferError::PeerGone { name: link.shown() }),
-            };
-            let is_end = matches!(next, Heard::End(_));
-            heard.push(next);
-            if is_end {
+                Ok(Some(arrival)) if arrival.immediate.is_some() => heard.push(Heard::Notice(arrival)),
+                Ok(Some(arrival)) => {
+                    let signals = unpack(&arrival.payload).into_iter();
+                    heard.extend(signals.map(|signal| signal.map_or_else(Heard::End, Heard::Signal)));
+                }
+                Err(_) => heard.push(Heard::End(TransferError::PeerGone { name: link.shown() })),
+            }
+            if matches!(heard.last(), Some(Heard::End(_))) {
                 break;
             }
         }

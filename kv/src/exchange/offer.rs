@@ -40,7 +40,6 @@ pub(super) struct Offer {
 
 impl Offer {
     /// Leases the blocks for reading to each of `peers` (by reader shard) that wants heads of this pool.
-    #[expect(clippy::too_many_arguments, reason = "each of them is something else that a lease needs")]
     pub(super) fn open(
         plane: &mut Plane,
         pool: &mut PagedPool,

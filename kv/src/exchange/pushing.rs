@@ -1,7 +1,7 @@
 //! A push under way: the sender's half, layer by layer.
 
 use super::links::Link;
-use super::signal::{Half, Signal};
+use super::signal::{Half, Signal, pack};
 use super::{End, Moved, PeerId};
 use crate::transfer::holds::{Access, Hold};
 use crate::transfer::paged_pool::PagedPool;
@@ -206,7 +206,7 @@ impl Push {
         if let (Stage::Showing(_, showing @ None), Some(link), None) = (&mut self.stage, link, &self.end) {
             let token = self.theirs.lease_token.0.clone();
             let claim = Signal::Claim { half: Half::Landing, transfer: self.theirs.transfer.pack(), token };
-            *showing = plane.start_send(&link.peer, &claim.encode()).ok();
+            *showing = plane.start_send(&link.peer, &pack([&claim.encode()].into_iter()).0).ok();
         }
     }
 

@@ -1,4 +1,5 @@
-//! What exchanges say to each other in messages: 4 bytes `DPKX`, a kind, and what belongs to it, little endian.
+//! What exchanges say to each other in messages. A message is one signal after the other, each with its length in 2
+//! bytes before it; a signal is 4 bytes `DPKX`, a kind, and what belongs to it. All is little endian.
 
 use crate::transfer::TransferError;
 use crate::wire::Reader;
@@ -8,6 +9,9 @@ const MAGIC: [u8; 4] = *b"DPKX";
 pub(super) const READY_PARTS_MAX: usize = 256;
 /// Most bytes of a user's message.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4000;
+
+/// Most bytes of a message of signals.
+const PACKED_BYTES_MAX: usize = 4096;
 
 /// Which half of a transfer a signal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,42 @@ pub(super) enum Signal {
 pub(super) struct Last {
     pub(super) digest: u64,
     pub(super) user: Vec<u8>,
+}
+
+/// As many encoded signals as fit a message, from the first on, and how many these are: one at least.
+pub(super) fn pack<'a>(signals: impl Iterator<Item = &'a Vec<u8>>) -> (Vec<u8>, usize) {
+    let (mut message, mut count) = (Vec::new(), 0);
+    for signal in signals {
+        if count > 0 && message.len() + 2 + signal.len() > PACKED_BYTES_MAX {
+            break;
+        }
+        // Signals are shorter than a message.
+        message.extend_from_slice(&(signal.len() as u16).to_le_bytes());
+        message.extend_from_slice(signal);
+        count += 1;
+    }
+    (message, count)
+}
+
+/// The signals of a message; an error in the place of the first that is none, and nothing after it.
+pub(super) fn unpack(message: &[u8]) -> Vec<Result<Signal, TransferError>> {
+    let mut reader = Reader::new(message);
+    let mut signals = Vec::new();
+    while let Some(length) = reader.u16() {
+        let signal = match reader.take(usize::from(length)) {
+            Some(bytes) => Signal::decode(bytes),
+            None => Err(TransferError::Signal { what: "a signal that is cut off" }),
+        };
+        let is_over = signal.is_err();
+        signals.push(signal);
+        if is_over {
+            return signals;
+        }
+    }
+    if !reader.rest().is_empty() || message.is_empty() {
+        signals.push(Err(TransferError::Signal { what: "a message that is no signal" }));
+    }
+    signals
 }
 
 impl Signal {
@@ -151,6 +191,14 @@ mod tests {
                 assert!(Signal::decode(&bytes[..bytes.len() - 1]).map_or(true, |other| other != signal));
             }
         }
+        let [one, other] =
+            [Signal::Done { transfer: 1 }, Signal::Message { bytes: vec![7; 4000] }].map(|of| of.encode());
+        let (message, count) = pack([&one, &one, &other].into_iter());
+        assert_eq!((count, unpack(&message).len(), message.len() <= 4096), (3, 3, true));
+        let (message, count) = pack([&other, &other].into_iter());
+        assert_eq!((count, unpack(&message).len()), (1, 1));
+        assert!(unpack(&message[..message.len() - 1])[0].is_err());
+        assert!(unpack(&[&message[..], &[0]].concat())[1].is_err() && unpack(b"")[0].is_err());
         let many = [&MAGIC[..], &[3, 0], &[0; 4], &u32::MAX.to_le_bytes()].concat();
         assert!(Signal::decode(&many).is_err());
         assert!(Signal::decode(b"DPKX\x05\x04\0\0\0\0").is_err(), "no such half");
@@ -161,6 +209,6 @@ mod tests {
             parts: vec![(0, 0); READY_PARTS_MAX],
             last: Some(Last { digest: 0, user: vec![0; 232] }),
         };
-        assert!(longest.encode().len() <= 4096);
+        assert!(longest.encode().len() + 2 <= 4096);
     }
 }

@@ -210,6 +210,26 @@ fn sum(found: Option<u32>) -> String {
 }
 
 impl TransferError {
+    /// Whether the peer's connection is what ended.
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            TransferError::PeerGone { .. } => true,
+            TransferError::Plane(error) => error.is_disconnect(),
+            _ => false,
+        }
+    }
+
+    /// Whether the other side has ended the transfer, or let its lease run out.
+    pub fn is_aborted(&self) -> bool {
+        match self {
+            TransferError::Aborted { .. } | TransferError::Expired => true,
+            TransferError::Plane(error) => {
+                matches!(error.errno(), Some(Errno::EKEYREVOKED | Errno::EKEYEXPIRED | Errno::ESTALE))
+            }
+            _ => false,
+        }
+    }
+
     /// Why an operation on a peer's lease failed, in a transfer's terms.
     pub(crate) fn of_operation(error: dmaplane::Error, peer: &str) -> TransferError {
         match error.errno() {

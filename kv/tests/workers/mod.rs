@@ -140,6 +140,15 @@ pub fn turn(one: &mut Worker, other: &mut Worker, mut done: impl FnMut(&mut Work
     }
 }
 
+/// Polls one until `done` says so.
+pub fn turn_one(worker: &mut Worker, mut done: impl FnMut(&mut Worker) -> bool) {
+    let start = Instant::now();
+    while !done(worker) {
+        assert!(start.elapsed() < PATIENCE, "stuck");
+        std::thread::yield_now();
+    }
+}
+
 /// Connects two workers, each shard with each.
 pub fn connect(one: &mut Worker, other: &mut Worker) {
     one.dial(other);

@@ -49,6 +49,12 @@ const DEFECTS: &[Defect] = &[
         tests: &["--release", "--test", "serve", "every_answer_is_right_when_caches_are_pulled"],
         words: "wrong answers",
     },
+    Defect {
+        package: "dmaplane-kv",
+        feature: "broken-no-lease-check",
+        tests: &["--test", "late_layers", "lse_12"],
+        words: "an old layer in reused blocks",
+    },
 ];
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
