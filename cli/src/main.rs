@@ -3,6 +3,7 @@
 mod demo;
 mod model;
 mod send_recv;
+mod serve;
 mod topology;
 
 use clap::{Parser, Subcommand};

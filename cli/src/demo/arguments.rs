@@ -1,8 +1,9 @@
 //! The demo's flags, and how they are passed on to its processes.
 
 use crate::model::{ModelShape, Transformer, encode};
+use crate::serve::{PromptArguments, ServeArguments, WorkerArguments};
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use dmaplane_kv::{Attention, CacheLayout, DType};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -92,8 +93,22 @@ pub struct CommonArguments {
     pub prompt_tokens: Option<u32>,
 }
 
+/// What else there is to show.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DemoCommand {
+    /// Serve many requests with two prefill and two decode workers, abort some, kill one, and compare every answer
+    Serve(ServeArguments),
+    #[command(hide = true)]
+    ServeWorker(WorkerArguments),
+    #[command(hide = true)]
+    ServePrompts(PromptArguments),
+}
+
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DemoArguments {
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
     #[command(flatten)]
     pub common: CommonArguments,
     /// Print one JSON object and nothing else

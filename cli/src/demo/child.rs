@@ -35,7 +35,7 @@ impl Child {
         let errors = child.stderr.take().context("the child has no standard error")?;
         let (give, lines) = channel();
         std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).try_for_each(|l| give.send(l)));
-        let words = std::thread::spawn(move || listen(name, errors));
+        let words = std::thread::spawn(move || listen_to_words(name, errors));
         Ok(Child { name, child, lines, words: Some(words) })
     }
 
@@ -90,7 +90,7 @@ impl Child {
 }
 
 /// Reads what a child says on standard error. Its log, if one was asked for, is passed on as it comes.
-fn listen(name: &str, errors: impl Read) -> String {
+pub fn listen_to_words(name: &str, errors: impl Read) -> String {
     let pass_on = std::env::var_os("DMAPLANE_LOG").is_some();
     let mut words = String::new();
     for line in BufReader::new(errors).lines().map_while(Result::ok) {

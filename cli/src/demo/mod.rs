@@ -4,22 +4,23 @@
 //! the logits of every step bit for bit, the tokens, and a digest of every block that arrived. Decode never sees the
 //! prompt: it gets the cache, its length, and the first generated token.
 
-mod arguments;
+pub(crate) mod arguments;
 mod cache;
 mod child;
 mod decode;
-mod generation;
+pub(crate) mod generation;
 mod outcome;
 mod prefill;
-mod protocol;
+pub(crate) mod protocol;
 
 pub use arguments::{DecodeArguments, DemoArguments, PrefillArguments};
 pub use decode::decode;
 pub use prefill::prefill;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use arguments::{Fabric, Mode, Sabotage};
+use arguments::{DemoCommand, Fabric, Mode, Sabotage};
 use child::Child;
+pub(crate) use child::{die_with_parent, listen_to_words};
 use outcome::{DecodeReport, Outcome, PrefillReport};
 use std::time::Duration;
 
@@ -28,6 +29,12 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the demo; an error when anything differs.
 pub fn run(arguments: &DemoArguments) -> Result<()> {
+    match &arguments.command {
+        Some(DemoCommand::Serve(serve)) => return crate::serve::run(serve),
+        Some(DemoCommand::ServeWorker(worker)) => return crate::serve::run_worker(worker),
+        Some(DemoCommand::ServePrompts(prompts)) => return crate::serve::print_prompts(prompts),
+        None => {}
+    }
     let common = arguments.common.clone();
     ensure!(
         (common.sabotage, common.mode) != (Some(Sabotage::ReplayGeneration), Mode::Pull),

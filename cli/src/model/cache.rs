@@ -25,12 +25,21 @@ pub trait KvCache {
     /// # Errors
     /// [`ModelError::Cache`] with the store's own reason.
     fn read(&self, layer: usize, tokens: usize, keys: &mut Vec<f32>, values: &mut Vec<f32>) -> Result<(), ModelError>;
+
+    /// The chunk's keys and values of this layer are all written: nothing of it changes before the next chunk. A store
+    /// that moves its contents elsewhere may begin with this layer, while the model goes on with the same one's
+    /// attention and the next ones.
+    ///
+    /// # Errors
+    /// [`ModelError::Cache`] with the store's own reason; the chunk ends there.
+    fn layer_written(&mut self, _layer: usize) -> Result<(), ModelError> {
+        Ok(())
+    }
 }
 
-/// Flat memory, for tests: the oracle that a paged cache is compared with.
-#[cfg(test)]
+/// Flat memory: the oracle that a paged cache is compared with.
 #[derive(Clone)]
-pub(crate) struct MemoryCache {
+pub struct MemoryCache {
     kv_width: usize,
     /// By layer, `[positions, kv_heads, head_size]`.
     pub(crate) keys: Vec<Vec<f32>>,
@@ -38,10 +47,9 @@ pub(crate) struct MemoryCache {
     pub(crate) values: Vec<Vec<f32>>,
 }
 
-#[cfg(test)]
 impl MemoryCache {
     /// An empty cache for a model of this shape.
-    pub(crate) fn new(shape: &super::ModelShape) -> Self {
+    pub fn new(shape: &super::ModelShape) -> Self {
         let empty = vec![Vec::new(); shape.layers];
         Self { kv_width: shape.kv_width(), keys: empty.clone(), values: empty }
     }
@@ -51,7 +59,6 @@ impl MemoryCache {
     }
 }
 
-#[cfg(test)]
 impl KvCache for MemoryCache {
     fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) -> Result<(), ModelError> {
         let at = position * self.kv_width;

@@ -28,7 +28,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use cache::KvCache;
+pub use cache::{KvCache, MemoryCache};
 pub use error::ModelError;
 pub use sampling::greedy;
 pub use shape::ModelShape;

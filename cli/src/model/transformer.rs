@@ -148,6 +148,7 @@ impl Transformer {
         for (position, (key, value)) in (start_position..).zip(by_token) {
             cache.write(index, position, key, value)?;
         }
+        cache.layer_written(index)?;
 
         let tokens = start_position + hidden.dim(0)?;
         let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());

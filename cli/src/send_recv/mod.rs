@@ -23,6 +23,8 @@ mod sender;
 mod signals;
 mod wire;
 
+pub(crate) use message::{from_hex, to_hex};
+
 pub use arguments::{RecvArguments, SendArguments};
 pub use receiver::run as recv;
 pub use sender::run as send;

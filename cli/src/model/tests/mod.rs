@@ -4,8 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::cache::MemoryCache;
-use super::{KvCache, ModelError, ModelShape, Transformer, decode, encode, greedy, reference};
+use super::{KvCache, MemoryCache, ModelError, ModelShape, Transformer, decode, encode, greedy, reference};
 
 mod determinism;
 mod faults;
@@ -167,6 +166,39 @@ fn a_cache_that_gives_too_little_or_no_numbers_is_found_out() {
     assert_eq!(error.to_string(), "KV cache, layer 0: read gave 31 value numbers, expected 32");
     let error = run(|values| values[31] = f32::NAN).unwrap_err();
     assert!(matches!(error, ModelError::Logit { .. }), "{error}");
+}
+
+#[test]
+fn a_layer_is_announced_when_it_is_written_and_before_the_next_one_is() {
+    struct Announced {
+        cache: MemoryCache,
+        layers: Vec<usize>,
+        fails_at: usize,
+    }
+    impl KvCache for Announced {
+        fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) -> Result<(), ModelError> {
+            assert_eq!(self.layers.len(), layer, "written after it was announced, or before an earlier one was");
+            self.cache.write(layer, position, key, value)
+        }
+        fn read(&self, layer: usize, tokens: usize, k: &mut Vec<f32>, v: &mut Vec<f32>) -> Result<(), ModelError> {
+            assert_eq!(self.layers.last(), Some(&layer));
+            self.cache.read(layer, tokens, k, v)
+        }
+        fn layer_written(&mut self, layer: usize) -> Result<(), ModelError> {
+            assert_eq!(self.cache.keys[layer].len(), 3 * TINY.kv_width());
+            self.layers.push(layer);
+            let full = || ModelError::Cache { layer, source: "the wire is cut".into() };
+            if layer == self.fails_at { Err(full()) } else { Ok(()) }
+        }
+    }
+    let model = Transformer::seeded(TINY, SEED).unwrap();
+    let cache = |fails_at| Announced { cache: MemoryCache::new(&TINY), layers: Vec::new(), fails_at };
+    let mut whole = cache(usize::MAX);
+    model.forward(&[3, 1, 4], 0, &mut whole).unwrap();
+    assert_eq!(whole.layers, [0, 1]);
+    let mut cut = cache(0);
+    assert_eq!(model.forward(&[3, 1, 4], 0, &mut cut).unwrap_err().to_string(), "KV cache, layer 0");
+    assert_eq!(cut.layers, [0], "the chunk ended there");
 }
 
 /// Not a test but the numbers behind the demo's defaults:
