@@ -52,7 +52,8 @@ mod transfer;
 
 pub use buffer::{Buffer, Import, LeaseTarget, Leased, List};
 pub use dmaplane_embedded::{
-    Config, Context, Limits, NoIoUring, Placement, RunMode, Usage, io_uring_support, placement_support,
+    Config, Context, Limits, NoIoUring, Placement, RunMode, TcpBackend, Usage, io_uring_support, placement_support,
+    tcp_backend,
 };
 pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Rights, Run};
 pub use dmaplane_ring::build::PagePlacement;

@@ -106,7 +106,7 @@ fn accelerators(topology: &Topology) -> Finding {
 }
 
 fn io_uring(topology: &Topology) -> Finding {
-    let tcp = topology.tcp_backend;
+    let tcp = &topology.tcp_backend;
     match &topology.io_uring.reason {
         None => finding("io_uring", true, format!("available to this process; tcp uses {tcp}")),
         Some(reason) => finding("io_uring", false, format!("tcp uses {tcp} ({reason})")),

@@ -53,9 +53,6 @@ pub struct Support {
     pub reason: Option<String>,
 }
 
-/// How tcp waits for sockets, whether there is an io_uring or not.
-pub const TCP_BACKEND: &str = "epoll";
-
 /// Whether this process gets an io_uring: it asks for a small one.
 pub fn io_uring() -> Support {
     let reason = dmaplane::io_uring_support().err().map(|why| why.to_string());

@@ -40,7 +40,7 @@ struct Topology {
     dmaplane: host::DeviceFile,
     io_uring: host::Support,
     /// What carries tcp's bytes to and from the kernel.
-    tcp_backend: &'static str,
+    tcp_backend: String,
     placement: host::Support,
     confinement: host::Confinement,
     limits: host::Limits,
@@ -59,7 +59,7 @@ impl Topology {
             udmabuf: host::DeviceFile::of(root, "dev/udmabuf"),
             dmaplane: host::DeviceFile::of(root, "dev/dmaplane"),
             io_uring: host::io_uring(),
-            tcp_backend: host::TCP_BACKEND,
+            tcp_backend: dmaplane::tcp_backend().to_string(),
             placement: host::placement(),
             confinement: host::Confinement::of(root),
             limits: host::Limits::of(root),
