@@ -2,7 +2,7 @@
 //!
 //! - [`setup`] installs what the tests need, and nothing where it is there already;
 //! - [`test_command`] is the one test command; each of its [`lanes`] is one file and one row of a table;
-//! - [`bench`] measures beside the peers and writes the report;
+//! - [`mod@bench`] measures beside the peers and writes the report;
 //! - [`engine_object`] builds the engine as the kernel driver links it, and checks the machine code;
 //! - [`sandbox`] starts a program as Docker would by default;
 //! - [`tidy`] holds the project's own lint rules.

@@ -87,6 +87,7 @@ pub(crate) struct EmbeddedHost {
     /// By list index. Shared with the workers that resolve segments.
     lists: Vec<Option<Arc<ListMemory>>>,
     peers: Vec<Option<PeerSlot>>,
+    links: peers::BusyLinks,
     listeners: HashMap<u32, OwnedFd>,
     descriptors: HashMap<u32, OwnedFd>,
     frames: Frames,
@@ -119,6 +120,7 @@ impl EmbeddedHost {
             regions: Vec::new(),
             lists: Vec::new(),
             peers: Vec::new(),
+            links: peers::BusyLinks::default(),
             listeners: HashMap::new(),
             descriptors: HashMap::new(),
             frames: Frames::default(),

@@ -20,6 +20,11 @@ use std::sync::{Arc, Weak};
 
 /// Entries taken from one link in one turn.
 const LINK_BUDGET: u32 = 128;
+/// Looks at a link that bring nothing before it is looked at now and then only.
+const QUIET_LOOKS: u32 = 4096;
+/// Quiet links that a turn looks at: with a thousand peers each has its look within a few hundred turns, which take
+/// some 100 ns each where there is nothing else to do.
+const QUIET_LINKS_A_TURN: usize = 8;
 
 /// An adopted connection of either fabric.
 pub(super) enum PeerLink {
@@ -37,6 +42,22 @@ pub(crate) struct PeerSlot {
     pub(super) lane: Arc<Lane>,
     /// Its end has been reported: nothing more is read or sent.
     pub(super) ended: bool,
+    /// It stands among the busy links.
+    busy: bool,
+    /// Looks since it has brought something.
+    quiet_looks: u32,
+}
+
+/// Which links a turn looks at: its cost must not grow with the peers that say nothing.
+#[derive(Default)]
+pub(super) struct BusyLinks {
+    /// Peers that are looked at in every turn: who has lately sent or been sent something, and all that have something
+    /// to be sent.
+    busy: Vec<u32>,
+    /// The next of all to be looked at.
+    cursor: usize,
+    /// Somebody has rung: the next turn looks at all.
+    look_at_all: bool,
 }
 
 impl PeerSlot {
@@ -122,7 +143,10 @@ impl EmbeddedHost {
             }
             Connection::Tcp(sockets) => PeerLink::Tcp(self.open_tcp(peer, sockets)),
         };
-        self.peers[index] = Some(PeerSlot { handle: peer, connection, lane: Arc::default(), ended: false });
+        let lane = Arc::default();
+        self.peers[index] =
+            Some(PeerSlot { handle: peer, connection, lane, ended: false, busy: false, quiet_looks: 0 });
+        self.make_busy(peer.index());
         // What came before the peer had a name may already be in the link: the next turn reads it.
         if let Some(shared) = self.shared() {
             shared.note_quietly(Note::Look);
@@ -182,11 +206,23 @@ impl EmbeddedHost {
             tracing::warn!(peer, "the peer has not read its messages for too long");
             self.end_connection(peer, Errno::ETIMEDOUT);
         }
+        self.make_busy(peer);
+    }
+
+    /// A link that something is to be sent over, or has come from.
+    pub(super) fn make_busy(&mut self, peer: u32) {
+        if let Some(Some(slot)) = self.peers.get_mut(peer as usize) {
+            slot.quiet_looks = 0;
+            if !std::mem::replace(&mut slot.busy, true) {
+                self.links.busy.push(peer);
+            }
+        }
     }
 
     pub(super) fn flush_links(&mut self) {
-        for index in 0..self.peers.len() {
-            let Some(slot) = &mut self.peers[index] else { continue };
+        for place in 0..self.links.busy.len() {
+            let index = self.links.busy[place];
+            let Some(Some(slot)) = self.peers.get_mut(index as usize) else { continue };
             let peer = slot.handle;
             match slot.link().map(Link::flush) {
                 None | Some(Ok(())) => {}
@@ -196,23 +232,25 @@ impl EmbeddedHost {
                         shared.note_quietly(Note::ConnectionLost { peer });
                     }
                 }
-                Some(Err(errno)) => self.end_connection(index as u32, errno),
+                Some(Err(errno)) => self.end_connection(index, errno),
             }
         }
     }
 
     /// Whether a peer has yet to make room for what we have to say: nobody rings when it does.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.peers.iter().flatten().any(|slot| match &slot.connection {
+        let slots = self.links.busy.iter().filter_map(|&index| self.peers.get(index as usize)?.as_ref());
+        slots.into_iter().any(|slot| match &slot.connection {
             PeerLink::Shm(link) => !slot.ended && link.has_backlog(),
             PeerLink::Tcp(_) | PeerLink::None => false,
         })
     }
 
     pub(super) fn unshare_everywhere(&mut self, region: &Arc<Region>) {
-        for slot in self.peers.iter_mut().flatten() {
-            if let Some(link) = slot.link() {
-                link.unshare(region);
+        for index in 0..self.peers.len() as u32 {
+            let link = self.peers[index as usize].as_mut().and_then(PeerSlot::link);
+            if link.is_some_and(|link| link.unshare(region)) {
+                self.make_busy(index);
             }
         }
     }
@@ -220,10 +258,40 @@ impl EmbeddedHost {
     /// Reads what peers have sent.
     pub(crate) fn poll_links(&mut self, engine: &mut Engine<Heap>) -> bool {
         let mut worked = false;
-        for index in 0..self.peers.len() as u32 {
-            worked |= self.poll_link(engine, index, LINK_BUDGET);
+        let mut place = 0;
+        while let Some(&index) = self.links.busy.get(place) {
+            if self.poll_link(engine, index, LINK_BUDGET) {
+                worked = true;
+            } else if self.has_gone_quiet(index) {
+                self.links.busy.swap_remove(place);
+                continue;
+            }
+            place += 1;
+        }
+        let count = if std::mem::take(&mut self.links.look_at_all) { usize::MAX } else { QUIET_LINKS_A_TURN };
+        for _ in 0..count.min(self.peers.len()) {
+            let index = self.links.cursor % self.peers.len();
+            self.links.cursor = index + 1;
+            // The busy ones have been looked at.
+            let quiet = self.peers[index].as_ref().is_some_and(|slot| !slot.busy);
+            if quiet && self.poll_link(engine, index as u32, LINK_BUDGET) {
+                self.make_busy(index as u32);
+                worked = true;
+            }
         }
         worked
+    }
+
+    /// After a look that has brought nothing: whether the link need not be looked at in every turn any more.
+    fn has_gone_quiet(&mut self, index: u32) -> bool {
+        let Some(Some(slot)) = self.peers.get_mut(index as usize) else { return true };
+        slot.quiet_looks += 1;
+        let rests = match &slot.connection {
+            PeerLink::Shm(link) => slot.quiet_looks > QUIET_LOOKS && !link.has_backlog(),
+            PeerLink::Tcp(_) | PeerLink::None => true,
+        };
+        slot.busy = !rests;
+        rests
     }
 
     fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32, budget: u32) -> bool {
@@ -290,16 +358,19 @@ impl EmbeddedHost {
     pub(crate) fn announce_sleep(&mut self) -> bool {
         self.tcp.stop_polling();
         let mut idle = true;
-        for slot in self.peers.iter_mut().flatten() {
-            if let Some(link) = slot.link() {
-                link.announce_sleep();
-                idle &= !link.has_incoming();
+        shm::announce_sleep(self.peers.iter_mut().flatten().filter_map(PeerSlot::link));
+        for index in 0..self.peers.len() as u32 {
+            let link = self.peers[index as usize].as_mut().and_then(PeerSlot::link);
+            if link.is_some_and(|link| link.has_incoming()) {
+                self.make_busy(index);
+                idle = false;
             }
         }
         idle
     }
 
     pub(crate) fn awake(&mut self) {
+        self.links.look_at_all = true;
         for slot in self.peers.iter_mut().flatten() {
             if let Some(link) = slot.link() {
                 link.awake();

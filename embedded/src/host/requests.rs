@@ -36,6 +36,7 @@ impl EmbeddedHost {
             tracing::warn!(peer, "shm: all numbers for regions are used up");
             self.end_connection(peer, NUMBERS_USED_UP);
         }
+        self.make_busy(peer);
         shared
     }
 
@@ -176,6 +177,7 @@ impl EmbeddedHost {
             && let Some(link) = slot.link()
         {
             link.unshare(&region);
+            self.make_busy(peer);
         }
         self.give(move |_| drop(region));
     }

@@ -10,7 +10,19 @@ use crate::atomic::{Atomics, Word};
 /// Raises our flag before sleeping. The caller must look for work once more after this and before it sleeps.
 #[inline]
 pub fn raise<M: RingMemory>(memory: &M, ours: RingWord, with: RingFlags) {
+    announce(memory, ours, with);
+    settle::<M>();
+}
+
+/// The first half of [`raise`], for many rings at once: [`settle`] has to follow before any is looked at.
+#[inline]
+pub fn announce<M: RingMemory>(memory: &M, ours: RingWord, with: RingFlags) {
     memory.word(ours).store_relaxed(RingFlags::NEED_WAKEUP.with(with).bits());
+}
+
+/// The second half of [`raise`].
+#[inline]
+pub fn settle<M: RingMemory>() {
     // Partner: the fence in `peer_sleeps`. Either it sees the flag, or we see what it published.
     <M::Atomics as Atomics>::fence_full();
 }

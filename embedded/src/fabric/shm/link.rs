@@ -126,11 +126,13 @@ impl Link {
         Ok(id)
     }
 
-    /// Tells the peer that a region of ours is used no more.
-    pub(crate) fn unshare(&mut self, region: &Arc<Region>) {
-        if let Some((id, _)) = self.shared.remove(&(Arc::as_ptr(region) as usize)) {
+    /// Tells the peer that a region of ours is used no more; `false`: it never had it.
+    pub(crate) fn unshare(&mut self, region: &Arc<Region>) -> bool {
+        let shared = self.shared.remove(&(Arc::as_ptr(region) as usize));
+        if let Some((id, _)) = shared {
             self.send(Entry::of_fabric(Kind::RegionDrop, [id.into(), 0, 0, 0]), Vec::new());
         }
+        shared.is_some()
     }
 
     /// Sends an entry, in order; `false` when the peer has not read for too long.
@@ -267,12 +269,6 @@ impl Link {
         self.incoming.available() > 0
     }
 
-    /// Says that we are about to sleep; look at [`Link::has_incoming`] once more after it.
-    pub(crate) fn announce_sleep(&mut self) {
-        self.bell_was_asked_for = true;
-        handshake::raise(&*self.memory, RingWord::ClientFlags, RingFlags::NONE);
-    }
-
     pub(crate) fn awake(&self) {
         handshake::lower(&*self.memory, RingWord::ClientFlags);
     }
@@ -286,6 +282,16 @@ impl Link {
             let _ = rustix::net::recv(&self.bell, &mut [0u8; 256], RecvFlags::DONTWAIT);
         }
     }
+}
+
+/// Says to all peers that we are about to sleep; look at [`Link::has_incoming`] of each once more after it.
+pub(crate) fn announce_sleep<'a>(links: impl Iterator<Item = &'a mut Link>) {
+    for link in links {
+        link.bell_was_asked_for = true;
+        handshake::announce(&*link.memory, RingWord::ClientFlags, RingFlags::NONE);
+    }
+    // For all of them: each flag stands before each later look.
+    handshake::settle::<LinkMemory>();
 }
 
 /// Rings a bell: never blocks, whatever its other holder has made of it. One that is full has been rung.
@@ -378,7 +384,7 @@ mod tests {
     #[test]
     fn shm_3_a_bell_is_emptied_for_a_link_that_received_nothing() {
         let [mut ours, mut theirs] = pair();
-        ours.announce_sleep();
+        announce_sleep([&mut ours].into_iter());
         ring(&theirs.peer_bell);
         ours.awake();
         assert!(ours.receive().is_none());
@@ -405,7 +411,7 @@ mod tests {
             // The entry is published and found before the bell is rung for it.
             theirs.send(an_entry(), Vec::new());
             theirs.flush().unwrap();
-            ours.announce_sleep();
+            announce_sleep([&mut ours].into_iter());
             ours.receive().unwrap().unwrap();
             ring(&theirs.peer_bell);
             ours.awake();
