@@ -198,7 +198,11 @@ impl<'a> Router<'a> {
     fn ask(&mut self) {
         while self.requests.len() < self.arguments.requests as usize {
             let prompt = self.random.usize(..self.asked.len());
-            let is_to_abort = self.random.u8(..100) < ABORTED_PERCENT;
+            // Some aborts come too late; more are planned while there are too few.
+            let aborted = self.counts.aborted.values().sum::<u64>();
+            let is_behind = aborted * 100 < (aborted + self.counts.completed) * u64::from(ABORTED_PERCENT);
+            let percent = if is_behind { 2 * ABORTED_PERCENT } else { ABORTED_PERCENT };
+            let is_to_abort = self.random.u8(..100) < percent;
             let abort = is_to_abort.then(|| AbortPlan::draw(&mut self.random));
             let request = self.next_request;
             self.next_request += 1;
@@ -330,7 +334,12 @@ impl<'a> Router<'a> {
             self.counts.note_failure(format!("{} workers were not killed in time", self.kills.len()));
         }
         let took = self.took.unwrap_or_else(|| self.start.elapsed());
-        let aborts_ns = self.seats.iter_mut().flat_map(Seat::take_aborts_ns).collect();
+        let mut aborts_ns = [Vec::new(), Vec::new()];
+        for seat in &mut self.seats {
+            for (all, of_seat) in aborts_ns.iter_mut().zip(seat.take_aborts_ns()) {
+                all.extend(of_seat);
+            }
+        }
         let bytes_moved = self.seats.iter().map(Seat::bytes_moved).sum();
         Outcome::new(self.arguments, self.counts, &self.memory, aborts_ns, bytes_moved, took)
     }

@@ -88,8 +88,10 @@ pub struct Outcome {
     tokens_generated: u64,
     bytes_moved: u64,
     requests_per_second: f64,
-    /// By the fabric.
+    /// By the fabric, where the memory was leased to the other worker.
     abort_to_reuse_us: BTreeMap<String, AbortTimes>,
+    /// The same where only the worker's own operations touched it: until it has looked that they have ended.
+    withdrawal_to_reuse_us: BTreeMap<String, AbortTimes>,
     memory_bytes: MemoryReport,
     /// Answers by the numbers of shards of prefill and decode.
     completed_by_shards: BTreeMap<String, u64>,
@@ -110,7 +112,7 @@ impl Outcome {
         arguments: &ServeArguments,
         mut counts: Counts,
         memory: &MemoryLog,
-        aborts_ns: Vec<u64>,
+        [aborts_ns, withdrawals_ns]: [Vec<u64>; 2],
         bytes_moved: u64,
         took: Duration,
     ) -> Outcome {
@@ -134,6 +136,7 @@ impl Outcome {
             bytes_moved,
             requests_per_second: counts.completed as f64 / took.as_secs_f64(),
             abort_to_reuse_us: BTreeMap::from([(name(&arguments.fabric), AbortTimes::of(aborts_ns))]),
+            withdrawal_to_reuse_us: BTreeMap::from([(name(&arguments.fabric), AbortTimes::of(withdrawals_ns))]),
             memory_bytes: MemoryReport { at_10_s, max_after_10_s, at_end, limit: memory.limit_bytes() },
             completed_by_shards: counts.by_shards,
             fabric: name(&arguments.fabric),

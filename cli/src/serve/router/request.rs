@@ -39,10 +39,10 @@ impl Moment {
     /// How long after its beginning the abort comes at most.
     fn delay_max(self) -> Duration {
         Duration::from_millis(match self {
-            Moment::Queued => 100,
-            Moment::Prefilling => 3,
-            Moment::Moving => 20,
-            Moment::Decoding => 15,
+            Moment::Queued => 50,
+            Moment::Prefilling => 2,
+            Moment::Moving => 5,
+            Moment::Decoding => 5,
         })
     }
 }

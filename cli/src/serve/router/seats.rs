@@ -14,6 +14,7 @@ pub struct Past {
     tokens: u64,
     bytes_moved: u64,
     aborts_ns: Vec<u64>,
+    withdrawals_ns: Vec<u64>,
 }
 
 pub struct Seat {
@@ -125,6 +126,7 @@ impl Seat {
 
     pub fn note_status(&mut self, mut status: Status) {
         self.past.aborts_ns.append(&mut status.aborts_ns);
+        self.past.withdrawals_ns.append(&mut status.withdrawals_ns);
         self.status = status;
     }
 
@@ -151,8 +153,9 @@ impl Seat {
         &self.past.aborts_ns
     }
 
-    pub fn take_aborts_ns(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.past.aborts_ns)
+    /// How long aborts took by who had leased the memory, and by who had not.
+    pub fn take_aborts_ns(&mut self) -> [Vec<u64>; 2] {
+        [&mut self.past.aborts_ns, &mut self.past.withdrawals_ns].map(std::mem::take)
     }
 
     /// What a worker without jobs still has in use and should not.

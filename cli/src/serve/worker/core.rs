@@ -32,13 +32,25 @@ pub struct Core {
     pub tokens: u64,
     pub bytes_moved: u64,
     aborts_ns: Vec<u64>,
+    withdrawals_ns: Vec<u64>,
     renewed: Instant,
 }
 
 impl Core {
     pub fn new(member: &'static Member, model: Transformer, shards: Vec<Exchange>, orders: Orders) -> Core {
         let (router, renewed) = (std::io::stdout(), Instant::now());
-        Core { orders, member, model, shards, router, tokens: 0, bytes_moved: 0, aborts_ns: Vec::new(), renewed }
+        Core {
+            orders,
+            member,
+            model,
+            shards,
+            router,
+            tokens: 0,
+            bytes_moved: 0,
+            aborts_ns: Vec::new(),
+            withdrawals_ns: Vec::new(),
+            renewed,
+        }
     }
 
     pub fn report(&mut self, report: &Report) -> Result<()> {
@@ -65,9 +77,14 @@ impl Core {
         (0..).zip(&self.shards).all(connected)
     }
 
-    /// Notes that memory is free again which an order wanted back at `since`.
+    /// Notes that memory is free again, of which the router wanted the lease to end at `since`.
     pub fn note_abort(&mut self, since: Instant) {
         self.aborts_ns.push(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The same of memory that only our own operations touched.
+    pub fn note_withdrawal(&mut self, since: Instant) {
+        self.withdrawals_ns.push(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Aborts what is under way of these. Those that have ended meanwhile say so by their events.
@@ -113,6 +130,7 @@ impl Core {
             blocks: self.member.role.blocks(),
             bytes_moved: self.bytes_moved,
             aborts_ns: std::mem::take(&mut self.aborts_ns),
+            withdrawals_ns: std::mem::take(&mut self.withdrawals_ns),
             ..Status::default()
         };
         for shard in &mut self.shards {
@@ -132,7 +150,7 @@ pub fn ending_of(error: &TransferError) -> Ending {
         TransferError::Aborted { .. }
         | TransferError::PeerGone { .. }
         | TransferError::Rejected { .. }
-        | TransferError::OtherLife { .. } => Ending::FarSide,
+        | TransferError::OtherLife => Ending::FarSide,
         _ => Ending::Failed,
     }
 }

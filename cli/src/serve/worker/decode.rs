@@ -164,7 +164,7 @@ impl Decode {
             table.map_or(Ok(()), |table| shard.pool_mut().release(table))?;
         }
         if let Some(since) = landing.aborted {
-            core.note_abort(since);
+            core.note_withdrawal(since);
         }
         core.ended(job, landing.ending, &landing.why)
     }

@@ -13,7 +13,7 @@ use super::message::{Order, Report};
 use crate::demo::die_with_parent;
 use anyhow::{Context, Result, bail};
 use decode::Decode;
-use dmaplane::{Config, Plane, RunMode};
+use dmaplane::{Config, Limits, Plane, RunMode};
 use dmaplane_kv::Shard;
 use dmaplane_kv::exchange::{Event, Exchange};
 use dmaplane_kv::transfer::PagedPool;
@@ -26,6 +26,8 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// How long orders are waited for when there is nothing to compute, with transfers under way and without.
 const GLANCE: Duration = Duration::from_micros(300);
 const REST: Duration = Duration::from_millis(2);
+/// Lists that a shard may have.
+const LISTS: u32 = 1 << 14;
 /// How long what has ended may take to give everything back.
 const SETTLING_MAX: Duration = Duration::from_secs(2);
 
@@ -91,6 +93,14 @@ impl Work {
     }
 }
 
+/// How a shard's plane runs: on the worker's thread, so that a lease ends without waiting for another one.
+fn config() -> Config {
+    let default = Config::default();
+    // Far more lists than are ever in use; but without leases, which is the control, none is ever free again.
+    let limits = Limits { lists: LISTS, ..default.limits };
+    Config { mode: RunMode::Inline, limits, ..default }
+}
+
 /// Runs the process until the router says stop, or is gone.
 pub fn run(arguments: &WorkerArguments) -> Result<()> {
     die_with_parent()?;
@@ -102,7 +112,7 @@ pub fn run(arguments: &WorkerArguments) -> Result<()> {
     let mut shards = Vec::new();
     let mut addresses = Vec::new();
     for index in 0..member.shards {
-        let mut plane = Plane::open(Config { mode: RunMode::Inline, ..Config::default() })?;
+        let mut plane = Plane::open(config())?;
         let shard = Shard { index, count: member.shards };
         let seed = arguments.seed ^ u64::from(index);
         let mut pool = PagedPool::of_shard(&mut plane, layout, shard, member.role.blocks(), seed)?;

@@ -112,7 +112,7 @@ impl Prefill {
         }
         let Some(under_way) = self.under_way.remove(&job) else { return Ok(()) };
         if let Some(since) = under_way.aborted {
-            core.note_abort(since);
+            core.note_withdrawal(since);
         }
         core.ended(job, under_way.ending, &under_way.why)
     }
