@@ -96,8 +96,8 @@ pub fn of_ranges<'a, E>(
     Ok(Digest64(digest.finish()))
 }
 
-/// As [`of_ranges`], of some heads alone (numbered within the pool): equal on both sides of a transfer between shards of
-/// different counts. Of all heads it is the whole sequence's.
+/// As [`of_ranges`], of some heads alone (numbered within the pool): equal on both sides of a transfer between shards
+/// of different counts. Of all heads it is the whole sequence's.
 pub fn of_heads<'a, E>(
     sequence: PagedSequence<'_>,
     heads: HeadRange,

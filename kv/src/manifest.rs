@@ -125,8 +125,8 @@ pub struct TransferManifest {
     pub transfer: TransferId,
     /// What the contents are to be checked by. The digest itself follows the data.
     pub checksum: ChecksumAlgorithm,
-    /// Whether the lease is bound to the peer that this is for. Otherwise it is whoever's first shows the token, and the
-    /// owner believes nobody's notifications but those of a peer that has shown it the token in a message as well.
+    /// Whether the lease is bound to the peer that this is for. Otherwise it is whoever's first shows the token, and
+    /// the owner believes nobody's notifications but those of a peer that has shown it the token in a message as well.
     pub is_bound: bool,
     /// Whether the owner announces each part in a message when it may be read; else all may be read at once.
     pub is_announced: bool,
@@ -159,7 +159,8 @@ impl TransferManifest {
         })
     }
 
-    /// The fingerprint of the whole model's cache, of which this is a shard: equal wherever tokens can be moved between.
+    /// The fingerprint of the whole model's cache, of which this is a shard: equal wherever tokens can be moved
+    /// between.
     pub fn model_fingerprint(&self) -> Result<Fingerprint, LayoutError> {
         Ok(self.layout.unsharded(self.shard.count)?.compatible_fingerprint())
     }

@@ -4,47 +4,54 @@
 
 mod workers;
 
-use dmaplane::{Config, IndexPair, Plane, Run};
+use dmaplane::{Config, IndexPair, List, Peer, Plane, Run};
+use dmaplane_kv::Digest64;
 use dmaplane_kv::exchange::FarSide;
+use dmaplane_kv::transfer::Notice;
 use workers::{GROUPED, LAYERS, Worker, compute, is_right, model};
 
 const TOKENS: u32 = 48;
 const ROUNDS: u64 = 20;
 
-fn late_layers(fabric: &str) {
-    // Room for one request only: the next one has the very same blocks.
-    let mut decode = Worker::open("D", fabric, model(GROUPED, 16), 1, TOKENS / 16);
-    // A sender that listens to nobody.
+/// A sender by hand, that listens to nobody: its plane, its peer, and a list of fragments for a whole request.
+fn by_hand(decode: &mut Worker, columns: u32) -> (Plane, Peer, List) {
     let mut plane = Plane::open(Config::default()).unwrap();
-    let connecting = plane.start_connect(&decode.addresses[0]).unwrap();
-    let mut connecting = Some(connecting);
+    let mut connecting = Some(plane.start_connect(&decode.addresses[0]).unwrap());
     let mut peer = None;
-    workers::turn_one(&mut decode, |decode| {
+    workers::turn_one(decode, |decode| {
         decode.poll();
         if let Some(waiting) = &mut connecting
             && let Some(connected) = waiting.poll(&mut plane)
         {
-            peer = Some(connected.unwrap());
             connecting = None;
-            plane.start_send(peer.as_ref().unwrap(), b"\x09\0DPKX\0slow").map(drop).unwrap();
+            let connected = connected.unwrap();
+            // The length of a signal, and the signal that says a name.
+            plane.start_send(&connected, b"\x09\0DPKX\0slow").map(drop).unwrap();
+            peer = Some(connected);
         }
         decode.shards[0].peer("slow").is_some()
     });
-    let peer = peer.unwrap();
-    let geometry = *decode.shards[0].pool().geometry();
-    let columns = TOKENS / 16;
-    let (fragment, count) = (geometry.layout().bytes_per_block_plane(), LAYERS * 2 * columns);
+    let fragment = decode.shards[0].pool().geometry().layout().bytes_per_block_plane();
+    let count = LAYERS * 2 * columns;
     let mut buffer = plane.alloc(fragment * u64::from(count)).unwrap();
     buffer.as_mut_slice().fill(0xaa);
     let run = Run { length_bytes: fragment as u32, stride_bytes: fragment, count, ..Run::default() };
     let list = plane.prepare_list(vec![buffer], &[(0, run)]).unwrap();
-    // The lease's list goes through fragments of tokens first, then through planes.
-    let layer_pairs = |layer: u32| -> Vec<IndexPair> {
-        let planes = layer * 2..layer * 2 + 2;
-        let all = planes.flat_map(|plane| (0..columns).map(move |column| column * LAYERS * 2 + plane));
-        all.map(|segment| IndexPair { local: segment, remote: segment }).collect()
-    };
+    (plane, peer.unwrap(), list)
+}
 
+/// The fragments of a layer. The lease's list goes through fragments of tokens first, then through planes.
+fn layer_pairs(layer: u32, columns: u32) -> Vec<IndexPair> {
+    let planes = layer * 2..layer * 2 + 2;
+    let all = planes.flat_map(|plane| (0..columns).map(move |column| column * LAYERS * 2 + plane));
+    all.map(|segment| IndexPair { local: segment, remote: segment }).collect()
+}
+
+fn late_layers(fabric: &str) {
+    let columns = TOKENS / 16;
+    // Room for one request only: the next one has the very same blocks.
+    let mut decode = Worker::open("D", fabric, model(GROUPED, 16), 1, columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, columns);
     for request in 0..ROUNDS {
         let exchange = &mut decode.shards[0];
         let from = FarSide { shards: 1, block_tokens: 16, part_layers: 1 };
@@ -53,13 +60,13 @@ fn late_layers(fabric: &str) {
         let manifest = &manifests[0].1;
         let import = plane.import(&peer, &manifest.lease_token.0).unwrap();
         let immediate = manifest.transfer.pack();
-        plane.write_list(&list, &import, &layer_pairs(0), immediate, b"").unwrap();
+        plane.write_list(&list, &import, &layer_pairs(0, columns), immediate, b"").unwrap();
         // Between two layers: the blocks are free at once, and another request's at once.
         exchange.abort(landing).unwrap();
         assert_eq!(exchange.pool().free_blocks(), TOKENS / 16);
         let table = exchange.pool_mut().allocate(TOKENS).unwrap();
         (0..LAYERS).for_each(|layer| compute(exchange.pool_mut(), &table, request, layer));
-        let late = plane.write_list(&list, &import, &layer_pairs(1), immediate, b"");
+        let late = plane.write_list(&list, &import, &layer_pairs(1, columns), immediate, b"");
         is_right(exchange.pool(), &table, request)
             .unwrap_or_else(|what| panic!("an old layer in reused blocks: {what}"));
         let error = late.expect_err("a write under a lease that is over was taken");
@@ -79,4 +86,35 @@ fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_shm() {
 #[test]
 fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_tcp() {
     late_layers("tcp");
+}
+
+/// Whoever has no lease on another's blocks cannot make their owner believe that they are whole, although the numbers
+/// of transfers can be guessed.
+#[test]
+fn a_peer_without_the_lease_does_not_complete_a_landing_that_is_whoever_s() {
+    let columns = TOKENS / 16;
+    let mut decode = Worker::open("D", "shm", model(GROUPED, 16), 1, 2 * columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, columns);
+    let exchange = &mut decode.shards[0];
+    let from = FarSide { shards: 1, block_tokens: 16, part_layers: 0 };
+    let known = [exchange.peer("slow")];
+    let (anybodys, manifests) = exchange.land(TOKENS, &from, &[None], None).unwrap();
+    let (own, own_manifests) = exchange.land(TOKENS, &from, &known, None).unwrap();
+    let import = plane.import(&peer, &own_manifests[0].1.lease_token.0).unwrap();
+    let pairs: Vec<_> = (0..LAYERS).flat_map(|layer| layer_pairs(layer, columns)).collect();
+    let bytes = list.buffers()[0].as_slice();
+    let length = exchange.pool().geometry().layout().bytes_per_block() * u64::from(columns);
+    let digest = Digest64(crc32c::crc32c(&bytes[..length as usize]).into());
+    let notice = Notice { part: 0, is_last: true, bytes: length, digest, user: Vec::new() };
+    // All of it under its own lease, in the name of the other transfer; then in its own.
+    for (manifest, ends) in [(&manifests[0].1, None), (&own_manifests[0].1, Some(own))] {
+        plane.write_list_checked(&list, &import, &pairs, manifest.transfer.pack(), &notice.encode()).unwrap();
+        let start = std::time::Instant::now();
+        let mut ended = None;
+        while ended.is_none() && start.elapsed() < std::time::Duration::from_millis(300) {
+            ended = exchange.poll().iter().find_map(|event| event.ended());
+        }
+        assert_eq!(ended, ends);
+    }
+    exchange.abort(anybodys).unwrap();
 }

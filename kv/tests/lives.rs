@@ -84,7 +84,8 @@ fn a_push_aborted_by_either_side_between_layers_frees_both_and_tells_the_other()
             for sent in 0..LAYERS {
                 let (landing, push, table, _) = begin_push(&mut source, &mut destination);
                 compute_layers(&mut source, push, &table, 0..sent, false);
-                (source.poll(), destination.poll());
+                source.poll();
+                destination.poll();
                 source.shards[0].pool_mut().release(table).unwrap();
                 if by_receiver {
                     destination.shards[0].abort(landing).unwrap();
@@ -116,7 +117,8 @@ fn a_pull_aborted_by_either_side_between_layers_frees_both_and_tells_the_other()
                 let pull = destination.shards[0].pull(&[(peer, &routed(&manifests[0].1))]).unwrap();
                 compute_layers(&mut source, offer, &table, 0..ready, true);
                 for _ in 0..ready {
-                    (source.poll(), destination.poll());
+                    source.poll();
+                    destination.poll();
                 }
                 source.shards[0].pool_mut().release(table).unwrap();
                 if by_reader {
@@ -303,7 +305,8 @@ fn tokens_that_are_changed_shown_twice_or_stale_are_refused_by_name() {
         compute_layers(&mut source, push, &table, 0..1, false);
         let patience = Instant::now();
         while patience.elapsed() < Duration::from_millis(200) {
-            (source.poll(), destination.poll());
+            source.poll();
+            destination.poll();
         }
         let (replay, replayed) = push_of(&mut second, &destination, &manifest);
         let error = refusal(&mut second, &mut destination, replay);

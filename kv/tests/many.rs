@@ -77,10 +77,12 @@ fn storm(fabric: &str, pulls: bool) {
                 0 if !request.is_aborted => {
                     request.is_aborted = true;
                     aborted += 1;
-                    if random.below(2) == 0 {
-                        request.receiver.map(|ticket| receiver.abort(ticket).unwrap());
-                    } else {
-                        request.sender.map(|ticket| sender.abort(ticket).unwrap());
+                    let (exchange, ticket) = match random.below(2) {
+                        0 => (&mut *receiver, request.receiver),
+                        _ => (&mut *sender, request.sender),
+                    };
+                    if let Some(ticket) = ticket {
+                        exchange.abort(ticket).unwrap();
                     }
                 }
                 1..60 if request.layers < LAYERS && request.sender.is_some() => {

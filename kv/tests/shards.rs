@@ -4,7 +4,8 @@
 mod workers;
 
 use dmaplane_kv::exchange::Ticket;
-use dmaplane_kv::{Attention, BlockTable, ChecksumAlgorithm, legs};
+use dmaplane_kv::transfer::TransferError;
+use dmaplane_kv::{Attention, BlockTable, CacheLayout, ChecksumAlgorithm, DType, legs};
 use std::collections::HashMap;
 use workers::{GROUPED, LATENT, LAYERS, Outcome, Worker, compute, connect, is_right, model, outcomes, routed, turn};
 
@@ -77,9 +78,9 @@ fn pull(
     let (mut sent, mut awaited) = (Vec::new(), Vec::new());
     let to = destination.far_side(1 + request as u32 % LAYERS);
     let mut legs: Vec<Vec<(usize, dmaplane_kv::TransferManifest)>> = vec![Vec::new(); destination.shards.len()];
-    for index in 0..source.shards.len() {
+    for (index, table) in tables.iter().enumerate() {
         let peers = source.peers(index, destination);
-        let (offer, manifests) = source.shards[index].offer(&tables[index], &to, &peers, None).unwrap();
+        let (offer, manifests) = source.shards[index].offer(table, &to, &peers, None).unwrap();
         sent.push((index, offer));
         for (shard, manifest) in manifests {
             legs[shard as usize].push((index, routed(&manifest)));
@@ -196,4 +197,42 @@ fn a_shard_that_lacks_the_heads_cannot_push_them_nor_half_of_them_be_pulled() {
     let twice = [(peers[1].unwrap(), &manifests[0].1), (peers[1].unwrap(), &manifests[0].1)];
     assert!(destination.shards[0].pull(&twice).is_err());
     assert_eq!(destination.shards[0].pool().free_blocks(), 12);
+}
+
+/// One layer of two heads of one byte, so that many tokens are little memory.
+fn narrow() -> CacheLayout {
+    CacheLayout::new(1, Attention::GroupedQuery { kv_heads: 2, head_size: 1 }, DType::I8, 64).unwrap()
+}
+
+#[test]
+fn more_fragments_than_one_operation_takes_go_in_parts_and_more_than_a_lease_can_name_are_refused() {
+    // Cut by heads, each token is two fragments: a key and a value.
+    let tokens = 600_000;
+    let blocks = (1 << 20) / 64 + 1;
+    let mut source = Worker::open("P", "shm", narrow(), 2, blocks);
+    let mut destination = Worker::open("D", "shm", narrow(), 1, blocks);
+    connect(&mut source, &mut destination);
+    let peers = destination.peers(0, &source);
+    let from = source.far_side(0);
+    let (landing, manifests) = destination.shards[0].land(tokens, &from, &peers, None).unwrap();
+    assert_eq!(manifests.iter().map(|(_, manifest)| manifest.parting().parts()).collect::<Vec<_>>(), [2, 2]);
+    let mut pushes = Vec::new();
+    for (index, manifest) in manifests {
+        let index = index as usize;
+        let peer = source.peers(index, &destination)[0].unwrap();
+        let exchange = &mut source.shards[index];
+        let table = exchange.pool_mut().allocate(tokens).unwrap();
+        compute(exchange.pool_mut(), &table, 5, 0);
+        let push = exchange.push(peer, &table, &routed(&manifest)).unwrap();
+        exchange.send_layers(push, 0..1, b"first").unwrap();
+        pushes.push((index, push));
+    }
+    let landed = finish(&mut source, &mut destination, &pushes, &[(0, landing)]);
+    is_right(destination.shards[0].pool(), &landed[&0], 5).unwrap();
+    destination.shards[0].pool_mut().release(landed[&0].clone()).unwrap();
+
+    // 2^20 runs is the most that a list has.
+    let error = destination.shards[0].land((1 << 20) + 1, &from, &peers, None).unwrap_err();
+    assert!(matches!(error, TransferError::Columns { columns } if columns == (1 << 20) + 1), "{error}");
+    assert_eq!((destination.shards[0].pool().free_blocks(), destination.shards[0].in_flight()), (blocks, 0));
 }

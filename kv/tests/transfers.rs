@@ -181,8 +181,8 @@ fn a_transfer_too_long_for_one_operation_goes_in_parts_and_is_whole_only_with_th
         assert_eq!((pulled, receiver.pool.digest(&landed).unwrap()), (moved, expected), "pulled in parts");
         source.0.close(&mut sender.plane, &mut sender.pool).unwrap();
         // A sender whose own bound is lower than the receiver's says so.
-        sender.pool.set_part_fragments(3);
         let (landing, manifest) = self::landing(&sender, &mut receiver, &mut slots, &to_sender, &table);
+        sender.pool.set_part_fragments(3);
         let error = push(&mut sender.plane, &mut sender.pool, &to_receiver, &table, &manifest, b"").unwrap_err();
         assert!(matches!(error, TransferError::Parts { part_fragments: 7, most: 3, .. }), "{error}");
         landing.abort(&mut receiver.plane, &mut receiver.pool, &mut slots).unwrap();

@@ -52,7 +52,8 @@ impl Staging {
 }
 
 impl Plane {
-    /// Makes the first buffer, so that what a plane has in use changes with its first call no more than with later ones.
+    /// Makes the first buffer, so that what a plane has in use changes with its first call no more than with later
+    /// ones.
     pub(super) fn keep_one_staged(&mut self) -> Result<(), Error> {
         let buffer = self.alloc(SMALLEST_BYTES)?;
         self.staging.put(buffer);

@@ -113,7 +113,8 @@ impl Plane {
     /// Starts a write of a list's segments into a leased list's, as [`Plane::write_list`] does.
     ///
     /// # Safety
-    /// Until the operation's terminal CQE nobody writes to the segments that it names: no mutable slice of them is made.
+    /// Until the operation's terminal CQE nobody writes to the segments that it names: no mutable slice of them is
+    /// made.
     pub unsafe fn start_write_list(
         &mut self,
         list: &List,

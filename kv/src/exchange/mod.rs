@@ -204,7 +204,9 @@ impl Exchange {
         &mut self.pool
     }
 
-    /// Takes in peers that come to this address; returns it with the port that was picked where it said 0.
+    /// Takes in peers that come to this address; returns it with the port that was picked where it said 0. A peer is
+    /// who it says it is: whoever can connect (a process of this user, or who has the key) can take another's name,
+    /// which ends that one's connection.
     pub fn listen(&mut self, address: &str) -> Result<String, TransferError> {
         self.links.listen(&mut self.plane, address)
     }
@@ -305,8 +307,8 @@ impl Exchange {
         Ok((ticket, manifests))
     }
 
-    /// These layers are computed: they may be read, and are not to be changed until the offer has ended. `user` (at most
-    /// 232 bytes) goes with the last of them.
+    /// These layers are computed: they may be read, and are not to be changed until the offer has ended. `user` (at
+    /// most 232 bytes) goes with the last of them.
     pub fn ready_layers(&mut self, ticket: Ticket, layers: Range<u32>, user: &[u8]) -> Result<(), TransferError> {
         let offer = self.offers.get_mut(&ticket).ok_or_else(|| no_transfer(ticket))?;
         offer.ready_layers(&mut self.pool, layers, user)?;

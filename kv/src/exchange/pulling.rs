@@ -5,7 +5,7 @@ use super::pushing::PARTS_IN_FLIGHT;
 use super::signal::{Half, Last, Signal};
 use super::{End, PeerId, Side};
 use crate::transfer::holds::{Access, Hold};
-use crate::transfer::{Moved, PagedPool, TransferError, plan_with};
+use crate::transfer::{Moved, PagedPool, TransferError, plan_in_parts};
 use crate::{Attention, BlockTable, ChecksumAlgorithm, Digest64, FragmentPlan, HeadRange, Parting, TransferManifest};
 use dmaplane::{Claim, Cqe, Errno, Import, Operation, Plane};
 use std::collections::VecDeque;
@@ -195,7 +195,7 @@ fn claim(
 ) -> Result<Vec<Leg>, TransferError> {
     let mut plans = Vec::new();
     for (_, theirs) in from {
-        plans.push(plan_with(pool, table, theirs)?);
+        plans.push(plan_in_parts(pool, table, theirs)?);
     }
     let mut legs = Vec::new();
     for (&((peer, link), theirs), (plan, heads)) in from.iter().zip(plans) {

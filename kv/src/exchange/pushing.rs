@@ -5,7 +5,7 @@ use super::signal::{Half, Signal, pack};
 use super::{End, Moved, PeerId};
 use crate::transfer::holds::{Access, Hold};
 use crate::transfer::paged_pool::PagedPool;
-use crate::transfer::{TransferError, check_user, notice_of, plan_with};
+use crate::transfer::{TransferError, check_user, notice_of, plan_in_parts};
 use crate::{BlockTable, ChecksumAlgorithm, FragmentPlan, HeadRange, Parting, TransferManifest};
 use core::ops::Range;
 use dmaplane::{Claim, Errno, Import, Notification, Operation, Plane};
@@ -60,7 +60,7 @@ impl Push {
         table: &BlockTable,
         theirs: &TransferManifest,
     ) -> Result<Push, TransferError> {
-        let (plan, heads) = plan_with(pool, table, theirs)?;
+        let (plan, heads) = plan_in_parts(pool, table, theirs)?;
         let claim = plane.start_import(&link.peer, &theirs.lease_token.0)?;
         let parting = theirs.parting();
         Ok(Push {

@@ -41,7 +41,7 @@ pub enum TransferError {
         expected: Digest64,
     },
     /// A part's bytes are not those that were sent.
-    #[error("part {part} arrived with {}, the sender's has {expected:08x}: it was damaged or is another's", sum(*.found))]
+    #[error("part {part} arrived with {}, its sender's has {expected:08x}: damaged, or another's", sum(*.found))]
     Checksum {
         /// The part.
         part: u32,
@@ -119,7 +119,10 @@ pub enum TransferError {
     #[error("the lease's time to live is over: renew it in time, or begin anew")]
     Expired,
     /// A token that its owner does not accept.
-    #[error("the owner does not accept this token{}: it is forged, was changed, or somebody has shown it before", because(Some(*.errno)))]
+    #[error(
+        "the owner does not accept this token{}: it is forged, was changed, or somebody has shown it before",
+        because(Some(*.errno))
+    )]
     Rejected {
         /// What the owner's engine said.
         errno: dmaplane::Errno,

@@ -105,10 +105,19 @@ pub(crate) fn plan_with(
     let ours = ours.ok_or_else(|| TransferError::Legs { wanted: theirs.heads, found: vec![pool.heads()] })?;
     let heads = (ours, theirs.local_heads()?);
     let plan = FragmentPlan::of_heads(local, remote, heads, tokens, theirs.fragment_tokens)?;
+    Ok((plan, ours))
+}
+
+/// As [`plan_with`], for who keeps to the parts that the peer has set: each must be what one operation can hold here.
+pub(crate) fn plan_in_parts(
+    pool: &PagedPool,
+    table: &crate::BlockTable,
+    theirs: &TransferManifest,
+) -> Result<(FragmentPlan, HeadRange), TransferError> {
+    let (plan, ours) = plan_with(pool, table, theirs)?;
     // The first part is a longest one.
-    let (fragment_bytes, most) = (plan.fragment_bytes(), pool.part_fragments(plan.fragment_bytes()));
-    let parting = theirs.parting();
-    let part_fragments = parting.part_fragments(0);
+    let (fragment_bytes, part_fragments) = (plan.fragment_bytes(), theirs.parting().part_fragments(0));
+    let most = pool.part_fragments(fragment_bytes);
     if part_fragments > u64::from(most) {
         return Err(TransferError::Parts { part_fragments, fragment_bytes, most });
     }

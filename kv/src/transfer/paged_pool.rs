@@ -179,8 +179,8 @@ impl PagedPool {
         bytes.ok_or(PoolError::BufferTooSmall { found_bytes: found_bytes as u64, expected_bytes }.into())
     }
 
-    /// Bytes of the pool, which may lie in any blocks that no peer may touch, and in those layers of others that are not
-    /// sent or announced yet.
+    /// Bytes of the pool, which may lie in any blocks that no peer may touch, and in those layers of others that are
+    /// not sent or announced yet.
     pub fn slice_mut(&mut self, range: Range<u64>) -> Result<&mut [u8], TransferError> {
         if self.holds.any() {
             self.check_closed(&range, Holds::is_touched)?;
@@ -311,8 +311,8 @@ impl PagedPool {
         Ok(unsafe { plane.start_write_list(list, import, &pairs, notification)? })
     }
 
-    /// Starts to read a plan's fragments from where a peer has them. `hold` is of the plan's blocks, for writing, and is
-    /// let go of after the operation's end.
+    /// Starts to read a plan's fragments from where a peer has them. `hold` is of the plan's blocks, for writing, and
+    /// is let go of after the operation's end.
     pub(crate) fn start_read(
         &mut self,
         plane: &mut Plane,

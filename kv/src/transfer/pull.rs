@@ -120,7 +120,12 @@ fn read_parts(
     import: &Import,
     theirs: &TransferManifest,
 ) -> Result<(u64, u32), TransferError> {
-    let parting = theirs.parting();
+    // The owner announces nothing, so that the parts are the reader's business.
+    let (fragment_bytes, most) = (plan.fragment_bytes(), pool.part_fragments(plan.fragment_bytes()));
+    if most == 0 {
+        return Err(TransferError::Parts { part_fragments: 1, fragment_bytes, most });
+    }
+    let parting = TransferManifest { part_fragments: theirs.part_fragments.min(most), ..theirs.clone() }.parting();
     let (mut bytes, mut crc32c) = (0, 0);
     for number in 0..parting.parts() as u32 {
         let part = plan.part(parting.part(number).unwrap_or_default());

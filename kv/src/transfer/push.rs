@@ -2,7 +2,7 @@
 
 use super::notice::NOTICE_USER_BYTES_MAX;
 use super::write_lease::WriteLease;
-use super::{Cut, Moved, Notice, PagedPool, Terms, TransferError, check_model, pairs_of, plan_with};
+use super::{Cut, Moved, Notice, PagedPool, Terms, TransferError, check_model, pairs_of, plan_in_parts};
 use crate::transfer_slot::TransferSlots;
 use crate::{BlockTable, ChecksumAlgorithm, Digest64, FragmentPlan, HeadRange, TransferId, TransferManifest};
 use dmaplane::{Arrival, Import, Peer, Plane};
@@ -102,7 +102,7 @@ pub fn push(
     theirs: &TransferManifest,
     user: &[u8],
 ) -> Result<Moved, TransferError> {
-    let (plan, heads) = plan_with(pool, table, theirs)?;
+    let (plan, heads) = plan_in_parts(pool, table, theirs)?;
     check_user(user)?;
     pool.clear_padding(table, theirs.fragment_tokens, 0..theirs.layout.layers())?;
     let import: Import = plane.import(peer, &theirs.lease_token.0)?;

@@ -153,7 +153,8 @@ pub fn turn_one(worker: &mut Worker, mut done: impl FnMut(&mut Worker) -> bool) 
 pub fn connect(one: &mut Worker, other: &mut Worker) {
     one.dial(other);
     turn(one, other, |one, other| {
-        (one.poll(), other.poll());
+        one.poll();
+        other.poll();
         let met = |worker: &Worker, far: &Worker| {
             (0..worker.shards.len()).all(|shard| worker.peers(shard, far).iter().all(Option::is_some))
         };
