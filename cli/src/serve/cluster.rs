@@ -29,7 +29,7 @@ impl Role {
     /// Blocks in the pool of each shard: few, so that requests wait for blocks, and every block is used again at once.
     pub fn blocks(self) -> u32 {
         match self {
-            Role::Prefill => 28,
+            Role::Prefill => 14,
             Role::Decode => 96,
         }
     }

@@ -44,12 +44,17 @@ impl MemoryLog {
 
     /// At ten seconds (the last sample before), the most after that, and at the end.
     pub fn bytes(&self) -> (Option<u64>, Option<u64>, Option<u64>) {
-        (self.settled_bytes, self.max_after_bytes, self.last_bytes)
+        (self.settled(), self.max_after_bytes, self.last_bytes)
+    }
+
+    /// At ten seconds, where there was anything after that.
+    fn settled(&self) -> Option<u64> {
+        self.settled_bytes.filter(|_| self.max_after_bytes.is_some())
     }
 
     /// What it may be at most after ten seconds.
     pub fn limit_bytes(&self) -> Option<u64> {
-        self.settled_bytes.map(|bytes| bytes + bytes * GROWTH_PERCENT / 100 + GROWTH_BYTES)
+        self.settled().map(|bytes| bytes + bytes * GROWTH_PERCENT / 100 + GROWTH_BYTES)
     }
 
     /// Whether it stayed below that; a run that ended before has nothing to say.
@@ -86,6 +91,7 @@ mod tests {
         for (second, mebibytes) in [(1, 10), (9, 100), (11, 104), (20, 117), (21, 90)] {
             log.note(seconds(second), mebibytes << 20);
             assert!(log.is_flat(), "{second}");
+            assert_eq!(log.bytes().0.is_some(), second > 10, "{second}");
         }
         assert_eq!(log.bytes(), (Some(100 << 20), Some(117 << 20), Some(90 << 20)));
         assert_eq!(log.limit_bytes(), Some(118 << 20));

@@ -79,8 +79,8 @@ pub struct Status {
     pub leases: u64,
     pub imports: u64,
     pub lists: u64,
-    /// How long each abort took since the last status, from the order to memory that may be used again: where the memory
-    /// was leased to the other worker, and where only this one's operations touched it.
+    /// How long each abort took since the last status, from the order to memory that may be used again: where the
+    /// memory was leased to the other worker, and where only this one's operations touched it.
     pub aborts_ns: Vec<u64>,
     pub withdrawals_ns: Vec<u64>,
 }

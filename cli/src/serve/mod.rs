@@ -2,8 +2,9 @@
 //!
 //! Two workers prefill, two decode, each with tensor-parallel shards and few blocks, so that every block is used again
 //! as soon as it is free. Requests are aborted at random moments, a worker is killed, and every answer that comes is
-//! compared with a run in one process, bit for bit. What stands between an aborted request's late bytes and the next
-//! one's cache is the lease alone: built with `broken-no-lease-check` the service gives wrong answers.
+//! compared with a run in one process, bit for bit. Where caches are pushed, what stands between an aborted request's
+//! late bytes and the next one's cache is the lease alone: built with `broken-no-lease-check` the service gives wrong
+//! answers.
 
 mod arguments;
 mod cluster;

@@ -163,11 +163,12 @@ pub async fn transfer(address: &str, what: Plan) -> Result<Report, Failure> {
     report.damaged = reused.iter().filter(|buffer| buffer.as_slice().iter().any(|&byte| byte != AFTER)).count() as u32;
     drop(reused);
     Order::Report.send(&peer).await?;
-    report.settled = settled(&plane, Some(base)).await?;
     match hear(&peer).await? {
         Answer::Report { damaged } => report.damaged += damaged,
         answer => return Err(format!("{answer:?}").into()),
     }
+    // An answer that nobody has read would hold a receive.
+    report.settled = settled(&plane, Some(base)).await?;
     Order::Idle { milliseconds: what.idle.as_millis() as u32 }.send(&peer).await?;
     report.idle_client = idle_cpu(what.idle).await;
     match hear(&peer).await? {

@@ -44,12 +44,6 @@ const DEFECTS: &[Defect] = &[
         words: "wrong answers",
     },
     Defect {
-        package: "dmaplane-cli",
-        feature: "broken-no-lease-check",
-        tests: &["--release", "--test", "serve", "every_answer_is_right_when_caches_are_pulled"],
-        words: "wrong answers",
-    },
-    Defect {
         package: "dmaplane-kv",
         feature: "broken-no-lease-check",
         tests: &["--test", "late_layers", "lse_12"],

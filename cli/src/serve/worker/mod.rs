@@ -135,15 +135,21 @@ pub fn run(arguments: &WorkerArguments) -> Result<()> {
     core.report(&Report::Stopped(status))
 }
 
+/// Lets the shards' transfers go on, and acts on what has happened.
+fn poll(core: &mut Core, work: &mut Work) -> Result<()> {
+    for shard in 0..core.shards.len() {
+        for event in core.shards[shard].poll() {
+            work.on_event(core, shard, event)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lets what has ended give everything back, so that what is still there has been left behind.
 fn settle(core: &mut Core, work: &mut Work) -> Result<()> {
     let deadline = Instant::now() + SETTLING_MAX;
     while Instant::now() < deadline && !core.is_idle() {
-        for shard in 0..core.shards.len() {
-            for event in core.shards[shard].poll() {
-                work.on_event(core, shard, event)?;
-            }
-        }
+        poll(core, work)?;
         std::thread::sleep(GLANCE);
     }
     Ok(())
@@ -158,11 +164,10 @@ fn serve(core: &mut Core, work: &mut Work) -> Result<()> {
                 return Ok(());
             }
         }
-        for shard in 0..core.shards.len() {
-            for event in core.shards[shard].poll() {
-                work.on_event(core, shard, event)?;
-            }
-        }
+        // Blocks that an order has freed are given to the next request before anything else is said or heard: what was
+        // theirs must not come late, nor be read any more, although nobody but the lease has told the other side yet.
+        let worked = work.step(core)?;
+        poll(core, work)?;
         if core.is_renewal_due() {
             work.renew(core);
         }
@@ -171,7 +176,7 @@ fn serve(core: &mut Core, work: &mut Work) -> Result<()> {
             let status = core.status(work.jobs());
             core.report(&Report::Status(status))?;
         }
-        if work.step(core)? {
+        if worked {
             continue;
         }
         core.orders.wait(if work.jobs() > 0 { GLANCE } else { REST })?;
