@@ -19,9 +19,13 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     tally += tests.finish()?;
 
     // Where there is an io_uring, tcp has been over it; in a container it would be over epoll.
+    // (Of the whole workspace, so that nothing is built anew for other features.)
     let mut epoll = TestRun::new(workspace);
-    epoll.command.args(["--package", "dmaplane", "--test", "tcp", "--test", "tcp_hostile", "--test", "tcp_processes"]);
-    epoll.command.args(["--test", "late_writes"]).env("DMAPLANE_TCP_BACKEND", "epoll");
+    epoll.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
+    for test in ["tcp", "tcp_hostile", "tcp_processes", "late_writes"] {
+        epoll.command.args(["--test", test]);
+    }
+    epoll.command.env("DMAPLANE_TCP_BACKEND", "epoll");
     tally += epoll.finish()?;
 
     let mut examples = TestRun::documentation(workspace);
