@@ -110,3 +110,17 @@ fn a_sender_outside_reaches_a_receiver_inside() {
         assert!(files::same(file.as_ref(), &bench.out()), "{fabric}");
     }
 }
+
+/// Four workers and their router inside: aborts, a kill, shards, over both fabrics.
+/// `DMAPLANE_SANDBOX_SERVE_SECONDS` says for how long each.
+#[test]
+fn every_answer_of_a_service_is_right() {
+    let seconds = std::env::var("DMAPLANE_SANDBOX_SERVE_SECONDS").unwrap_or_else(|_| "4".to_owned());
+    for fabric in FABRICS {
+        let arguments = ["demo", "serve", "--json", "--seconds", &seconds, "--fabric", fabric];
+        let outcome = confined::start(&arguments).end().succeeded().json();
+        println!("{outcome}");
+        assert_eq!(outcome["wrong_answers"], 0, "{outcome}");
+        assert!(outcome["requests_completed"].as_u64() > Some(0), "{outcome}");
+    }
+}

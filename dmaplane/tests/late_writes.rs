@@ -161,6 +161,55 @@ fn one_of_many_revoked(fabric: &str) {
     panic!("{fabric}: only {counted:?} of {ROUNDS_MAX} rounds count: a write took about {pace:?}");
 }
 
+/// How long a stopped peer may hold up a revoke, and how much later than that a busy machine may notice.
+const DEADLINE: Duration = Duration::from_millis(100);
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
+/// 64 transfers in flight to one peer that is stopped, one lease revoked with a deadline: the revoke completes by it,
+/// and once the peer goes on the other 63 complete, too. Nothing lands in the memory that was given back.
+fn one_of_many_revoked_of_a_stopped_peer(fabric: &str) {
+    let mut plane = Plane::open(Config::default()).unwrap();
+    let (mut sender, peer) = Other::start(&mut plane, fabric, "many_writes_process");
+    let old = vec![OLD; LARGE as usize];
+    for chosen in [0, MANY / 2, MANY - 1] {
+        let mut leases = Vec::new();
+        for _ in 0..MANY {
+            let buffer = plane.alloc(LARGE).unwrap();
+            let leased = plane.grant(buffer, Rights::WRITE).unwrap();
+            let token = plane.token(&leased).unwrap();
+            plane.send_message(&peer, &token, WAIT).unwrap();
+            leases.push(leased);
+        }
+        assert_eq!(plane.receive_message(&peer, 16, WAIT).unwrap(), b"started");
+        sender.stop();
+        let start = Instant::now();
+        let mut revoked = plane.revoke_gracefully(leases.remove(chosen), DEADLINE).unwrap();
+        let took = start.elapsed();
+        revoked.as_mut_slice().fill(NEW);
+        sender.go_on();
+        let counts = plane.receive_message(&peer, 16, WAIT).unwrap();
+        let seen = Seen { completed: counts[0], revoked: counts[1], too_late: counts[2] };
+        println!("{fabric}, transfer {chosen}: the revoke took {took:?}; {seen:?}");
+        assert!(took <= DEADLINE + NOTICED_WITHIN, "{took:?}");
+        assert!(seen.completed >= 63 && seen.completed + seen.revoked + seen.too_late == 64, "{seen:?}");
+        assert!(revoked.as_slice().iter().all(|&byte| byte == NEW), "old bytes came late");
+        for leased in leases {
+            let buffer = plane.revoke(leased).unwrap();
+            assert!(buffer.as_slice() == old, "a write that completed has not landed whole");
+        }
+    }
+}
+
+#[test]
+fn lse_10_a_revoke_does_not_wait_for_a_stopped_peer_over_shm() {
+    one_of_many_revoked_of_a_stopped_peer("shm");
+}
+
+#[test]
+fn lse_10_a_revoke_does_not_wait_for_a_stopped_peer_over_tcp() {
+    one_of_many_revoked_of_a_stopped_peer("tcp");
+}
+
 #[test]
 fn many_writes_process() {
     let Some(address) = two_processes::address_of_this_child() else { return };
