@@ -176,7 +176,8 @@ impl<S: Storage> Engine<S> {
             return Err(Stop::Drain);
         }
         let (errno, next) = match state.refusing {
-            Refusing::No => return Ok(0),
+            // Not obstructed: nobody asks.
+            Refusing::No => return Err(Stop::Closed),
             Refusing::UntilChainEnds if is_linked(sqe) => (Errno::EINVAL, Refusing::UntilChainEnds),
             Refusing::UntilChainEnds => (Errno::EINVAL, Refusing::No),
             Refusing::Rest(left) if left > 1 => (Errno::ECANCELED, Refusing::Rest(left - 1)),

@@ -340,6 +340,7 @@ impl Host for EmbeddedHost {
         if let Some(slot) = self.peers.get_mut(peer as usize) {
             *slot = None;
         }
+        self.forget_link(peer);
         self.frames.remove_of_peer(peer);
     }
 

@@ -17,14 +17,16 @@ use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Entries taken from one link in one turn.
 const LINK_BUDGET: u32 = 128;
 /// Looks at a link that bring nothing before it is looked at now and then only.
 const QUIET_LOOKS: u32 = 4096;
-/// Quiet links that a turn looks at: with a thousand peers each has its look within a few hundred turns, which take
-/// some 100 ns each where there is nothing else to do.
+/// Quiet links that a turn looks at.
 const QUIET_LINKS_A_TURN: usize = 8;
+/// How long a quiet link may wait for its look, however much each turn has to do.
+const QUIET_LINKS_WITHIN: Duration = Duration::from_micros(200);
 
 /// An adopted connection of either fabric.
 pub(super) enum PeerLink {
@@ -56,6 +58,8 @@ pub(super) struct BusyLinks {
     busy: Vec<u32>,
     /// The next of all to be looked at.
     cursor: usize,
+    /// When all were last looked at.
+    all_looked_at: Option<Instant>,
     /// Somebody has rung: the next turn looks at all.
     look_at_all: bool,
 }
@@ -219,6 +223,11 @@ impl EmbeddedHost {
         }
     }
 
+    /// Its number may be another's soon.
+    pub(super) fn forget_link(&mut self, peer: u32) {
+        self.links.busy.retain(|&busy| busy != peer);
+    }
+
     pub(super) fn flush_links(&mut self) {
         for place in 0..self.links.busy.len() {
             let index = self.links.busy[place];
@@ -268,8 +277,7 @@ impl EmbeddedHost {
             }
             place += 1;
         }
-        let count = if std::mem::take(&mut self.links.look_at_all) { usize::MAX } else { QUIET_LINKS_A_TURN };
-        for _ in 0..count.min(self.peers.len()) {
+        for _ in 0..self.quiet_links_due() {
             let index = self.links.cursor % self.peers.len();
             self.links.cursor = index + 1;
             // The busy ones have been looked at.
@@ -282,10 +290,27 @@ impl EmbeddedHost {
         worked
     }
 
+    /// How many of the quiet links this turn looks at.
+    fn quiet_links_due(&mut self) -> usize {
+        let all = self.peers.len();
+        let has_rung = std::mem::take(&mut self.links.look_at_all);
+        if all <= QUIET_LINKS_A_TURN {
+            return all;
+        }
+        let now = Instant::now();
+        let last = self.links.all_looked_at.get_or_insert(now);
+        if has_rung || now.duration_since(*last) >= QUIET_LINKS_WITHIN {
+            *last = now;
+            return all;
+        }
+        QUIET_LINKS_A_TURN
+    }
+
     /// After a look that has brought nothing: whether the link need not be looked at in every turn any more.
     fn has_gone_quiet(&mut self, index: u32) -> bool {
         let Some(Some(slot)) = self.peers.get_mut(index as usize) else { return true };
-        slot.quiet_looks += 1;
+        // While its backlog keeps it busy there is no bound.
+        slot.quiet_looks = slot.quiet_looks.saturating_add(1);
         let rests = match &slot.connection {
             PeerLink::Shm(link) => slot.quiet_looks > QUIET_LOOKS && !link.has_backlog(),
             PeerLink::Tcp(_) | PeerLink::None => true,

@@ -110,8 +110,10 @@ impl Commands {
         }
         // Where nobody is left to hear it, the thread finds out, too.
         let _ = lines.report();
-        if lines.has_work() {
-            self.wake(self.queue());
+        let queue = self.queue();
+        // What has become the thread's alone to look at, it must look at: also when nothing of it can move yet.
+        if lines.has_work() || (queue.hears_bell_only && lines.are_the_threads()) {
+            self.wake(queue);
         }
     }
 
@@ -122,8 +124,14 @@ impl Commands {
             self.queue().polled = true;
         }
         let Ok(mut lines) = self.lines.try_lock() else { return };
-        if !lines.are_the_threads() && lines.poll() {
-            self.move_a_little(&mut lines);
+        if lines.are_the_threads() {
+            return;
+        }
+        match lines.poll() {
+            Some(true) => self.move_a_little(&mut lines),
+            Some(false) => {}
+            // It hears nothing: the thread hears for itself.
+            None => self.stop_polling(),
         }
     }
 
@@ -281,5 +289,35 @@ impl Thread {
             }
             let _ = rustix::io::read(bell, &mut [0; 8]);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lines::tests::{frame, lines};
+    use super::*;
+
+    /// HOST-1: bulk that could not move yet was the thread's alone to look at, and the thread heard its bell only: all
+    /// of a context's tcp was deaf for as long as its poller stayed awake.
+    #[test]
+    fn host_1_nobody_listens_when_bulk_comes_that_cannot_move_yet() {
+        let (mut lines, _control, _data, _told) = lines();
+        // The peer does not read.
+        lines.take(frame(60_000));
+        while lines.round(Effort::Brief) {
+            lines.take(frame(60_000));
+        }
+        lines.take(frame(1 << 20));
+        let queue = Queue { sleeps: true, polled: true, hears_bell_only: true, ..Queue::default() };
+        let commands = Commands {
+            queue: Mutex::new(queue),
+            lines: Mutex::new(Lines::new(Box::new(|_| true))),
+            stopping: AtomicBool::new(false),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
+        };
+        commands.move_a_little(&mut lines);
+        assert!(lines.are_the_threads() && !lines.has_work(), "it can be moved");
+        assert!(!commands.queue().sleeps, "the thread sleeps on");
+        assert!(rustix::io::read(&commands.bell, &mut [0; 8]).is_ok(), "nobody has rung");
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Lines {
     /// What the engine's poller looks at while it is awake, and what that has not been told.
     poller: Option<Events>,
     poller_changes: Vec<Change>,
+    /// Its events could not be made.
+    has_no_poller: bool,
     events: Vec<Event>,
     told: Vec<(Handle, Told)>,
     tell: Tell,
@@ -61,6 +63,7 @@ impl Lines {
             changes: Vec::new(),
             poller: None,
             poller_changes: Vec::new(),
+            has_no_poller: false,
             events: Vec::new(),
             told: Vec::new(),
             tell,
@@ -188,8 +191,12 @@ impl Lines {
         self.changes = changes;
     }
 
-    /// Looks at what has happened, for a poller that is awake; `true`: something has.
-    pub(crate) fn poll(&mut self) -> bool {
+    /// Looks at what has happened, for a poller that is awake; `true`: something has. `None`: it has nothing to hear
+    /// with, and never will.
+    pub(crate) fn poll(&mut self) -> Option<bool> {
+        if self.has_no_poller {
+            return None;
+        }
         let mut poller = match self.poller.take() {
             Some(poller) => poller,
             None => match Events::new() {
@@ -199,7 +206,8 @@ impl Lines {
                 }
                 Err(error) => {
                     tracing::error!(%error, "tcp: the poller hears nothing");
-                    return false;
+                    self.has_no_poller = true;
+                    return None;
                 }
             },
         };
@@ -213,7 +221,7 @@ impl Lines {
             self.hear(&mut poller, |_, _| {});
         }
         self.poller = Some(poller);
-        happened
+        Some(happened)
     }
 
     fn apply(&mut self, events: &mut Events, change: Change) {
@@ -273,7 +281,7 @@ fn name(number: u64, lane: Lane) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::connection::{Shaken, Sockets};
     use super::super::guard::Guard;
     use super::super::report::{Ending, Load};
@@ -287,7 +295,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
+    pub fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
         let (sender, told) = channel();
         let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
         let mut lines = Lines::new(Box::new(tell));
@@ -305,7 +313,7 @@ mod tests {
         (lines, their_control, their_data, told)
     }
 
-    fn frame(body_bytes: usize) -> Command {
+    pub fn frame(body_bytes: usize) -> Command {
         let request = AllocRequest { length_bytes: 1 << 20, node: None, strict: false, huge: false };
         let region = Arc::new(Region::allocate(&request).unwrap());
         let span = Span::range(region, 0, body_bytes as u64).unwrap();

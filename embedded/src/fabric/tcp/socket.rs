@@ -151,10 +151,8 @@ impl Socket {
                 let opened = cipher.open(&sealed.filled()[..bytes], room)?;
                 sealed.consume(bytes);
                 self.input.end += opened;
-                if opened > 0 {
-                    return Ok(Came::Bytes(opened));
-                }
-                continue;
+                // Nobody seals nothing; who did could keep its reader here for good.
+                return if opened > 0 { Ok(Came::Bytes(opened)) } else { Err(Errno::EPROTO) };
             }
             if !self.readable {
                 return Ok(Came::Blocked);
