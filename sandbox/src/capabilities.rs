@@ -58,7 +58,7 @@ pub fn limit() -> Result<(), Errno> {
     let lower = |had: Option<u64>, to: u64| Some(had.map_or(to, |had| had.min(to)));
     let locked = getrlimit(Resource::Memlock);
     let maximum = lower(locked.maximum, LOCKED_BYTES);
-    setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum })?;
+    setrlimit(Resource::Memlock, Rlimit { current: lower(locked.current, LOCKED_BYTES), maximum })?;
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: lower(files.current, OPEN_FILES), maximum: files.maximum })
 }
