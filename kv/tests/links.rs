@@ -1,0 +1,66 @@
+//! What connections do to transfers and to each other: sources that leave when they are done.
+
+mod workers;
+
+use dmaplane_kv::exchange::Event;
+
+use workers::{GROUPED, LAYERS, Outcome, Worker, compute, connect, model, outcomes, routed, turn, turn_one};
+
+const TOKENS: u32 = 40;
+const BLOCKS: u32 = 6;
+
+/// Pushes every layer of one source shard's half to a landing, until the source says that it is done.
+fn push_half(source: &mut Worker, shard: usize, destination: &mut Worker, manifest: &dmaplane_kv::TransferManifest) {
+    let table = source.shards[shard].pool_mut().allocate(TOKENS).unwrap();
+    let peer = source.peers(shard, destination)[0].unwrap();
+    let push = source.shards[shard].push(peer, &table, &routed(manifest)).unwrap();
+    for layer in 0..LAYERS {
+        compute(source.shards[shard].pool_mut(), &table, 1, layer);
+        source.shards[shard].send_layers(push, layer..layer + 1, b"").unwrap();
+    }
+    turn_one(source, |source| {
+        outcomes(source.poll()).into_iter().any(|(ended, outcome)| {
+            assert!(matches!(outcome, Outcome::Whole(..)), "{outcome:?}");
+            ended == (shard, push)
+        })
+    });
+}
+
+#[test]
+fn a_source_that_leaves_after_its_leg_failed_the_landing_of_the_others() {
+    for fabric in ["shm", "tcp"] {
+        let mut source = Worker::open("P", fabric, model(GROUPED, 16), 2, BLOCKS);
+        let mut destination = Worker::open("D", fabric, model(GROUPED, 16), 1, BLOCKS);
+        connect(&mut source, &mut destination);
+        let known = destination.peers(0, &source);
+        let from = source.far_side(1);
+        let (landing, manifests) = destination.shards[0].land(TOKENS, &from, &known, None).unwrap();
+        push_half(&mut source, 0, &mut destination, &manifests[0].1);
+        // What the first has sent is counted before it goes.
+        for _ in 0..10 {
+            assert!(outcomes(destination.poll()).is_empty());
+            source.poll();
+        }
+        source.shards[0].hang_up("D.0");
+        turn_one(&mut destination, |destination| {
+            let mut is_gone = false;
+            for (_, event) in destination.poll() {
+                assert!(!matches!(event, Event::Failed { .. }), "{event:?}");
+                is_gone |= matches!(&event, Event::Disconnected { name, .. } if name == "P.0");
+            }
+            is_gone
+        });
+        push_half(&mut source, 1, &mut destination, &manifests[1].1);
+        let mut landed = None;
+        turn(&mut source, &mut destination, |source, destination| {
+            source.poll();
+            let ended = outcomes(destination.poll()).into_iter().find(|(ended, _)| ended.1 == landing);
+            landed = landed.take().or(ended);
+            landed.is_some()
+        });
+        let Some((_, Outcome::Whole(Some(table), _))) = landed else { panic!("{landed:?}") };
+        workers::is_right(destination.shards[0].pool(), &table, 1).unwrap();
+        destination.shards[0].pool_mut().release(table).unwrap();
+        assert_eq!(destination.shards[0].pool().free_blocks(), BLOCKS);
+    }
+}
