@@ -1,9 +1,12 @@
-//! What connections do to transfers and to each other: sources that leave when they are done.
+//! What connections do to transfers and to each other: sources that leave when they are done, peers that accept and
+//! hang up, peers that are told more than they take.
 
 mod workers;
 
+use dmaplane::{Config, Plane};
 use dmaplane_kv::exchange::Event;
 
+use std::time::{Duration, Instant};
 use workers::{GROUPED, LAYERS, Outcome, Worker, compute, connect, model, outcomes, routed, turn, turn_one};
 
 const TOKENS: u32 = 40;
@@ -63,4 +66,27 @@ fn a_source_that_leaves_after_its_leg_failed_the_landing_of_the_others() {
         destination.shards[0].pool_mut().release(table).unwrap();
         assert_eq!(destination.shards[0].pool().free_blocks(), BLOCKS);
     }
+}
+
+#[test]
+fn who_accepts_and_hangs_up_was_dialled_in_a_tight_loop() {
+    let mut source = Worker::open("P", "shm", model(GROUPED, 16), 1, BLOCKS);
+    let mut plane = Plane::open(Config::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, address) = plane.listen(&format!("shm:{}", directory.path().join("x").display())).unwrap();
+    source.shards[0].dial("D.0", &address);
+    let (mut accepting, mut met) = (plane.start_accept(&listener).unwrap(), 0);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(400) {
+        source.poll();
+        let Some(ended) = accepting.poll(&mut plane) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        plane.disconnect(ended.unwrap()).unwrap();
+        met += 1;
+        accepting = plane.start_accept(&listener).unwrap();
+    }
+    // At once, and 10, 30, 70, 150 and 310 ms later.
+    assert!((2..=6).contains(&met), "dialled {met} times in 400 ms");
 }

@@ -7,7 +7,8 @@ use dmaplane::{Arrival, Connecting, Errno, Listener, Operation, Peer, Plane};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How long after a failure it is dialled again: doubled with each, up to the longest.
+/// How long after a failure or an end it is dialled again: doubled with each until it has said its name, up to the
+/// longest.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// Arrivals that are taken from one peer before the others have their turn.
@@ -54,6 +55,13 @@ pub(super) enum Heard {
     Signal(Signal),
     /// Nothing more will come.
     End(TransferError),
+}
+
+impl Dial {
+    fn retry_later(&mut self) {
+        self.next = Instant::now() + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST_DELAY);
+    }
 }
 
 impl Link {
@@ -180,11 +188,10 @@ impl Links {
                 None => {}
                 Some(Err(_)) => {
                     dial.connecting = None;
-                    dial.next = Instant::now() + dial.delay;
-                    dial.delay = (dial.delay * 2).min(LONGEST_DELAY);
+                    dial.retry_later();
                 }
                 Some(Ok(peer)) => {
-                    (dial.connecting, dial.delay) = (None, SHORTEST_DELAY);
+                    dial.connecting = None;
                     let name = dial.name.clone();
                     let id = self.add(peer, Some(name.clone()));
                     if let Some(dial) = self.dials.get_mut(place) {
@@ -219,6 +226,10 @@ impl Links {
 
     /// A peer says its name. Another of that name is an earlier life of the same: its id, for it has ended.
     pub(super) fn introduce(&mut self, peer: PeerId, name: String, events: &mut VecDeque<Event>) -> Option<PeerId> {
+        // Only who speaks is met: one that takes connections and ends them is dialled ever more rarely.
+        if let Some(dial) = self.dials.iter_mut().find(|dial| dial.peer == Some(peer)) {
+            dial.delay = SHORTEST_DELAY;
+        }
         let earlier = self.named(&name).filter(|&earlier| earlier != peer);
         if let Some(link) = self.links.get_mut(&peer).filter(|link| link.name.is_none()) {
             link.name = Some(name.clone());
@@ -240,7 +251,8 @@ impl Links {
         // It may have ended by itself; what is left of it is given back either way.
         let _ = plane.disconnect(link.peer);
         if let Some(dial) = self.dials.iter_mut().find(|dial| dial.peer == Some(peer)) {
-            (dial.peer, dial.next) = (None, Instant::now());
+            dial.peer = None;
+            dial.retry_later();
         }
         Some(name)
     }
