@@ -156,12 +156,16 @@ impl Pull {
         links: &mut Links,
         end: End<()>,
     ) -> End<(BlockTable, Vec<u8>, Moved)> {
-        pool.let_go(self.hold);
+        let let_go = pool.let_go(self.hold);
+        let is_own = let_go.is_ok();
         let table = self.table;
-        let checked = match end {
-            End::Done(()) => self.legs.iter().try_for_each(|leg| leg.check(pool, &table)).map_err(End::Failed),
-            End::Failed(error) => Err(End::Failed(error)),
-            End::Aborted => Err(End::Aborted),
+        let checked = match (end, let_go) {
+            (_, Err(error)) => Err(End::Failed(error)),
+            (End::Done(()), Ok(())) => {
+                self.legs.iter().try_for_each(|leg| leg.check(pool, &table)).map_err(End::Failed)
+            }
+            (End::Failed(error), Ok(())) => Err(End::Failed(error)),
+            (End::Aborted, Ok(())) => Err(End::Aborted),
         };
         for leg in &mut self.legs {
             let was_claimed = matches!(std::mem::replace(&mut leg.stage, Stage::Over), Stage::Open(_));
@@ -179,6 +183,8 @@ impl Pull {
                 let user = users.reduce(|first, next| if first.is_empty() { next } else { first });
                 End::Done((table, user.unwrap_or_default(), self.moved))
             }
+            // In another pool these are somebody else's blocks.
+            Err(end) if !is_own => end,
             Err(end) => match pool.release(table) {
                 Ok(()) => end,
                 Err(error) => End::Failed(error),

@@ -170,8 +170,8 @@ impl Push {
     }
 
     /// Gives the blocks back to the pool, when [`Push::poll`] has said that it is over.
-    pub(super) fn close(self, pool: &mut PagedPool) {
-        pool.let_go(self.hold);
+    pub(super) fn close(self, pool: &mut PagedPool) -> Result<(), TransferError> {
+        pool.let_go(self.hold)
     }
 
     /// Whether something other than a part is still with the peer.

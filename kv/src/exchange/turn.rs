@@ -210,11 +210,10 @@ impl Exchange {
                     pushes.insert(ticket, push);
                 }
                 Some(end) => {
-                    push.close(pool);
-                    events.push_back(match end {
-                        End::Done(moved) => Event::Pushed { ticket, moved },
-                        End::Failed(error) => Event::Failed { ticket, error },
-                        End::Aborted => Event::Aborted { ticket },
+                    events.push_back(match (end, push.close(pool)) {
+                        (End::Failed(error), _) | (_, Err(error)) => Event::Failed { ticket, error },
+                        (End::Done(moved), Ok(())) => Event::Pushed { ticket, moved },
+                        (End::Aborted, Ok(())) => Event::Aborted { ticket },
                     });
                 }
             }

@@ -176,6 +176,9 @@ pub enum TransferError {
         /// The block.
         block: u32,
     },
+    /// A pool that the transfer was not begun with.
+    #[error("the transfer is of another pool's blocks: give it the pool that it was opened with")]
+    OtherPool,
     /// An arrival for another transfer: give it to that one.
     #[error("an arrival for {found}, not for {ours}")]
     OtherTransfer {
