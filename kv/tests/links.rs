@@ -5,6 +5,7 @@ mod workers;
 
 use dmaplane::{Config, Plane};
 use dmaplane_kv::exchange::Event;
+use dmaplane_kv::transfer::TransferError;
 
 use std::time::{Duration, Instant};
 use workers::{GROUPED, LAYERS, Outcome, Worker, compute, connect, model, outcomes, routed, turn, turn_one};
@@ -89,4 +90,62 @@ fn who_accepts_and_hangs_up_was_dialled_in_a_tight_loop() {
     }
     // At once, and 10, 30, 70, 150 and 310 ms later.
     assert!((2..=6).contains(&met), "dialled {met} times in 400 ms");
+}
+
+#[test]
+fn messages_to_a_peer_that_takes_none_grew_without_bound() {
+    let mut source = Worker::open("P", "shm", model(GROUPED, 16), 1, BLOCKS);
+    let mut destination = Worker::open("D", "shm", model(GROUPED, 16), 1, BLOCKS);
+    connect(&mut source, &mut destination);
+    let peer = source.peers(0, &destination)[0].unwrap();
+    let (mut sent, message) = (0, [7; 1000]);
+    let error = loop {
+        match source.shards[0].send(peer, &message) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(source.poll().is_empty());
+        assert!(sent < 10_000, "everything is kept for a peer that takes nothing");
+    };
+    assert!(matches!(&error, TransferError::Overrun { name, .. } if name == "D.0"), "{error}");
+    // It was only slow: everything arrives, in order, and there is room again.
+    let mut came = 0;
+    turn(&mut source, &mut destination, |source, destination| {
+        source.poll();
+        came += destination.poll().iter().filter(|(_, event)| matches!(event, Event::Message { .. })).count();
+        came == sent
+    });
+    source.shards[0].send(peer, &message).unwrap();
+}
+
+#[test]
+fn answers_to_a_peer_that_takes_none_grew_without_bound() {
+    let mut worker = Worker::open("P", "shm", model(GROUPED, 16), 1, BLOCKS);
+    let mut plane = Plane::open(Config::default()).unwrap();
+    let address = worker.addresses[0].clone();
+    let mut connecting = plane.start_connect(&address).unwrap();
+    let mut peer = None;
+    turn_one(&mut worker, |worker| {
+        worker.poll();
+        peer = peer.take().or_else(|| connecting.poll(&mut plane).map(Result::unwrap));
+        peer.is_some()
+    });
+    let peer = peer.unwrap();
+    // Claims of landings that there are not: each is answered, and no answer is read.
+    let claim = [&b"DPKX"[..], &[2, 0], &7u32.to_le_bytes()].concat();
+    let message = [&(claim.len() as u16).to_le_bytes()[..], &claim].concat().repeat(300);
+    let mut error = None;
+    let mut sending = None;
+    turn_one(&mut worker, |worker| {
+        for (_, event) in worker.poll() {
+            let Event::Disconnected { error: of, .. } = event else { panic!("{event:?}") };
+            error = Some(of);
+        }
+        let mut sent = sending.take().or_else(|| plane.start_send(&peer, &message).ok());
+        if sent.as_mut().is_some_and(|sent| sent.poll(&mut plane).is_none()) {
+            sending = sent;
+        }
+        error.is_some()
+    });
+    assert!(matches!(&error, Some(TransferError::Overrun { .. })), "{error:?}");
 }

@@ -29,6 +29,9 @@ impl Exchange {
         self.poll_pushes();
         self.poll_pulls();
         self.expire();
+        for (peer, error) in self.links.overrun() {
+            self.lose(peer, error);
+        }
         self.links.flush(&mut self.plane);
         std::mem::take(&mut self.events).into()
     }

@@ -136,6 +136,16 @@ pub enum TransferError {
         /// The peer.
         name: String,
     },
+    /// A peer that does not take what it is told.
+    #[error("{name} lets {signals} signals of {bytes} bytes wait: send less, or end its connection")]
+    Overrun {
+        /// The peer.
+        name: String,
+        /// What waits for it.
+        signals: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
     /// A transfer that has ended, or was never begun here.
     #[error("{what} does not name a transfer that is under way here")]
     NoTransfer {
