@@ -203,10 +203,9 @@ impl Plane {
             self.has_news = true;
             if cqe.user_data & MAILBOX != 0 {
                 let (number, slot) = ((cqe.user_data & !MAILBOX) >> 32, cqe.user_data & 0xffff_ffff);
-                if let Some(mailbox) = self.mailboxes.get_mut(&(number as u32)) {
-                    if !mailbox.take(slot, &cqe) {
-                        self.unposted.push_back((number as u32, slot));
-                    }
+                let mailbox = self.mailboxes.get_mut(&(number as u32));
+                if mailbox.is_some_and(|mailbox| !mailbox.take(slot, &cqe)) {
+                    self.unposted.push_back((number as u32, slot));
                 }
             } else if let Some(what) = self.burials.remove(&cqe.user_data) {
                 if cqe.res == Errno::EBUSY.as_result() {
