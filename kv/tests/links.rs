@@ -8,7 +8,7 @@ use dmaplane_kv::exchange::Event;
 use dmaplane_kv::transfer::TransferError;
 
 use std::time::{Duration, Instant};
-use workers::{GROUPED, LAYERS, Outcome, Worker, compute, connect, model, outcomes, routed, turn, turn_one};
+use workers::{GROUPED, LAYERS, Outcome, PATIENCE, Worker, compute, connect, model, outcomes, routed, turn, turn_one};
 
 const TOKENS: u32 = 40;
 const BLOCKS: u32 = 6;
@@ -148,4 +148,54 @@ fn answers_to_a_peer_that_takes_none_grew_without_bound() {
         error.is_some()
     });
     assert!(matches!(&error, Some(TransferError::Overrun { .. })), "{error:?}");
+}
+
+#[test]
+fn a_claim_that_found_no_room_on_the_ring_failed_its_transfer() {
+    let mut source = Worker::open("P", "shm", model(GROUPED, 16), 1, BLOCKS);
+    let mut destination = Worker::open("D", "shm", model(GROUPED, 16), 1, BLOCKS);
+    connect(&mut source, &mut destination);
+    let (of_source, of_destination) = (source.peers(0, &destination), destination.peers(0, &source));
+    // Messages to somebody who reads none take the ring's share of operations with peers (clause RES-6).
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("shm:{}", directory.path().join("x").display());
+    let mut idle = Plane::open(Config::default()).unwrap();
+    let (listener, _) = idle.listen(&address).unwrap();
+    let to_idle = source.shards[0].plane().connect(&address, PATIENCE).unwrap();
+    let from = idle.accept(&listener, PATIENCE).unwrap();
+    let plane = source.shards[0].plane();
+    let mut sends: Vec<_> = (0..800).map(|_| plane.start_send(&to_idle, b"wait").unwrap()).collect();
+
+    let (landing, manifests) = destination.shards[0].land(TOKENS, &source.far_side(1), &of_destination, None).unwrap();
+    let table = source.shards[0].pool_mut().allocate(TOKENS).unwrap();
+    let push = source.shards[0].push(of_source[0].unwrap(), &table, &routed(&manifests[0].1)).unwrap();
+    let theirs = destination.shards[0].pool_mut().allocate(TOKENS).unwrap();
+    let to = source.far_side(1);
+    let (offer, offered) = destination.shards[0].offer(&theirs, &to, &of_destination, None).unwrap();
+    let pull = source.shards[0].pull(&[(of_source[0].unwrap(), &routed(&offered[0].1))]).unwrap();
+    for layer in 0..LAYERS {
+        compute(source.shards[0].pool_mut(), &table, 1, layer);
+        source.shards[0].send_layers(push, layer..layer + 1, b"").unwrap();
+        compute(destination.shards[0].pool_mut(), &theirs, 2, layer);
+        destination.shards[0].ready_layers(offer, layer..layer + 1, b"").unwrap();
+    }
+    for _ in 0..50 {
+        let ended = [outcomes(source.poll()), outcomes(destination.poll())];
+        assert!(ended.iter().all(Vec::is_empty), "{ended:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // There is room again, and it goes on.
+    let mut missing = vec![push, pull];
+    let mut waiting = vec![landing, offer];
+    turn(&mut source, &mut destination, |source, destination| {
+        while idle.try_receive(&from).unwrap().is_some() {}
+        sends.retain_mut(|send| send.poll(source.shards[0].plane()).is_none());
+        for (events, tickets) in [(source.poll(), &mut missing), (destination.poll(), &mut waiting)] {
+            for (ended, outcome) in outcomes(events) {
+                assert!(matches!(outcome, Outcome::Whole(..)), "{outcome:?}");
+                tickets.retain(|ticket| *ticket != ended.1);
+            }
+        }
+        missing.is_empty() && waiting.is_empty()
+    });
 }
