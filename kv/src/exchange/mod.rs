@@ -231,8 +231,8 @@ impl Exchange {
     }
 
     /// Sends a message of at most 4,000 bytes; messages to one peer arrive in order. The peer's next
-    /// [`poll`](Exchange::poll) says [`Event::Message`]. [`TransferError::Overrun`] while the peer lets 2,048 signals or
-    /// 512 KiB wait; at twice of that it is taken for gone.
+    /// [`poll`](Exchange::poll) says [`Event::Message`]. [`TransferError::Overrun`] while the peer lets 2,048 signals
+    /// or 512 KiB wait; at twice of that it is taken for gone.
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) -> Result<(), TransferError> {
         let (found, most) = (bytes.len(), MESSAGE_BYTES_MAX);
         if found > most {

@@ -314,8 +314,8 @@ impl PagedPool {
         self.check_own(hold)?;
         let pairs = super::pairs_of(plan);
         let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
-        // SAFETY: the hold is of this pool and has sealed these layers of these blocks: until it is let go of, no mutable slice of them is
-        // given out, and none is there now, since this borrows the pool mutably.
+        // SAFETY: the hold is of this pool and has sealed these layers of these blocks: until it is let go of, no
+        // mutable slice of them is given out, and none is there now, since this borrows the pool mutably.
         Ok(unsafe { plane.start_write_list(list, import, &pairs, notification)? })
     }
 
@@ -332,8 +332,8 @@ impl PagedPool {
         self.check_own(hold)?;
         let pairs = super::pairs_of(plan);
         let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
-        // SAFETY: the hold is of this pool and for writing: until it is let go of, no slice of these blocks is given out, and none is
-        // there now, since this borrows the pool mutably.
+        // SAFETY: the hold is of this pool and for writing: until it is let go of, no slice of these blocks is given
+        // out, and none is there now, since this borrows the pool mutably.
         Ok(unsafe { plane.start_read_list(list, import, &pairs, checksum)? })
     }
 
