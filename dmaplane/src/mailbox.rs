@@ -2,7 +2,7 @@
 //! slot is posted again when what it brought is read.
 
 use crate::buffer::Buffer;
-use dmaplane_ring::abi::{Cqe, CqeFlags, MAX_SEND_BYTES, PeerHandle, Sqe};
+use dmaplane_ring::abi::{Cqe, CqeFlags, Errno, MAX_SEND_BYTES, PeerHandle, Sqe};
 use dmaplane_ring::build::Recv;
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ pub(crate) struct Mailbox {
     /// What came and was not read yet, each with the slot that it holds: no more than there are.
     pub arrived: VecDeque<(u64, Arrival)>,
     /// Its last receive ended with an error: nothing more will come.
-    pub closed: Option<dmaplane_ring::abi::Errno>,
+    pub closed: Option<Errno>,
 }
 
 impl Mailbox {
@@ -42,13 +42,16 @@ impl Mailbox {
         recv.ok().map(Recv::sqe)
     }
 
-    /// Takes an arrival out of its slot.
-    pub(crate) fn take(&mut self, slot: u64, cqe: &Cqe) {
+    /// Takes an arrival out of its slot. `false`: there was no room on the ring for this receive (clause RES-6), which
+    /// says nothing of the peer; the slot is to be posted again later.
+    #[must_use]
+    pub(crate) fn take(&mut self, slot: u64, cqe: &Cqe) -> bool {
         let payload_bytes = match cqe.result() {
             Ok(bytes) => u64::from(bytes),
+            Err(Errno::ENOBUFS) => return false,
             Err(errno) => {
                 self.closed = Some(errno);
-                return;
+                return true;
             }
         };
         let flags = CqeFlags::from_bits(cqe.flags);
@@ -59,5 +62,6 @@ impl Mailbox {
         let mut payload = vec![0; length as usize];
         self.slots.mapping.read(slot * MAX_SEND_BYTES, &mut payload);
         self.arrived.push_back((slot, Arrival { immediate, payload, checksum }));
+        true
     }
 }

@@ -8,13 +8,13 @@ pub(crate) mod started;
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, SLOTS};
 use crate::objects::{Dropped, Hold, Objects, Unwanted};
 use dmaplane_embedded::{Config, Context, Ring, Usage};
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
 use dmaplane_ring::build::{Cancel, Free, ListFree, ListPrepare, PagePlacement};
 use staging::{Makes, Staging};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const BURIAL: u64 = 1 << 62;
 const BURIALS_MAX: usize = 64;
 /// How long a blocking transfer may take unless [`Plane::set_patience`] says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long after a receive found no room on the ring it is posted again.
+const REPOST_DELAY: Duration = Duration::from_millis(5);
 
 /// One thread's ring over a context, with the bookkeeping that turns CQEs into results.
 #[derive(Debug)]
@@ -55,6 +57,9 @@ pub struct Plane {
     has_news: bool,
     mailboxes: HashMap<u32, Mailbox>,
     next_mailbox: u32,
+    /// Receives that the ring had no room for, by mailbox and slot, and when they are tried again.
+    unposted: VecDeque<(u32, u64)>,
+    repost_at: Instant,
     /// For addresses and tokens on their way in and out.
     scratch: Option<Buffer>,
 }
@@ -96,6 +101,8 @@ impl Plane {
             has_news: false,
             mailboxes: HashMap::new(),
             next_mailbox: 0,
+            unposted: VecDeque::new(),
+            repost_at: Instant::now(),
             scratch: None,
         };
         plane.scratch = Some(plane.alloc(4096)?);
@@ -195,9 +202,10 @@ impl Plane {
             let Some(cqe) = self.ring.reap_one() else { return };
             self.has_news = true;
             if cqe.user_data & MAILBOX != 0 {
-                let (mailbox, slot) = ((cqe.user_data & !MAILBOX) >> 32, cqe.user_data & 0xffff_ffff);
-                if let Some(mailbox) = self.mailboxes.get_mut(&(mailbox as u32)) {
-                    mailbox.take(slot, &cqe);
+                let (number, slot) = ((cqe.user_data & !MAILBOX) >> 32, cqe.user_data & 0xffff_ffff);
+                let mailbox = self.mailboxes.get_mut(&(number as u32));
+                if mailbox.is_some_and(|mailbox| !mailbox.take(slot, &cqe)) {
+                    self.unposted.push_back((number as u32, slot));
                 }
             } else if let Some(what) = self.burials.remove(&cqe.user_data) {
                 if cqe.res == Errno::EBUSY.as_result() {
@@ -268,7 +276,37 @@ impl Plane {
     /// Waits until something may have come for one of this plane's operations or peers: `false` when nothing has.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         // What came while a call waited for something else is not in the ring any more.
-        std::mem::take(&mut self.has_news) || self.ring.wait(timeout)
+        if std::mem::take(&mut self.has_news) {
+            return true;
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if self.ring.wait(left.min(self.until_repost())) {
+                return true;
+            }
+            if self.unposted.is_empty() || left.is_zero() {
+                return false;
+            }
+            self.repost();
+        }
+    }
+
+    /// How long a wait is at most: room for a receive makes no sound.
+    fn until_repost(&self) -> Duration {
+        if self.unposted.is_empty() { Duration::MAX } else { REPOST_DELAY }
+    }
+
+    /// Posts receives again that the ring had no room for: a few, and not sooner than there may be some.
+    fn repost(&mut self) {
+        if self.unposted.is_empty() || Instant::now() < self.repost_at {
+            return;
+        }
+        self.repost_at = Instant::now() + REPOST_DELAY;
+        let few = self.unposted.len().min(SLOTS as usize);
+        for (number, slot) in self.unposted.drain(..few).collect::<Vec<_>>() {
+            self.post_receive(number, slot);
+        }
     }
 
     fn local(&mut self, what: &'static str, sqe: Sqe) -> Result<Cqe, Error> {

@@ -144,3 +144,36 @@ fn what_is_dropped_with_its_plane_is_ended_by_the_next_one() {
     }
     settles_at(&mut one, usage);
 }
+
+#[test]
+fn a_peer_whose_receives_find_no_room_on_the_ring_was_taken_for_gone() {
+    // Half of the plane's CQ of 1,024 is for receives, 16 for each peer (clause RES-4): two have none.
+    const PEERS: usize = 34;
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = Plane::open(Config::default()).unwrap();
+    let (mut others, mut peers) = (Vec::new(), Vec::new());
+    for number in 0..PEERS {
+        let address = format!("shm:{}", directory.path().join(number.to_string()).display());
+        let mut other = Plane::open(Config::default()).unwrap();
+        let (listener, _) = other.listen(&address).unwrap();
+        peers.push(one.connect(&address, WAIT).unwrap());
+        let to_one = other.accept(&listener, WAIT).unwrap();
+        others.push((other, to_one));
+    }
+    for peer in &peers {
+        assert_eq!(one.try_receive(peer).unwrap(), None, "nobody has gone");
+    }
+    // Two go, and there is room for the rest.
+    for peer in peers.drain(..2) {
+        one.disconnect(peer).unwrap();
+    }
+    for (peer, (other, to_one)) in peers.iter().zip(&mut others[2..]) {
+        // It has room as soon as somebody looks.
+        let until = std::time::Instant::now() + WAIT;
+        while other.send(to_one, b"here", Duration::from_millis(50)).is_err() {
+            assert!(std::time::Instant::now() < until, "no room again");
+            one.try_receive(peer).unwrap();
+        }
+        assert_eq!(one.receive(peer, WAIT).unwrap().payload, b"here");
+    }
+}

@@ -372,3 +372,24 @@ fn a_sequence_with_padding_serves_more_than_one_reader_at_a_time() {
         source.close(&mut sender.plane, &mut sender.pool).unwrap();
     }
 }
+
+#[test]
+fn a_landing_ended_with_another_pool_opened_that_one_s_blocks_to_its_peer() {
+    let (sender, mut receiver, _to_receiver, to_sender, table) = sides(GROUPED, [16, 16]);
+    let offer = offer(&sender, &table);
+    let mut slots = TransferSlots::new(2).unwrap();
+    // The same block numbers in both pools, for the same seed.
+    let mut other = PagedPool::new(&mut receiver.plane, layout(GROUPED, 16), 24, 2).unwrap();
+    let Side { plane, pool } = &mut receiver;
+    let (landing, manifest) = Landing::open(plane, pool, &mut slots, &to_sender, &offer).unwrap();
+    let (wrong, of_other) = Landing::open(plane, &mut other, &mut slots, &to_sender, &offer).unwrap();
+    assert_eq!(manifest.table, of_other.table);
+    let free = pool.free_blocks();
+    let error = wrong.commit(plane, pool, &mut slots).unwrap_err();
+    assert!(matches!(error, TransferError::OtherPool), "{error}");
+    let block = pool.geometry().block_range(0, 0, manifest.table.blocks()[0]).unwrap();
+    assert!(matches!(pool.slice(block.clone()), Err(TransferError::Leased { .. })), "its own peer may write to it");
+    assert_eq!(pool.free_blocks(), free, "nor are another's blocks given back to it");
+    landing.abort(plane, pool, &mut slots).unwrap();
+    assert!(pool.slice(block).is_ok());
+}

@@ -93,7 +93,7 @@ impl Plane {
         Ok(Peer { handle, mailbox: number, plane: self.given_up.clone(), hold, objects: self.objects.clone() })
     }
 
-    fn post_receive(&mut self, number: u32, slot: u64) {
+    pub(super) fn post_receive(&mut self, number: u32, slot: u64) {
         let Some(mailbox) = self.mailboxes.get(&number) else { return };
         let Some(mut sqe) = mailbox.receive(slot) else { return };
         sqe.user_data = MAILBOX | u64::from(number) << 32 | slot;
@@ -154,7 +154,7 @@ impl Plane {
             if left.is_zero() {
                 return Err(Error::TimedOut { what, waited: patience });
             }
-            self.ring.wait(left.min(Duration::from_secs(3600)));
+            self.ring.wait(left.min(Duration::from_secs(3600)).min(self.until_repost()));
         }
     }
 
@@ -165,6 +165,7 @@ impl Plane {
             return Err(Error::Foreign { what });
         }
         self.collect();
+        self.repost();
         let mailbox = self.mailboxes.get_mut(&peer.mailbox);
         let mailbox = mailbox.ok_or(Error::Operation { what, errno: Errno::ENOTCONN })?;
         if let Some((slot, arrival)) = mailbox.arrived.pop_front() {

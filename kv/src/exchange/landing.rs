@@ -68,9 +68,10 @@ impl Landing {
         self.legs.iter().map(|leg| leg.lease.transfer())
     }
 
-    /// The peers that are known, each with what they call the transfer.
+    /// The peers that are known and not done, each with what they call the transfer. Who has sent everything may go.
     pub(super) fn peers(&self) -> impl Iterator<Item = (PeerId, u32)> + '_ {
-        self.legs.iter().filter_map(|leg| Some((leg.peer?, leg.lease.transfer().pack())))
+        let live = self.legs.iter().filter(|leg| !leg.is_complete);
+        live.filter_map(|leg| Some((leg.peer?, leg.lease.transfer().pack())))
     }
 
     /// Whether a live leg of that transfer is with that peer.

@@ -7,11 +7,17 @@ use dmaplane::{Arrival, Connecting, Errno, Listener, Operation, Peer, Plane};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How long after a failure it is dialled again: doubled with each, up to the longest.
+/// How long after a failure or an end it is dialled again: doubled with each until it has said its name, up to the
+/// longest.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// Arrivals that are taken from one peer before the others have their turn.
 const ARRIVALS_A_TURN: usize = 64;
+
+/// Signals, and bytes of them, that wait for one peer at most; more of them, and it takes nothing and is lost. The
+/// user's messages have half of that, so that they do not lose it.
+const SIGNALS_MAX: usize = 4096;
+const SIGNAL_BYTES_MAX: usize = 1 << 20;
 
 /// A connected peer.
 #[derive(Debug)]
@@ -21,6 +27,9 @@ pub(super) struct Link {
     name: Option<String>,
     /// Signals that wait for their turn. One message is on its way at a time, since no order is promised between them.
     outbox: VecDeque<Vec<u8>>,
+    outbox_bytes: usize,
+    /// Something could not be said to it any more.
+    is_overrun: bool,
     /// The message on its way, and how many signals are in it.
     sending: Option<(Operation<()>, usize)>,
 }
@@ -56,6 +65,13 @@ pub(super) enum Heard {
     End(TransferError),
 }
 
+impl Dial {
+    fn retry_later(&mut self) {
+        self.next = Instant::now() + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST_DELAY);
+    }
+}
+
 impl Link {
     /// The engine's name of the connection.
     pub(super) fn bits(&self) -> u64 {
@@ -67,8 +83,33 @@ impl Link {
         self.name.clone().unwrap_or_else(|| "a peer that has not said its name".to_owned())
     }
 
+    /// Says something as soon as the peer has room for it. Who lets too much wait is [lost](Links::overrun).
     pub(super) fn say(&mut self, signal: &Signal) {
-        self.outbox.push_back(signal.encode());
+        let encoded = signal.encode();
+        if !self.has_room(encoded.len(), 1) {
+            self.is_overrun = true;
+            return;
+        }
+        self.outbox_bytes += encoded.len();
+        self.outbox.push_back(encoded);
+    }
+
+    fn has_room(&self, more_bytes: usize, part: usize) -> bool {
+        let (signals, bytes) = (self.outbox.len() + 1, self.outbox_bytes + more_bytes);
+        signals <= SIGNALS_MAX / part && bytes <= SIGNAL_BYTES_MAX / part
+    }
+
+    /// Sends a user's message, unless too much waits for the peer already.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), TransferError> {
+        if !self.has_room(bytes.len(), 2) {
+            return Err(self.overrun());
+        }
+        self.say(&Signal::Message { bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    fn overrun(&self) -> TransferError {
+        TransferError::Overrun { name: self.shown(), signals: self.outbox.len(), bytes: self.outbox_bytes }
     }
 
     fn flush(&mut self, plane: &mut Plane) {
@@ -76,7 +117,7 @@ impl Link {
             let Some(ended) = sending.poll(plane) else { return };
             // Where it was not taken it is sent again; where the connection has ended nothing is.
             if ended.err().and_then(|error| error.errno()) != Some(Errno::ENOBUFS) {
-                self.outbox.drain(..*count);
+                self.outbox_bytes -= self.outbox.drain(..*count).map(|signal| signal.len()).sum::<usize>();
             }
             self.sending = None;
         }
@@ -146,7 +187,7 @@ impl Links {
     fn add(&mut self, peer: Peer, name: Option<String>) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
-        let mut link = Link { peer, name, outbox: VecDeque::new(), sending: None };
+        let mut link = Link { peer, name, outbox: VecDeque::new(), outbox_bytes: 0, is_overrun: false, sending: None };
         link.say(&Signal::Hello { name: self.name.clone() });
         self.links.insert(id, link);
         id
@@ -180,11 +221,10 @@ impl Links {
                 None => {}
                 Some(Err(_)) => {
                     dial.connecting = None;
-                    dial.next = Instant::now() + dial.delay;
-                    dial.delay = (dial.delay * 2).min(LONGEST_DELAY);
+                    dial.retry_later();
                 }
                 Some(Ok(peer)) => {
-                    (dial.connecting, dial.delay) = (None, SHORTEST_DELAY);
+                    dial.connecting = None;
                     let name = dial.name.clone();
                     let id = self.add(peer, Some(name.clone()));
                     if let Some(dial) = self.dials.get_mut(place) {
@@ -219,6 +259,10 @@ impl Links {
 
     /// A peer says its name. Another of that name is an earlier life of the same: its id, for it has ended.
     pub(super) fn introduce(&mut self, peer: PeerId, name: String, events: &mut VecDeque<Event>) -> Option<PeerId> {
+        // Only who speaks is met: one that takes connections and ends them is dialled ever more rarely.
+        if let Some(dial) = self.dials.iter_mut().find(|dial| dial.peer == Some(peer)) {
+            dial.delay = SHORTEST_DELAY;
+        }
         let earlier = self.named(&name).filter(|&earlier| earlier != peer);
         if let Some(link) = self.links.get_mut(&peer).filter(|link| link.name.is_none()) {
             link.name = Some(name.clone());
@@ -226,6 +270,11 @@ impl Links {
             return earlier;
         }
         None
+    }
+
+    /// The peers that take too little of what they are told, each with the error that says so.
+    pub(super) fn overrun(&self) -> Vec<(PeerId, TransferError)> {
+        self.links.iter().filter(|(_, link)| link.is_overrun).map(|(peer, link)| (*peer, link.overrun())).collect()
     }
 
     pub(super) fn flush(&mut self, plane: &mut Plane) {
@@ -240,7 +289,8 @@ impl Links {
         // It may have ended by itself; what is left of it is given back either way.
         let _ = plane.disconnect(link.peer);
         if let Some(dial) = self.dials.iter_mut().find(|dial| dial.peer == Some(peer)) {
-            (dial.peer, dial.next) = (None, Instant::now());
+            dial.peer = None;
+            dial.retry_later();
         }
         Some(name)
     }

@@ -88,7 +88,7 @@ use links::{Link, Links};
 use offer::Offer;
 use pulling::Pull;
 use pushing::Push;
-use signal::{MESSAGE_BYTES_MAX, Signal};
+use signal::MESSAGE_BYTES_MAX;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -231,17 +231,15 @@ impl Exchange {
     }
 
     /// Sends a message of at most 4,000 bytes; messages to one peer arrive in order. The peer's next
-    /// [`poll`](Exchange::poll) says [`Event::Message`].
+    /// [`poll`](Exchange::poll) says [`Event::Message`]. [`TransferError::Overrun`] while the peer lets 2,048 signals
+    /// or 512 KiB wait; at twice of that it is taken for gone.
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) -> Result<(), TransferError> {
         let (found, most) = (bytes.len(), MESSAGE_BYTES_MAX);
         if found > most {
             return Err(TransferError::UserBytes { found, most });
         }
         self.links.live(peer)?;
-        if let Some(link) = self.links.get_mut(peer) {
-            link.say(&Signal::Message { bytes: bytes.to_vec() });
-        }
-        Ok(())
+        self.links.get_mut(peer).map_or(Ok(()), |link| link.send(bytes))
     }
 
     fn ticket(&mut self) -> Ticket {

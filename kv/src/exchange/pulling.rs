@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 
 #[derive(Debug)]
 enum Stage {
-    Claiming(Claim),
+    /// `None`: the ring had no room for it, and it is tried again.
+    Claiming(Option<Claim>),
     Open(Import),
     Over,
 }
@@ -140,7 +141,8 @@ impl Pull {
             self.give_up(plane, End::Failed(error));
         }
         let is_done = self.end.is_none() && self.legs.iter().all(Leg::is_done);
-        let is_quiet = self.legs.iter().all(|leg| leg.in_flight.is_empty() && !matches!(leg.stage, Stage::Claiming(_)));
+        let is_quiet =
+            self.legs.iter().all(|leg| leg.in_flight.is_empty() && !matches!(leg.stage, Stage::Claiming(Some(_))));
         match (is_done, self.end.is_some() && is_quiet) {
             (true, _) => Some(End::Done(())),
             (_, true) => self.end.take(),
@@ -156,12 +158,16 @@ impl Pull {
         links: &mut Links,
         end: End<()>,
     ) -> End<(BlockTable, Vec<u8>, Moved)> {
-        pool.let_go(self.hold);
+        let let_go = pool.let_go(self.hold);
+        let is_own = let_go.is_ok();
         let table = self.table;
-        let checked = match end {
-            End::Done(()) => self.legs.iter().try_for_each(|leg| leg.check(pool, &table)).map_err(End::Failed),
-            End::Failed(error) => Err(End::Failed(error)),
-            End::Aborted => Err(End::Aborted),
+        let checked = match (end, let_go) {
+            (_, Err(error)) => Err(End::Failed(error)),
+            (End::Done(()), Ok(())) => {
+                self.legs.iter().try_for_each(|leg| leg.check(pool, &table)).map_err(End::Failed)
+            }
+            (End::Failed(error), Ok(())) => Err(End::Failed(error)),
+            (End::Aborted, Ok(())) => Err(End::Aborted),
         };
         for leg in &mut self.legs {
             let was_claimed = matches!(std::mem::replace(&mut leg.stage, Stage::Over), Stage::Open(_));
@@ -179,6 +185,8 @@ impl Pull {
                 let user = users.reduce(|first, next| if first.is_empty() { next } else { first });
                 End::Done((table, user.unwrap_or_default(), self.moved))
             }
+            // In another pool these are somebody else's blocks.
+            Err(end) if !is_own => end,
             Err(end) => match pool.release(table) {
                 Ok(()) => end,
                 Err(error) => End::Failed(error),
@@ -208,7 +216,7 @@ fn claim(
             plan,
             heads,
             parting,
-            stage: Stage::Claiming(claim),
+            stage: Stage::Claiming(Some(claim)),
             is_announced: vec![false; parting.parts() as usize],
             queue: VecDeque::new(),
             in_flight: Vec::new(),
@@ -235,12 +243,21 @@ impl Leg {
         if link.is_none() && !is_ending {
             return Err(TransferError::PeerGone { name: self.name.clone() });
         }
-        if let Stage::Claiming(claim) = &mut self.stage
+        if let (Stage::Claiming(claim @ None), Some(link), false) = (&mut self.stage, &link, is_ending) {
+            *claim = plane.start_import(&link.peer, &self.theirs.lease_token.0).ok();
+        }
+        if let Stage::Claiming(Some(claim)) = &mut self.stage
             && let Some(ended) = claim.poll(plane)
         {
-            self.stage = Stage::Over;
-            self.stage = Stage::Open(ended.map_err(|error| TransferError::of_claim(error, &self.name))?);
-            if let Some(link) = link.filter(|_| !is_ending) {
+            self.stage = match ended {
+                Ok(import) => Stage::Open(import),
+                Err(error) if error.errno() == Some(Errno::ENOBUFS) => Stage::Claiming(None),
+                Err(error) => {
+                    self.stage = Stage::Over;
+                    return Err(TransferError::of_claim(error, &self.name));
+                }
+            };
+            if let Some(link) = link.filter(|_| !is_ending && matches!(self.stage, Stage::Open(_))) {
                 let (transfer, token) = (self.theirs.transfer.pack(), self.theirs.lease_token.0.clone());
                 link.say(&Signal::Claim { half: Half::Offer, transfer, token });
             }

@@ -18,7 +18,8 @@ pub(super) const PARTS_IN_FLIGHT: usize = 8;
 /// How far it is with the peer's lease.
 #[derive(Debug)]
 enum Stage {
-    Claiming(Claim),
+    /// `None`: the ring had no room for it, and it is tried again.
+    Claiming(Option<Claim>),
     /// The lease is whoever's: the owner is shown the token, and must have it before the first notification.
     Showing(Import, Option<Operation<()>>),
     Open(Import),
@@ -71,7 +72,7 @@ impl Push {
             plan,
             heads,
             parting,
-            stage: Stage::Claiming(claim),
+            stage: Stage::Claiming(Some(claim)),
             hold: pool.hold(table, Access::Reads),
             computed: vec![false; parting.layers() as usize],
             queued: vec![false; parting.groups() as usize],
@@ -170,19 +171,20 @@ impl Push {
     }
 
     /// Gives the blocks back to the pool, when [`Push::poll`] has said that it is over.
-    pub(super) fn close(self, pool: &mut PagedPool) {
-        pool.let_go(self.hold);
+    pub(super) fn close(self, pool: &mut PagedPool) -> Result<(), TransferError> {
+        pool.let_go(self.hold)
     }
 
     /// Whether something other than a part is still with the peer.
     fn is_pending(&self) -> bool {
-        matches!(self.stage, Stage::Claiming(_) | Stage::Showing(_, Some(_)))
+        matches!(self.stage, Stage::Claiming(Some(_)) | Stage::Showing(_, Some(_)))
     }
 
     fn poll_stage(&mut self, plane: &mut Plane, link: Option<&Link>) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Claiming(mut claim) => match claim.poll(plane) {
-                None => Stage::Claiming(claim),
+            Stage::Claiming(Some(mut claim)) => match claim.poll(plane) {
+                None => Stage::Claiming(Some(claim)),
+                Some(Err(error)) if error.errno() == Some(Errno::ENOBUFS) => Stage::Claiming(None),
                 Some(Ok(import)) if self.theirs.is_bound => Stage::Open(import),
                 Some(Ok(import)) => Stage::Showing(import, None),
                 Some(Err(error)) => {
@@ -201,6 +203,10 @@ impl Push {
                     Stage::Over
                 }
             },
+            Stage::Claiming(None) if self.end.is_none() => {
+                let token = &self.theirs.lease_token.0;
+                Stage::Claiming(link.and_then(|link| plane.start_import(&link.peer, token).ok()))
+            }
             other => other,
         };
         if let (Stage::Showing(_, showing @ None), Some(link), None) = (&mut self.stage, link, &self.end) {

@@ -29,6 +29,9 @@ impl Exchange {
         self.poll_pushes();
         self.poll_pulls();
         self.expire();
+        for (peer, error) in self.links.overrun() {
+            self.lose(peer, error);
+        }
         self.links.flush(&mut self.plane);
         std::mem::take(&mut self.events).into()
     }
@@ -210,11 +213,10 @@ impl Exchange {
                     pushes.insert(ticket, push);
                 }
                 Some(end) => {
-                    push.close(pool);
-                    events.push_back(match end {
-                        End::Done(moved) => Event::Pushed { ticket, moved },
-                        End::Failed(error) => Event::Failed { ticket, error },
-                        End::Aborted => Event::Aborted { ticket },
+                    events.push_back(match (end, push.close(pool)) {
+                        (End::Failed(error), _) | (_, Err(error)) => Event::Failed { ticket, error },
+                        (End::Done(moved), Ok(())) => Event::Pushed { ticket, moved },
+                        (End::Aborted, Ok(())) => Event::Aborted { ticket },
                     });
                 }
             }

@@ -136,6 +136,16 @@ pub enum TransferError {
         /// The peer.
         name: String,
     },
+    /// A peer that does not take what it is told.
+    #[error("{name} lets {signals} signals of {bytes} bytes wait: send less, or end its connection")]
+    Overrun {
+        /// The peer.
+        name: String,
+        /// What waits for it.
+        signals: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
     /// A transfer that has ended, or was never begun here.
     #[error("{what} does not name a transfer that is under way here")]
     NoTransfer {
@@ -176,6 +186,9 @@ pub enum TransferError {
         /// The block.
         block: u32,
     },
+    /// A pool that the transfer was not begun with.
+    #[error("the transfer is of another pool's blocks: give it the pool that it was opened with")]
+    OtherPool,
     /// An arrival for another transfer: give it to that one.
     #[error("an arrival for {found}, not for {ours}")]
     OtherTransfer {

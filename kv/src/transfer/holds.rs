@@ -1,6 +1,7 @@
 //! Which blocks somebody else may touch at the moment: peers under leases, and our own operations in flight.
 
 use core::ops::Range;
+use std::sync::Arc;
 
 /// What is done to the blocks that are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) enum Access {
 #[derive(Debug)]
 #[must_use = "let it go when nobody touches the blocks any more"]
 pub(crate) struct Hold {
+    /// Whose it is: block numbers mean something else in another pool.
+    pool: Arc<()>,
     blocks: Vec<u32>,
     access: Access,
     /// By layer, whether this hold has sealed it.
@@ -35,6 +38,8 @@ struct Held {
 /// Of one pool.
 #[derive(Debug)]
 pub(crate) struct Holds {
+    /// Shared with its holds, and nobody else's while one of them is there.
+    pool: Arc<()>,
     layers: u32,
     blocks: Vec<Held>,
     readers: u32,
@@ -43,17 +48,26 @@ pub(crate) struct Holds {
 
 impl Holds {
     pub(crate) fn new(layers: u32, blocks: u32) -> Holds {
-        Holds { layers, blocks: vec![Held::default(); blocks as usize], readers: 0, writers: 0 }
+        Holds { pool: Arc::new(()), layers, blocks: vec![Held::default(); blocks as usize], readers: 0, writers: 0 }
     }
 
     /// Begins a hold. A writer has everything at once; a reader only what is [sealed](Holds::seal).
     pub(crate) fn hold(&mut self, blocks: &[u32], access: Access) -> Hold {
         self.count(blocks, access, 1);
-        Hold { blocks: blocks.to_vec(), access, sealed: vec![false; self.layers as usize] }
+        Hold { pool: self.pool.clone(), blocks: blocks.to_vec(), access, sealed: vec![false; self.layers as usize] }
+    }
+
+    /// Whether a hold was begun here. Another pool's changes nothing here: it would let go of blocks that a peer may
+    /// be writing to.
+    pub(crate) fn is_own(&self, hold: &Hold) -> bool {
+        Arc::ptr_eq(&self.pool, &hold.pool)
     }
 
     /// These layers may be read from now on, and are not to be changed.
     pub(crate) fn seal(&mut self, hold: &mut Hold, layers: Range<u32>) {
+        if !self.is_own(hold) {
+            return;
+        }
         let all = self.layers as usize;
         for layer in layers {
             let Some(sealed) = hold.sealed.get_mut(layer as usize).filter(|sealed| !**sealed) else { continue };
@@ -69,6 +83,9 @@ impl Holds {
 
     /// Nobody touches the blocks on that account any more.
     pub(crate) fn let_go(&mut self, hold: Hold) {
+        if !self.is_own(&hold) {
+            return;
+        }
         for &block in &hold.blocks {
             let Some(held) = self.blocks.get_mut(block as usize) else { continue };
             for (count, _) in held.sealed.iter_mut().zip(&hold.sealed).filter(|(_, sealed)| **sealed) {
@@ -139,6 +156,21 @@ mod tests {
         assert!(!holds.is_touched(0, 3) && !holds.is_held(1));
         holds.let_go(second);
         assert!(!holds.any() && !holds.is_touched(1, 3));
+    }
+
+    #[test]
+    fn a_hold_of_another_pool_let_go_of_this_one_s_blocks() {
+        let [mut one, mut other] = [Holds::new(1, 2), Holds::new(1, 2)];
+        let (of_one, of_other) = (one.hold(&[0], Access::Writes), other.hold(&[0], Access::Writes));
+        one.let_go(of_other);
+        assert!(one.is_written(0) && one.any_writer() && other.is_written(0), "a peer still writes to both");
+        let mut reader = other.hold(&[1], Access::Reads);
+        one.seal(&mut reader, 0..1);
+        assert!(!one.is_touched(0, 1) && !other.is_touched(0, 1), "nothing is sealed by the wrong pool");
+        other.seal(&mut reader, 0..1);
+        assert!(other.is_touched(0, 1), "and then by the right one");
+        one.let_go(of_one);
+        assert!(!one.any());
     }
 
     #[test]

@@ -213,14 +213,21 @@ impl PagedPool {
         self.holds.seal(hold, layers);
     }
 
-    /// A lease or an operation has ended. Blocks that were given back meanwhile are free now.
-    pub(crate) fn let_go(&mut self, hold: Hold) {
+    /// A lease or an operation has ended. Blocks that were given back meanwhile are free now. Another pool's hold is
+    /// refused, and its blocks stay held there.
+    pub(crate) fn let_go(&mut self, hold: Hold) -> Result<(), TransferError> {
+        self.check_own(&hold)?;
         self.holds.let_go(hold);
         let holds = &self.holds;
         for block in self.released.extract_if(.., |block| !holds.is_held(*block)) {
             // What was given back twice is free all the same.
             let _ = self.allocator.free(&[block]);
         }
+        Ok(())
+    }
+
+    fn check_own(&self, hold: &Hold) -> Result<(), TransferError> {
+        if self.holds.is_own(hold) { Ok(()) } else { Err(TransferError::OtherPool) }
     }
 
     /// Blocks for `tokens` tokens.
@@ -299,15 +306,16 @@ impl PagedPool {
     pub(crate) fn start_write(
         &mut self,
         plane: &mut Plane,
-        _hold: &Hold,
+        hold: &Hold,
         import: &Import,
         (plan, heads): (&FragmentPlan, HeadRange),
         notification: Notification<'_>,
     ) -> Result<Operation<()>, TransferError> {
+        self.check_own(hold)?;
         let pairs = super::pairs_of(plan);
         let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
-        // SAFETY: the hold has sealed these layers of these blocks: until it is let go of, no mutable slice of them is
-        // given out, and none is there now, since this borrows the pool mutably.
+        // SAFETY: the hold is of this pool and has sealed these layers of these blocks: until it is let go of, no
+        // mutable slice of them is given out, and none is there now, since this borrows the pool mutably.
         Ok(unsafe { plane.start_write_list(list, import, &pairs, notification)? })
     }
 
@@ -316,15 +324,16 @@ impl PagedPool {
     pub(crate) fn start_read(
         &mut self,
         plane: &mut Plane,
-        _hold: &Hold,
+        hold: &Hold,
         import: &Import,
         (plan, heads): (&FragmentPlan, HeadRange),
         checksum: bool,
     ) -> Result<Operation<()>, TransferError> {
+        self.check_own(hold)?;
         let pairs = super::pairs_of(plan);
         let list = self.list(plane, Cut { tokens: plan.fragment_tokens(), heads })?;
-        // SAFETY: the hold is for writing: until it is let go of, no slice of these blocks is given out, and none is
-        // there now, since this borrows the pool mutably.
+        // SAFETY: the hold is of this pool and for writing: until it is let go of, no slice of these blocks is given
+        // out, and none is there now, since this borrows the pool mutably.
         Ok(unsafe { plane.start_read_list(list, import, &pairs, checksum)? })
     }
 

@@ -96,7 +96,6 @@ impl ReadLease {
     pub(crate) fn end(self, plane: &mut Plane, pool: &mut PagedPool) -> Result<(), TransferError> {
         // The list is dropped: it ends with a later call, and nobody waits for that.
         drop(plane.revoke(self.lease)?);
-        pool.let_go(self.hold);
-        Ok(())
+        pool.let_go(self.hold)
     }
 }

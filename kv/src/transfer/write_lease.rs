@@ -186,12 +186,13 @@ impl WriteLease {
         let WriteLease { transfer, lease, hold, damage, heads, checksum, last, .. } = self;
         // The list is dropped: it ends with a later call, and nobody waits for that.
         drop(plane.revoke(lease)?);
-        pool.let_go(hold);
+        let let_go = pool.let_go(hold);
         let complete = slots.commit(transfer);
         if complete.is_err() {
             slots.abort(transfer)?;
         }
         slots.release(transfer)?;
+        let_go?;
         Ok(Ended { complete, damage, heads, checksum, last })
     }
 }
