@@ -151,6 +151,8 @@ pub fn ending_of(error: &TransferError) -> Ending {
         | TransferError::PeerGone { .. }
         | TransferError::Rejected { .. }
         | TransferError::OtherLife => Ending::FarSide,
+        // Its death may be found by a call of the plane before the exchange hears of it.
+        gone if gone.is_peer_gone() => Ending::FarSide,
         _ => Ending::Failed,
     }
 }
@@ -159,4 +161,18 @@ pub fn ending_of(error: &TransferError) -> Ending {
 pub fn manifest_of(passage: &Passage) -> Result<TransferManifest> {
     let bytes = from_hex(&passage.manifest).context("a manifest in hexadecimal")?;
     Ok(TransferManifest::decode(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dmaplane::{Errno, Error};
+
+    /// A lease for a worker that had just been killed was called a failure that no kill explains.
+    #[test]
+    fn a_lease_refused_for_a_peer_that_has_just_died_is_the_far_sides_end() {
+        let error = |errno| TransferError::Plane(Error::Operation { what: "granting a lease", errno });
+        assert!(ending_of(&error(Errno::ECONNRESET)) == Ending::FarSide);
+        assert!(ending_of(&error(Errno::ENOMEM)) == Ending::Failed);
+    }
 }
