@@ -1,8 +1,9 @@
 //! `demo serve`: every answer is right, whatever is aborted and killed meanwhile.
 //!
-//! With the feature `broken-no-lease-check` the test of pushed caches must fail (`cargo xtask test defects`). That of
-//! pulled ones does not: an exchange that ends an offer tells its readers before the blocks change, and a reader that
-//! was told takes nothing any more, so that there the lease is the second guard and not the only one.
+//! With the feature `broken-no-lease-check` the test of pushed caches must fail (`cargo xtask test defects`). Of pulled
+//! ones the lease is the second guard: an exchange that ends an offer tells its readers before the blocks change, and a
+//! reader that was told takes nothing any more. The feature `broken-no-end-signal` takes that first guard away. With it
+//! alone every answer must still be right, which is the lease's doing, and with both features one must be wrong.
 
 mod common;
 
@@ -51,6 +52,17 @@ fn every_answer_is_right_when_caches_are_pushed() {
 #[test]
 fn every_answer_is_right_when_caches_are_pulled() {
     every_answer_is_right("pull");
+}
+
+/// Readers are not told of the end of an offer; what is late is refused all the same. With `broken-no-lease-check`,
+/// too, this must fail.
+#[cfg(feature = "broken-no-end-signal")]
+#[test]
+fn the_lease_alone_keeps_pulled_caches_right() {
+    for fabric in FABRICS {
+        let outcome = served(&["--seconds", SECONDS, "--fabric", fabric, "--mode", "pull"]);
+        assert!(outcome["aborted_while"]["moving"].as_u64() > Some(0), "none of {outcome}");
+    }
 }
 
 #[test]

@@ -106,6 +106,10 @@ pub enum Report {
     Moving {
         job: Job,
     },
+    /// Prefill has computed all, and the last layer is on its way.
+    Computed {
+        job: Job,
+    },
     /// Decode has the whole cache.
     Landed {
         job: Job,

@@ -4,7 +4,8 @@
 //! as soon as it is free. Requests are aborted at random moments, a worker is killed, and every answer that comes is
 //! compared with a run in one process, bit for bit. Where caches are pushed, what stands between an aborted request's
 //! late bytes and the next one's cache is the lease alone: built with `broken-no-lease-check` the service gives wrong
-//! answers.
+//! answers. Where they are pulled the owner also tells the reader that it has ended; built with `broken-no-end-signal`
+//! it does not, and the lease is alone there, too.
 
 mod arguments;
 mod cluster;

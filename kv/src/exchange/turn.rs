@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long [`Exchange::wait`] waits at most while something is under way: what has to be tried again (a full ring, a
 /// name to be dialled) makes no sound.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Readers are told when an offer has ended, so that they do not go on in vain. That nothing stale reaches them is for
+/// the lease alone to ensure; the negative control breaks this, so that nothing else can.
+const TELLS_READERS: bool = !cfg!(feature = "broken-no-end-signal");
 
 impl Exchange {
     /// Moves everything on and says what has happened; never waits for a peer.
@@ -102,6 +105,9 @@ impl Exchange {
         };
         // What there is not, or not any more, is not waited for.
         let theirs = if half == Half::Landing { Half::Push } else { Half::Pull };
+        if theirs == Half::Pull && !TELLS_READERS {
+            return;
+        }
         if let Some(link) = self.links.get_mut(peer).filter(|_| !accepted) {
             link.say(&Signal::Abort { half: theirs, transfer });
         }
@@ -193,7 +199,7 @@ impl Exchange {
     /// Ends an offer; nobody reads its blocks any more.
     pub(super) fn end_offer(&mut self, ticket: Ticket, end: End<()>) {
         let Some(offer) = self.offers.remove(&ticket) else { return };
-        if !matches!(end, End::Done(())) {
+        if TELLS_READERS && !matches!(end, End::Done(())) {
             offer.say_ended(&mut self.links);
         }
         let ended = offer.end(&mut self.plane, &mut self.pool);

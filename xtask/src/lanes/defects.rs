@@ -1,4 +1,5 @@
-//! Defects built in on purpose: with each of them the named test must fail, and with the expected words.
+//! Defects built in on purpose: with each of them the named test must fail, and with the expected words. And first
+//! guards taken away on purpose, where a second one is to suffice: with each of them the named test must pass.
 
 use anyhow::Result;
 use std::time::Instant;
@@ -13,9 +14,12 @@ struct Defect {
     feature: &'static str,
     /// What to pass to the test run.
     tests: &'static [&'static str],
-    /// Words that the failure must contain.
+    /// Words that the failure must contain; or the success, where the test must pass.
     words: &'static str,
 }
+
+/// Serves caches that are read from their owner, without what an owner says of the end of an offer.
+const PULLED: &[&str] = &["--release", "--test", "serve", "the_lease_alone_keeps_pulled_caches_right"];
 
 const DEFECTS: &[Defect] = &[
     Defect { package: "dmaplane-sim", feature: "seeded-missing-release", tests: &[], words: "RES-1" },
@@ -44,6 +48,12 @@ const DEFECTS: &[Defect] = &[
         words: "wrong answers",
     },
     Defect {
+        package: "dmaplane-cli",
+        feature: "broken-no-end-signal,broken-no-lease-check",
+        tests: PULLED,
+        words: "wrong answers",
+    },
+    Defect {
         package: "dmaplane-kv",
         feature: "broken-no-lease-check",
         tests: &["--test", "late_layers", "lse_12"],
@@ -51,16 +61,25 @@ const DEFECTS: &[Defect] = &[
     },
 ];
 
+/// Guards that are not there, and what has to suffice without them.
+const SECOND_GUARDS: &[Defect] = &[Defect {
+    package: "dmaplane-cli",
+    feature: "broken-no-end-signal",
+    tests: PULLED,
+    words: "test result: ok. 1 passed",
+}];
+
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tally = Tally::default();
-    for defect in DEFECTS {
-        let caught = check(context, defect)?;
-        tally += Tally::one(caught);
+    for (defects, must_fail) in [(DEFECTS, true), (SECOND_GUARDS, false)] {
+        for defect in defects {
+            tally += Tally::one(check(context, defect, must_fail)?);
+        }
     }
     Ok(tally)
 }
 
-fn check(context: &LaneContext, defect: &Defect) -> Result<bool> {
+fn check(context: &LaneContext, defect: &Defect, must_fail: bool) -> Result<bool> {
     let command = |extra: &[&str]| {
         let mut command = context.workspace.cargo();
         command.args(["test", "--package", defect.package, "--features", defect.feature, "--no-fail-fast"]);
@@ -82,8 +101,13 @@ fn check(context: &LaneContext, defect: &Defect) -> Result<bool> {
     let mut noticed = false;
     let status = stream(command(&[]), |line| noticed |= line.contains(defect.words))?;
     let seconds = start.elapsed().as_secs_f64();
-    let caught = noticed && !status.success();
-    let verdict = if caught { "caught" } else { "NOT CAUGHT" };
+    let is_right = noticed && status.success() != must_fail;
+    let verdict = match (is_right, must_fail) {
+        (true, true) => "caught",
+        (false, true) => "NOT CAUGHT",
+        (true, false) => "made good",
+        (false, false) => "NOT MADE GOOD",
+    };
     println!("{verdict}: {} by {} ({}), {seconds:.1} s", defect.feature, defect.package, defect.words);
-    Ok(caught)
+    Ok(is_right)
 }

@@ -50,9 +50,23 @@ impl Router<'_> {
         // Who owns the memory begins.
         let owner = state.owner(self.arguments.mode);
         *state.side(owner) = Side::Open;
+        state.is_read_late = self.arguments.mode == Mode::Pull && self.random.bool();
         self.seats[owner].order(order_for(job, &state, owner, prompt, Vec::new()));
         self.jobs.insert(job, state);
         self.enter(job, Moment::Queued);
+    }
+
+    /// Tells the other side of a job where the memory is.
+    fn pass_on(&mut self, job: Job, passages: Vec<Passage>) {
+        let Some(state) = self.jobs.get_mut(&job) else { return };
+        let other = state.other(state.owner(self.arguments.mode));
+        if *state.side(other) != Side::Untold {
+            return;
+        }
+        let prompt = self.requests.get(&state.request).and_then(|request| self.asked.get(request.prompt));
+        let Some(prompt) = prompt else { return };
+        *state.side(other) = Side::Open;
+        self.seats[other].order(order_for(job, state, other, prompt, passages));
     }
 
     /// A job is so far; an abort that is planned for this moment is set.
@@ -68,6 +82,12 @@ impl Router<'_> {
         };
         if let Some(plan) = plan.filter(is_now) {
             self.aborts.push(Reverse((Instant::now() + plan.delay, request)));
+        }
+    }
+
+    fn enter_if_under_way(&mut self, job: Job) {
+        if self.jobs.get(&job).is_some_and(|state| state.is_under_way(self.arguments.mode)) {
+            self.enter(job, Moment::Computed);
         }
     }
 
@@ -107,17 +127,26 @@ impl Router<'_> {
         match report {
             Report::Opened { job, passages } => {
                 let Some(state) = self.jobs.get_mut(&job) else { return };
-                let other = state.other(worker);
-                if *state.side(other) != Side::Untold {
-                    return;
+                if state.is_read_late && !state.is_computed {
+                    state.passages = passages;
+                } else {
+                    self.pass_on(job, passages);
                 }
-                let prompt = self.requests.get(&state.request).and_then(|request| self.asked.get(request.prompt));
-                let Some(prompt) = prompt else { return };
-                *state.side(other) = Side::Open;
-                self.seats[other].order(order_for(job, state, other, prompt, passages));
             }
             Report::Started { job } => self.enter(job, Moment::Prefilling),
-            Report::Moving { job } => self.enter(job, Moment::Moving),
+            Report::Moving { job } => {
+                self.enter(job, Moment::Moving);
+                self.enter_if_under_way(job);
+            }
+            Report::Computed { job } => {
+                let Some(state) = self.jobs.get_mut(&job) else { return };
+                state.is_computed = true;
+                let passages = std::mem::take(&mut state.passages);
+                if !passages.is_empty() {
+                    self.pass_on(job, passages);
+                }
+                self.enter_if_under_way(job);
+            }
             Report::Landed { job } => self.enter(job, Moment::Decoding),
             Report::Answered { job, answer } => {
                 if let Some(state) = self.jobs.get_mut(&job) {
@@ -130,7 +159,8 @@ impl Router<'_> {
                     tracing::debug!(job, worker = MEMBERS[worker].name, ?ending, why, "ended");
                     state.failures.push(format!("{}: {why}", MEMBERS[worker].name));
                 }
-                let untold = state.close(worker, ending, self.arguments.mode);
+                let is_other_killed = self.seats[state.other(worker)].was_killed();
+                let untold = state.close(worker, ending, self.arguments.mode, is_other_killed);
                 if let Some(other) = untold {
                     self.seats[other].order(Order::Abort { job });
                 }

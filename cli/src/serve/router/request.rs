@@ -1,7 +1,7 @@
 //! Requests, and the jobs that are made of them.
 
 use crate::serve::Mode;
-use crate::serve::message::{Answer, Ending};
+use crate::serve::message::{Answer, Ending, Passage};
 use std::time::{Duration, Instant};
 
 /// What somebody asked.
@@ -21,17 +21,21 @@ pub enum Moment {
     Queued,
     Prefilling,
     Moving,
+    /// All is computed, and the last of it is under way: who does not hear of an abort now takes all there is.
+    Computed,
     Decoding,
 }
 
 impl Moment {
-    pub const ALL: [Moment; 4] = [Moment::Queued, Moment::Prefilling, Moment::Moving, Moment::Decoding];
+    pub const ALL: [Moment; 5] =
+        [Moment::Queued, Moment::Prefilling, Moment::Moving, Moment::Computed, Moment::Decoding];
 
     pub fn name(self) -> &'static str {
         match self {
             Moment::Queued => "queued",
             Moment::Prefilling => "prefilling",
             Moment::Moving => "moving",
+            Moment::Computed => "computed",
             Moment::Decoding => "decoding",
         }
     }
@@ -42,6 +46,7 @@ impl Moment {
             Moment::Queued => 50,
             Moment::Prefilling => 2,
             Moment::Moving => 5,
+            Moment::Computed => 4,
             Moment::Decoding => 5,
         })
     }
@@ -85,6 +90,12 @@ pub struct JobState {
     pub decode_side: Side,
     pub moment: Moment,
     pub answer: Option<Answer>,
+    pub is_computed: bool,
+    /// Who reads is told when all is computed, and not at the beginning: so that it takes everything at once, while the
+    /// owner waits for its blocks.
+    pub is_read_late: bool,
+    /// What it will be told.
+    pub passages: Vec<Passage>,
     /// One of its workers died.
     pub is_bereaved: bool,
     /// What its workers said that was not asked for.
@@ -104,6 +115,9 @@ impl JobState {
             decode_side: Side::Untold,
             moment: Moment::Queued,
             answer: None,
+            is_computed: false,
+            is_read_late: false,
+            passages: Vec::new(),
             is_bereaved: false,
             failures: Vec::new(),
             unnoticed_since: None,
@@ -131,10 +145,18 @@ impl JobState {
         (self.prefill_side, self.decode_side) == (Side::Closed, Side::Closed)
     }
 
+    /// Whether all is computed and somebody takes it.
+    pub fn is_under_way(&self, mode: Mode) -> bool {
+        self.is_computed && (mode == Mode::Push || self.moment >= Moment::Moving)
+    }
+
     /// Notes the end on one worker; returns who has to be told of it, if somebody has. The owner's end is not told:
     /// the other side hears of it by its next write or read, which the lease refuses. That is what leases are for.
-    pub fn close(&mut self, worker: usize, ending: Ending, mode: Mode) -> Option<usize> {
+    ///
+    /// `is_other_killed`: the other worker was killed and may be dead, although nobody has been heard to say so.
+    pub fn close(&mut self, worker: usize, ending: Ending, mode: Mode, is_other_killed: bool) -> Option<usize> {
         *self.side(worker) = Side::Closed;
+        self.is_bereaved |= is_other_killed && ending == Ending::FarSide;
         if ending == Ending::Done {
             return None;
         }
@@ -178,20 +200,52 @@ mod tests {
     fn the_owners_end_is_for_the_lease_to_tell_and_the_others_for_the_router() {
         for (mode, owner, guest) in [(Mode::Push, 2, 0), (Mode::Pull, 0, 2)] {
             let mut job = open();
-            assert_eq!(job.close(owner, Ending::Aborted, mode), None);
+            assert_eq!(job.close(owner, Ending::Aborted, mode, false), None);
             assert!(job.unnoticed_since.is_some() && !job.is_over());
-            assert_eq!(job.close(guest, Ending::FarSide, mode), None);
+            assert_eq!(job.close(guest, Ending::FarSide, mode, false), None);
             assert!(job.is_over());
-            assert_eq!(open().close(guest, Ending::Aborted, mode), Some(owner));
-            assert_eq!(open().close(guest, Ending::Done, mode), None);
+            assert_eq!(open().close(guest, Ending::Aborted, mode, false), Some(owner));
+            assert_eq!(open().close(guest, Ending::Done, mode, false), None);
         }
     }
 
     #[test]
     fn who_was_never_told_has_nothing_to_end() {
         let mut job = JobState { decode_side: Side::Open, ..JobState::new(1, 0, 2) };
-        assert_eq!(job.close(2, Ending::Aborted, Mode::Push), None);
+        assert_eq!(job.close(2, Ending::Aborted, Mode::Push, false), None);
         assert!(job.is_over());
+    }
+
+    /// A worker that noticed a killed one's death before the router heard of it, and before the killed one was told of
+    /// the job, was said to have failed without a reason.
+    #[test]
+    fn a_death_that_the_other_worker_notices_first_is_no_failure() {
+        for (mode, owner, killed) in [(Mode::Push, 2, 0), (Mode::Pull, 0, 2)] {
+            let untold = || {
+                let mut job = JobState::new(1, 0, 2);
+                *job.side(owner) = Side::Open;
+                job
+            };
+            let mut job = untold();
+            assert_eq!(job.close(owner, Ending::FarSide, mode, true), None);
+            assert!(job.is_over() && job.is_bereaved && *job.side(killed) == Side::Closed);
+            // Who was not killed is not gone, and what failed here has failed whoever was killed.
+            for (ending, is_killed) in [(Ending::FarSide, false), (Ending::Failed, true)] {
+                let mut job = untold();
+                assert_eq!(job.close(owner, ending, mode, is_killed), None);
+                assert!(job.is_over() && !job.is_bereaved);
+            }
+        }
+    }
+
+    #[test]
+    fn all_is_under_way_when_it_is_computed_and_somebody_takes_it() {
+        let mut job = JobState { is_computed: true, moment: Moment::Prefilling, ..open() };
+        assert!(job.is_under_way(Mode::Push) && !job.is_under_way(Mode::Pull));
+        job.moment = Moment::Moving;
+        assert!(job.is_under_way(Mode::Pull));
+        job.is_computed = false;
+        assert!(!job.is_under_way(Mode::Push) && !job.is_under_way(Mode::Pull));
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl Work {
                 let member = Member::named(&name).with_context(|| format!("there is no worker {name}"))?;
                 for shard in &mut core.shards {
                     for (far, address) in (0..).zip(&addresses) {
+                        // Its earlier life is over, which may not have been noticed yet.
+                        shard.hang_up(&member.shard_name(far));
                         shard.dial(&member.shard_name(far), address);
                     }
                 }

@@ -152,7 +152,10 @@ impl Prefill {
             Err(error) => Err(error),
         };
         match streamed {
-            Ok(()) => core.tokens += u64::from(tokens),
+            Ok(()) => {
+                core.tokens += u64::from(tokens);
+                core.report(&Report::Computed { job })?;
+            }
             Err(_) if core.orders.would_abort(job) => under_way.abort(core),
             Err(error) => {
                 // Whose doing it is says the transfer's own event, where there is one.
