@@ -69,6 +69,50 @@ fn a_source_that_leaves_after_its_leg_failed_the_landing_of_the_others() {
     }
 }
 
+/// Polls both for a while; how often each was connected to somebody or lost somebody.
+fn changes(one: &mut Worker, other: &mut Worker, time: Duration) -> usize {
+    let (mut changes, start) = (0, Instant::now());
+    while start.elapsed() < time {
+        for (_, event) in one.poll().into_iter().chain(other.poll()) {
+            changes += usize::from(matches!(event, Event::Connected { .. } | Event::Disconnected { .. }));
+        }
+        std::thread::yield_now();
+    }
+    changes
+}
+
+#[test]
+fn two_that_dial_each_other_ended_each_other_s_connections_for_ever() {
+    for (fabric, head_start) in [("shm", 0), ("tcp", 0), ("shm", 1), ("shm", 3), ("tcp", 20)] {
+        let mut one = Worker::open("A", fabric, model(GROUPED, 16), 1, BLOCKS);
+        // The second time one of them has died, and comes back as the other one dials it.
+        for _ in 0..2 {
+            let mut other = Worker::open("B", fabric, model(GROUPED, 16), 1, BLOCKS);
+            one.dial(&other);
+            (0..head_start).for_each(|_| drop(one.poll()));
+            other.dial(&one);
+            changes(&mut one, &mut other, Duration::from_millis(300));
+            let peers = (one.peers(0, &other)[0], other.peers(0, &one)[0]);
+            assert_eq!(
+                changes(&mut one, &mut other, Duration::from_millis(300)),
+                0,
+                "{fabric}: it never comes to rest"
+            );
+            let (Some(to_other), Some(to_one)) = peers else { panic!("{fabric}: not connected: {peers:?}") };
+            one.shards[0].send(to_other, b"from one").unwrap();
+            other.shards[0].send(to_one, b"from the other").unwrap();
+            let mut heard = Vec::new();
+            turn(&mut one, &mut other, |one, other| {
+                for (_, event) in one.poll().into_iter().chain(other.poll()) {
+                    let Event::Message { bytes, .. } = event else { panic!("{event:?}") };
+                    heard.push(bytes);
+                }
+                heard.len() == 2
+            });
+        }
+    }
+}
+
 #[test]
 fn who_accepts_and_hangs_up_was_dialled_in_a_tight_loop() {
     let mut source = Worker::open("P", "shm", model(GROUPED, 16), 1, BLOCKS);

@@ -157,7 +157,12 @@ impl Links {
 
     /// Whether somebody is to be dialled soon.
     pub(super) fn is_dialling(&self) -> bool {
-        self.dials.iter().any(|dial| dial.peer.is_none())
+        self.dials.iter().any(|dial| !self.is_met(dial))
+    }
+
+    /// Whether there is a connection with who is to be dialled, whoever has dialled.
+    fn is_met(&self, dial: &Dial) -> bool {
+        dial.peer.is_some() || self.named(&dial.name).is_some()
     }
 
     pub(super) fn listen(&mut self, plane: &mut Plane, address: &str) -> Result<String, TransferError> {
@@ -207,7 +212,13 @@ impl Links {
             self.add(peer, None);
         }
         for place in 0..self.dials.len() {
-            let Some(dial) = self.dials.get_mut(place).filter(|dial| dial.peer.is_none()) else { continue };
+            let is_met = self.dials.get(place).is_some_and(|dial| self.is_met(dial));
+            let Some(dial) = self.dials.get_mut(place) else { continue };
+            if is_met {
+                // It has dialled us, and said its name: a second connection would only have to end.
+                dial.connecting = None;
+                continue;
+            }
             let ended = match &mut dial.connecting {
                 Some(connecting) => connecting.poll(plane),
                 None => {
@@ -257,13 +268,20 @@ impl Links {
         heard
     }
 
-    /// A peer says its name. Another of that name is an earlier life of the same: its id, for it has ended.
+    /// A peer says its name. Of two connections of one name, the one that is to end.
+    ///
+    /// It is the earlier one, which is of an earlier life of the peer. But where each has dialled the other, both keep
+    /// the connection that the one whose name comes first has dialled: were each to end the earlier, none would stay.
     pub(super) fn introduce(&mut self, peer: PeerId, name: String, events: &mut VecDeque<Event>) -> Option<PeerId> {
         // Only who speaks is met: one that takes connections and ends them is dialled ever more rarely.
         if let Some(dial) = self.dials.iter_mut().find(|dial| dial.peer == Some(peer)) {
             dial.delay = SHORTEST_DELAY;
         }
         let earlier = self.named(&name).filter(|&earlier| earlier != peer);
+        let is_dialled = |peer| self.dials.iter().any(|dial| dial.peer == Some(peer));
+        if earlier.is_some_and(is_dialled) && !is_dialled(peer) && self.name < name {
+            return Some(peer);
+        }
         if let Some(link) = self.links.get_mut(&peer).filter(|link| link.name.is_none()) {
             link.name = Some(name.clone());
             events.push_back(Event::Connected { peer, name });

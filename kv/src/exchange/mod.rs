@@ -212,7 +212,7 @@ impl Exchange {
     }
 
     /// Connects to somebody, again and again while it fails, and anew when the connection is lost. Under a name that is
-    /// dialled already: at this address from now on.
+    /// dialled already: at this address from now on. Two may dial each other: one of their connections stays.
     pub fn dial(&mut self, name: &str, address: &str) {
         self.links.dial(name, address);
     }

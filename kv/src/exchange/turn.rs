@@ -63,8 +63,8 @@ impl Exchange {
     fn obey(&mut self, peer: PeerId, signal: Signal) {
         match signal {
             Signal::Hello { name } => {
-                if let Some(earlier) = self.links.introduce(peer, name.clone(), &mut self.events) {
-                    self.lose(earlier, TransferError::PeerGone { name });
+                if let Some(other) = self.links.introduce(peer, name.clone(), &mut self.events) {
+                    self.lose(other, TransferError::PeerGone { name });
                 }
             }
             Signal::Message { bytes } => self.events.push_back(Event::Message { peer, bytes }),
