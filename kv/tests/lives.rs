@@ -137,6 +137,43 @@ fn a_pull_aborted_by_either_side_between_layers_frees_both_and_tells_the_other()
     }
 }
 
+/// Of who was aborted while it claimed a lease that is whoever's, the owner heard nothing that it believed: without a
+/// time to live its blocks were leased for ever.
+#[test]
+fn an_abort_while_claiming_left_the_owner_s_blocks_leased() {
+    for (fabric, polls) in [("shm", 0), ("tcp", 0), ("shm", 1), ("shm", 2), ("shm", 3), ("tcp", 3)] {
+        for is_known in [false, true] {
+            let (mut source, mut destination) = pair(fabric);
+            let (from, to) = (source.far_side(1), destination.far_side(1));
+            let (of_source, of_destination) = (source.peers(0, &destination), destination.peers(0, &source));
+            let known = |peers: &[_]| vec![if is_known { peers[0] } else { None }];
+
+            let landed = destination.shards[0].land(TOKENS, &from, &known(&of_destination), None);
+            let (landing, manifests) = landed.unwrap();
+            let table = source.shards[0].pool_mut().allocate(TOKENS).unwrap();
+            let push = source.shards[0].push(of_source[0].unwrap(), &table, &routed(&manifests[0].1)).unwrap();
+            for _ in 0..polls {
+                (source.poll(), destination.poll());
+            }
+            source.shards[0].abort(push).unwrap();
+            let [pushed, landed] = ends(&mut source, &mut destination, push, landing);
+            assert!(matches!(pushed, Outcome::Aborted) && is_aborted(&landed), "{pushed:?}, {landed:?}");
+
+            let (offer, manifests) = source.shards[0].offer(&table, &to, &known(&of_source), None).unwrap();
+            let manifest = routed(&manifests[0].1);
+            let pull = destination.shards[0].pull(&[(of_destination[0].unwrap(), &manifest)]).unwrap();
+            for _ in 0..polls {
+                (source.poll(), destination.poll());
+            }
+            destination.shards[0].abort(pull).unwrap();
+            source.shards[0].pool_mut().release(table).unwrap();
+            let [offered, pulled] = ends(&mut source, &mut destination, offer, pull);
+            assert!(matches!(pulled, Outcome::Aborted) && is_aborted(&offered), "{pulled:?}, {offered:?}");
+            goes_well(&mut source, &mut destination);
+        }
+    }
+}
+
 #[test]
 fn a_worker_that_dies_ends_everything_with_it_and_comes_back_under_its_name() {
     for fabric in ["shm", "tcp"] {

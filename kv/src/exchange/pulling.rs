@@ -30,6 +30,8 @@ struct Leg {
     heads: HeadRange,
     parting: Parting,
     stage: Stage,
+    /// The owner was shown the token: it knows whose the lease is, and announces.
+    is_shown: bool,
     /// By part.
     is_announced: Vec<bool>,
     queue: VecDeque<Part>,
@@ -170,9 +172,15 @@ impl Pull {
             (End::Aborted, Ok(())) => Err(End::Aborted),
         };
         for leg in &mut self.legs {
-            let was_claimed = matches!(std::mem::replace(&mut leg.stage, Stage::Over), Stage::Open(_));
-            if let Some(link) = links.get_mut(leg.peer).filter(|_| was_claimed) {
+            let stage = std::mem::replace(&mut leg.stage, Stage::Over);
+            // Who was refused the lease has no business with the offer, nor who has not got one that is whoever's.
+            let is_ours = matches!(stage, Stage::Open(_)) || leg.theirs.is_bound && !matches!(stage, Stage::Over);
+            if let Some(link) = links.get_mut(leg.peer).filter(|_| is_ours) {
                 let transfer = leg.theirs.transfer.pack();
+                if checked.is_err() && !leg.is_shown {
+                    // An owner that does not know yet whose the lease is would not believe the end.
+                    link.say(&Signal::claim(Half::Offer, &leg.theirs));
+                }
                 link.say(&match checked {
                     Ok(()) => Signal::Done { transfer },
                     Err(_) => Signal::Abort { half: Half::Offer, transfer },
@@ -217,6 +225,7 @@ fn claim(
             heads,
             parting,
             stage: Stage::Claiming(Some(claim)),
+            is_shown: false,
             is_announced: vec![false; parting.parts() as usize],
             queue: VecDeque::new(),
             in_flight: Vec::new(),
@@ -258,8 +267,8 @@ impl Leg {
                 }
             };
             if let Some(link) = link.filter(|_| !is_ending && matches!(self.stage, Stage::Open(_))) {
-                let (transfer, token) = (self.theirs.transfer.pack(), self.theirs.lease_token.0.clone());
-                link.say(&Signal::Claim { half: Half::Offer, transfer, token });
+                link.say(&Signal::claim(Half::Offer, &self.theirs));
+                self.is_shown = true;
             }
         }
         let mut place = 0;

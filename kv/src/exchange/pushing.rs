@@ -136,7 +136,7 @@ impl Push {
         &mut self,
         plane: &mut Plane,
         pool: &mut PagedPool,
-        mut link: Option<&mut Link>,
+        link: Option<&mut Link>,
     ) -> Option<End<Moved>> {
         self.poll_stage(plane, link.as_deref());
         self.poll_parts(plane);
@@ -154,13 +154,12 @@ impl Push {
         if !is_done && (self.end.is_none() || !self.in_flight.is_empty() || self.is_pending()) {
             return None;
         }
-        let was_claimed = !matches!(std::mem::replace(&mut self.stage, Stage::Over), Stage::Over);
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
         Some(match self.end.take() {
             None => End::Done(Moved { fragments: self.plan.fragments(), ..self.moved }),
             Some(end) => {
-                // Who has not got the lease has no business with the landing.
-                if let Some(link) = link.as_mut().filter(|_| was_claimed) {
-                    link.say(&Signal::Abort { half: Half::Landing, transfer: self.transfer() });
+                if let Some(link) = link {
+                    self.say_ended(link, &stage);
                 }
                 match end {
                     End::Failed(error) => End::Failed(error),
@@ -173,6 +172,22 @@ impl Push {
     /// Gives the blocks back to the pool, when [`Push::poll`] has said that it is over.
     pub(super) fn close(self, pool: &mut PagedPool) -> Result<(), TransferError> {
         pool.let_go(self.hold)
+    }
+
+    /// Tells the owner that it has come to nothing, however far it was.
+    fn say_ended(&self, link: &mut Link, stage: &Stage) {
+        let is_known = match stage {
+            // Who has not got the lease has no business with the landing.
+            Stage::Over => return,
+            Stage::Claiming(_) if !self.theirs.is_bound => return,
+            Stage::Claiming(_) | Stage::Open(_) => true,
+            Stage::Showing(..) => false,
+        };
+        // An owner that does not know yet whose the lease is would not believe the end.
+        if !is_known {
+            link.say(&Signal::claim(Half::Landing, &self.theirs));
+        }
+        link.say(&Signal::Abort { half: Half::Landing, transfer: self.transfer() });
     }
 
     /// Whether something other than a part is still with the peer.
@@ -210,8 +225,7 @@ impl Push {
             other => other,
         };
         if let (Stage::Showing(_, showing @ None), Some(link), None) = (&mut self.stage, link, &self.end) {
-            let token = self.theirs.lease_token.0.clone();
-            let claim = Signal::Claim { half: Half::Landing, transfer: self.theirs.transfer.pack(), token };
+            let claim = Signal::claim(Half::Landing, &self.theirs);
             *showing = plane.start_send(&link.peer, &pack([&claim.encode()].into_iter()).0).ok();
         }
     }

@@ -1,6 +1,7 @@
 //! What exchanges say to each other in messages. A message is one signal after the other, each with its length in 2
 //! bytes before it; a signal is 4 bytes `DPKX`, a kind, and what belongs to it. All is little endian.
 
+use crate::TransferManifest;
 use crate::transfer::TransferError;
 use crate::wire::Reader;
 
@@ -85,6 +86,11 @@ pub(super) fn unpack(message: &[u8]) -> Vec<Result<Signal, TransferError>> {
 }
 
 impl Signal {
+    /// Shows the owner of a landing or an offer the token that its manifest has.
+    pub(super) fn claim(half: Half, theirs: &TransferManifest) -> Signal {
+        Signal::Claim { half, transfer: theirs.transfer.pack(), token: theirs.lease_token.0.clone() }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let half_code = |half: &Half| HALVES.iter().position(|of| of == half).unwrap_or_default() as u8;
