@@ -8,6 +8,7 @@
 //! What both sides have to agree on is in the manifests: the tokens, the size of a fragment, the parts, the checksum.
 //! Either side may insist on a checksum ([`PagedPool::set_checksum`]); the stronger one is used.
 
+mod cuts;
 mod error;
 pub(crate) mod holds;
 pub(crate) mod notice;
@@ -18,10 +19,11 @@ mod push;
 pub(crate) mod read_lease;
 pub(crate) mod write_lease;
 
+use cuts::Cut;
 pub use error::TransferError;
 pub use notice::Notice;
 pub use paged_pool::PagedPool;
-use paged_pool::{Cut, list_segment};
+use paged_pool::list_segment;
 pub use pull::{Source, pull};
 pub use push::{Landing, push};
 pub(crate) use push::{check_user, notice_of};

@@ -1,6 +1,7 @@
 //! A paged pool in a buffer of a plane.
 
 use super::TransferError;
+use super::cuts::{Cut, CutLists};
 use super::holds::{Access, Hold, Holds};
 use crate::segment::segment_range;
 use crate::{
@@ -9,7 +10,6 @@ use crate::{
 };
 use core::ops::Range;
 use dmaplane::{Import, List, MAX_LIST_SEGMENTS, MAX_OPERATION_BYTES, Notification, Operation, Plane, Run};
-use std::collections::HashMap;
 
 /// A pool of blocks, its memory, and the lists that name its fragments.
 ///
@@ -27,20 +27,11 @@ pub struct PagedPool {
     holds: Holds,
     /// Blocks given back while they were held.
     released: Vec<u32>,
-    /// The whole pool in smaller fragments, by their tokens and heads: prepared once, when first needed. Dropped before
-    /// `base`, whose buffer they name.
-    by_fragment: HashMap<Cut, List>,
+    /// The whole pool in smaller fragments, by their tokens and heads: prepared when needed, and kept for a while.
+    /// Dropped before `base`, whose buffer they name.
+    by_fragment: CutLists,
     /// The whole pool in whole blocks; holds the buffer.
     base: List,
-}
-
-/// A way to cut the pool into fragments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Cut {
-    /// Tokens of a fragment.
-    pub(crate) tokens: u32,
-    /// Heads of a fragment, numbered within the pool.
-    pub(crate) heads: HeadRange,
 }
 
 fn whole_pool(geometry: &PoolGeometry, cut: Cut) -> Result<Vec<(usize, Run)>, TransferError> {
@@ -90,14 +81,14 @@ impl PagedPool {
             part_fragments: MAX_LIST_SEGMENTS as u32,
             holds: Holds::new(layout.layers(), blocks),
             released: Vec::new(),
-            by_fragment: HashMap::new(),
+            by_fragment: CutLists::default(),
             base,
         })
     }
 
     /// Ends the pool and frees its memory. (Dropping it does so with a later call of the plane.)
     pub fn free(self, plane: &mut Plane) -> Result<(), TransferError> {
-        for list in self.by_fragment.into_values() {
+        for list in self.by_fragment.into_lists() {
             plane.free_list(list)?;
         }
         for buffer in plane.free_list(self.base)? {
@@ -291,14 +282,19 @@ impl PagedPool {
         if cut == (Cut { tokens: self.geometry.layout().block_tokens(), heads: self.geometry.all_heads() }) {
             return Ok(&mut self.base);
         }
-        if !self.by_fragment.contains_key(&cut) {
+        if !self.by_fragment.has(cut) {
             let runs = whole_pool(&self.geometry, cut)?;
             // SAFETY: no lease is ever given on this list, and operations on it are over when the calls that borrow the
             // pool are, or held (`start_write`, `start_read`).
             let list = unsafe { plane.sublist(&self.base, &runs)? };
-            self.by_fragment.insert(cut, list);
+            self.by_fragment.keep(cut, list);
         }
-        self.by_fragment.get_mut(&cut).ok_or(TransferError::Pool(PoolError::NoBlocks))
+        self.by_fragment.get_mut(cut).ok_or(TransferError::Pool(PoolError::NoBlocks))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cut_lists(&mut self) -> &mut CutLists {
+        &mut self.by_fragment
     }
 
     /// Starts to write a plan's fragments to where a peer wants them. `hold` is of the plan's blocks, with its layers
