@@ -16,8 +16,8 @@ pub enum SlotError {
     },
     /// No slot is free.
     #[error(
-        "all {slots} slots are in use, {retired} of them retired; release some, or reconnect if \
-            most are retired"
+        "all {slots} slots are in use, {retired} of them retired; release some, or begin with a new \
+            table (a new exchange) if most are retired"
     )]
     Exhausted {
         /// Slots of the table.

@@ -16,7 +16,8 @@
 //! - **A slot is reused as soon as the transfer's lease has ended**, which is when its memory is: it
 //!   waits for no acknowledgement. What the peer had said by then and is not read yet names the old
 //!   generation. A slot is never reused once its generation would wrap: after 65,535 transfers it is
-//!   retired for good.
+//!   retired for good, and a new one takes its place as long as 16 bits can name one. (So a table
+//!   ends after 2^32 transfers, and says so.)
 //!
 //! A notification says that bytes came under a lease; the lease is what protects the memory. This
 //! table only decides when the receiver believes that a transfer is whole.
@@ -79,20 +80,29 @@ pub struct TransferSlots {
     /// in `State::Free`.
     free: VecDeque<u16>,
     retired: u32,
+    /// Slots that the table may come to have, those in place of retired ones included.
+    most: u32,
     refused: Refused,
 }
 
+/// A slot that nobody has had.
+const NEW: Slot = Slot { generation: 1, state: State::Free };
+
 impl TransferSlots {
-    /// A table of `slots` slots.
+    /// A table of `slots` slots that can be used.
     pub fn new(slots: u32) -> Result<TransferSlots, SlotError> {
+        TransferSlots::with_most(slots, SLOTS_MAX)
+    }
+
+    fn with_most(slots: u32, most: u32) -> Result<TransferSlots, SlotError> {
         if !(1..=SLOTS_MAX).contains(&slots) {
             return Err(SlotError::Slots { slots });
         }
-        let slot = Slot { generation: 1, state: State::Free };
         Ok(TransferSlots {
-            slots: vec![slot; slots as usize],
+            slots: vec![NEW; slots as usize],
             free: (0..=u16::MAX).take(slots as usize).collect(),
             retired: 0,
+            most,
             refused: Refused::default(),
         })
     }
@@ -175,7 +185,16 @@ impl TransferSlots {
         } else {
             slot.state = State::Retired;
             self.retired += 1;
+            self.replace_retired();
             Ok(Released::Retired)
+        }
+    }
+
+    /// Adds a slot where one was retired, while there are numbers.
+    fn replace_retired(&mut self) {
+        if let Some(number) = u16::try_from(self.slots.len()).ok().filter(|&number| u32::from(number) < self.most) {
+            self.slots.push(NEW);
+            self.free.push_back(number);
         }
     }
 

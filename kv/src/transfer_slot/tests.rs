@@ -74,7 +74,8 @@ fn immediates_that_were_never_given_out_are_unknown() {
 
 #[test]
 fn a_slot_whose_generation_would_wrap_is_retired() {
-    let mut slots = TransferSlots::new(1).unwrap();
+    // One that no other can take the place of.
+    let mut slots = TransferSlots::with_most(1, 1).unwrap();
     for generation in 1..=u16::MAX {
         let id = one_part(&mut slots);
         assert_eq!(id.generation, generation);
@@ -92,6 +93,40 @@ fn a_slot_whose_generation_would_wrap_is_retired() {
     assert_eq!(slots.arrive(PEER, id.pack(), 10), stale);
     assert_eq!(slots.release(id), Err(SlotError::NotCurrent { id }));
     assert_eq!((slots.retired_slots(), slots.free_slots()), (1, 0));
+}
+
+#[test]
+fn transfers_came_to_an_end_when_every_slot_was_retired() {
+    let mut slots = TransferSlots::new(2).unwrap();
+    let transfers = 3 * u32::from(u16::MAX) + 7;
+    let mut last = None;
+    for transfer in 0..transfers {
+        let id = one_part(&mut slots);
+        assert!(Some(id) != last && id.slot < 4, "transfer {transfer}: {id}");
+        slots.abort(id).unwrap();
+        slots.release(id).unwrap();
+        last = Some(id);
+    }
+    assert_eq!((slots.retired_slots(), slots.free_slots()), (2, 2));
+    for slot in [0, 1] {
+        // What is late for a retired one is stale all the same.
+        let id = TransferId { slot, generation: u16::MAX };
+        let stale = Err(ArrivalError::Stale { id, current: u16::MAX });
+        assert_eq!(slots.arrive(PEER, id.pack(), 10), stale);
+    }
+}
+
+#[test]
+fn a_table_whose_numbers_are_used_up_says_so() {
+    let mut slots = TransferSlots::new(SLOTS_MAX).unwrap();
+    slots.slots[0].generation = u16::MAX;
+    let id = one_part(&mut slots);
+    slots.abort(id).unwrap();
+    assert_eq!(slots.release(id), Ok(Released::Retired));
+    assert_eq!((slots.slots.len() as u32, slots.free_slots()), (SLOTS_MAX, SLOTS_MAX - 1));
+    slots.free.clear();
+    let error = slots.begin(Expected { parts: 1, bytes: 10 }, None).unwrap_err().to_string();
+    assert!(error.contains("65536 slots are in use, 1 of them retired") && error.contains("new exchange"), "{error}");
 }
 
 #[test]
