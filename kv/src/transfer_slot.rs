@@ -227,6 +227,16 @@ impl TransferSlots {
         result
     }
 
+    /// Refuses, and counts, an arrival that names no slot's generation of now. For who looks at more of an arrival than
+    /// its number: what is late says nothing about the transfer that has the slot.
+    pub(crate) fn check_current(&mut self, id: TransferId) -> Result<(), ArrivalError> {
+        let result = self.current(id).map(|_| ());
+        if let Err(error) = &result {
+            self.refused.count(error);
+        }
+        result
+    }
+
     fn try_arrival(
         &mut self,
         peer: u64,
@@ -234,6 +244,15 @@ impl TransferSlots {
         part: Option<u32>,
         bytes: u64,
     ) -> Result<Progress, ArrivalError> {
+        match &mut self.current(id)?.state {
+            State::Active(active) => active.count(peer, id, part, bytes),
+            State::Ended => Err(ArrivalError::Ended { id }),
+            State::Free | State::Retired => Err(ArrivalError::Unknown { id }),
+        }
+    }
+
+    /// The slot that has this generation now.
+    fn current(&mut self, id: TransferId) -> Result<&mut Slot, ArrivalError> {
         let Some(slot) = self.slots.get_mut(usize::from(id.slot)) else {
             return Err(ArrivalError::Unknown { id });
         };
@@ -245,11 +264,7 @@ impl TransferSlots {
         if id.generation < current || retired {
             return Err(ArrivalError::Stale { id, current });
         }
-        match &mut slot.state {
-            State::Active(active) => active.count(peer, id, part, bytes),
-            State::Ended => Err(ArrivalError::Ended { id }),
-            State::Free | State::Retired => Err(ArrivalError::Unknown { id }),
-        }
+        Ok(slot)
     }
 }
 

@@ -118,3 +118,45 @@ fn a_peer_without_the_lease_does_not_complete_a_landing_that_is_whoever_s() {
     }
     exchange.abort(anybodys).unwrap();
 }
+
+/// What somebody said of an ended transfer, in a form that no sender of this version gives it, failed the landing that
+/// had its slot by then.
+#[test]
+fn a_malformed_notice_of_an_ended_transfer_failed_the_next_landing_in_its_slot() {
+    let columns = TOKENS / 16;
+    let mut decode = Worker::open("D", "shm", model(GROUPED, 16), 1, 2 * columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, columns);
+    let exchange = &mut decode.shards[0];
+    let from = FarSide { shards: 1, block_tokens: 16, part_layers: 0 };
+    let known = [exchange.peer("slow")];
+    // Slots rest as long as they can: until the first one's is taken again.
+    let mut ended: Option<dmaplane_kv::TransferId> = None;
+    let (landing, manifest, stale) = loop {
+        let (landing, manifests) = exchange.land(TOKENS, &from, &known, None).unwrap();
+        let transfer = manifests[0].1.transfer;
+        match ended {
+            Some(ended) if ended.slot == transfer.slot => break (landing, manifests[0].1.clone(), ended),
+            _ => exchange.abort(landing).unwrap(),
+        }
+        exchange.poll();
+        ended = ended.or(Some(transfer));
+        while plane.try_receive(&peer).unwrap().is_some() {}
+    };
+    assert_ne!(manifest.transfer, stale);
+    let (other, other_manifests) = exchange.land(TOKENS, &from, &known, None).unwrap();
+    let import = plane.import(&peer, &other_manifests[0].1.lease_token.0).unwrap();
+    let pairs = layer_pairs(0, columns);
+    // Too short, and with flags that there are not; the last one names the landing as it is now, and is believed.
+    for (transfer, notice, ends) in
+        [(stale, vec![], None), (stale, vec![0xff; 40], None), (manifest.transfer, vec![0xff; 40], Some(landing))]
+    {
+        plane.write_list(&list, &import, &pairs, transfer.pack(), &notice).unwrap();
+        let start = std::time::Instant::now();
+        let mut ended = None;
+        while ended.is_none() && start.elapsed() < std::time::Duration::from_millis(300) {
+            ended = exchange.poll().iter().find_map(|event| event.ended());
+        }
+        assert_eq!(ended, ends, "{transfer} with {notice:?}");
+    }
+    exchange.abort(other).unwrap();
+}

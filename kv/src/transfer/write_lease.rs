@@ -155,6 +155,8 @@ impl WriteLease {
         if found.slot != self.transfer.slot {
             return Err(TransferError::OtherTransfer { found, ours: self.transfer });
         }
+        // What an earlier transfer's sender says counts for nothing here, however it is made.
+        slots.check_current(found)?;
         let notice = Notice::decode(&arrival.payload)?;
         let (part, bytes) = (notice.part, notice.bytes);
         let progress = slots.arrive_part(peer, found.pack(), part, bytes)?;
