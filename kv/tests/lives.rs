@@ -153,7 +153,8 @@ fn an_abort_while_claiming_left_the_owner_s_blocks_leased() {
             let table = source.shards[0].pool_mut().allocate(TOKENS).unwrap();
             let push = source.shards[0].push(of_source[0].unwrap(), &table, &routed(&manifests[0].1)).unwrap();
             for _ in 0..polls {
-                (source.poll(), destination.poll());
+                source.poll();
+                destination.poll();
             }
             source.shards[0].abort(push).unwrap();
             let [pushed, landed] = ends(&mut source, &mut destination, push, landing);
@@ -163,7 +164,8 @@ fn an_abort_while_claiming_left_the_owner_s_blocks_leased() {
             let manifest = routed(&manifests[0].1);
             let pull = destination.shards[0].pull(&[(of_destination[0].unwrap(), &manifest)]).unwrap();
             for _ in 0..polls {
-                (source.poll(), destination.poll());
+                source.poll();
+                destination.poll();
             }
             destination.shards[0].abort(pull).unwrap();
             source.shards[0].pool_mut().release(table).unwrap();
