@@ -41,11 +41,15 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 /// Fetches the crates that the lanes build with, so that these need no network.
 pub fn dependencies(workspace: &Workspace, lanes: Option<&[&str]>) -> Result<()> {
     let host = host_triple(workspace)?;
-    let fuzz = lanes.is_none_or(|lanes| lanes.contains(&"fuzz"));
-    for (manifest, wanted) in [("Cargo.toml", true), ("fuzz/Cargo.toml", fuzz)] {
+    let wants = |lane| lanes.is_none_or(|lanes| lanes.contains(&lane));
+    // Loom itself is a dependency under its own flag alone.
+    let all =
+        [("Cargo.toml", "", true), ("Cargo.toml", "--cfg loom", wants("loom")), ("fuzz/Cargo.toml", "", wants("fuzz"))];
+    for (manifest, flags, wanted) in all {
         if wanted && workspace.root.join(manifest).exists() {
             let mut command = workspace.command("cargo");
             command.args(["fetch", "--quiet", "--target", &host, "--manifest-path", manifest]);
+            command.env("RUSTFLAGS", flags);
             quietly(command).with_context(|| format!("fetching the crates of {manifest}"))?;
         }
     }
