@@ -231,6 +231,9 @@ pub const ROWS: &[Row] = &[
         "mmap with MAP_POPULATE, munmap",
     )
     .target(1.0),
+    row("alloc_recycled", Part::Allocation, "allocate, lease, revoke and free 64 MiB, recycled", "the same, fresh")
+        .target(5.0)
+        .first(),
 ];
 
 /// The row of a key.

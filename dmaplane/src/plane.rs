@@ -325,11 +325,14 @@ impl Plane {
     }
 
     /// Frees a buffer now; one that is dropped is freed by a later call.
-    pub fn free(&mut self, mut buffer: Buffer) -> Result<(), Error> {
+    pub fn free(&mut self, buffer: Buffer) -> Result<(), Error> {
         let what = "freeing a buffer";
-        self.check(what, &buffer.hold)?;
-        self.local(what, Free::new(buffer.handle).sqe())?;
-        buffer.hold.ended();
+        let Buffer { handle, mapping, mut hold } = buffer;
+        self.check(what, &hold)?;
+        // What somebody still looks at is not recycled.
+        drop(mapping);
+        self.local(what, Free::new(handle).sqe())?;
+        hold.ended();
         Ok(())
     }
 

@@ -26,6 +26,9 @@ pub struct Config {
     pub limits: Limits,
     /// Threads for slow work: zeroing and copies of more than 256 KiB.
     pub workers: usize,
+    /// Bytes of freed buffers that are kept for the next ones at most, of those that were allocated to be recycled
+    /// (clause BUF-3). What was kept longest goes first; 0 keeps none.
+    pub recycled_bytes: u64,
     /// Pre-shared key of 32 bytes for tcp. Without one, tcp stays on loopback and is not encrypted.
     pub key: Option<[u8; 32]>,
 }
@@ -34,11 +37,12 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A key is not for logs.
         let key = self.key.map(|_| "32 bytes");
-        let Config { mode, limits, workers, key: _ } = self;
+        let Config { mode, limits, workers, recycled_bytes, key: _ } = self;
         f.debug_struct("Config")
             .field("mode", mode)
             .field("limits", limits)
             .field("workers", workers)
+            .field("recycled_bytes", recycled_bytes)
             .field("key", &key)
             .finish()
     }
@@ -50,6 +54,7 @@ impl Default for Config {
             mode: RunMode::Poller { idle: Duration::from_micros(200) },
             limits: Limits { operations: 1 << 13, ..Limits::DEFAULT },
             workers: 2,
+            recycled_bytes: 256 << 20,
             key: None,
         }
     }

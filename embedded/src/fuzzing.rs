@@ -57,7 +57,7 @@ pub fn shm_channel(bytes: &[u8]) {
         };
         let entry = Entry::load(word);
         if word(15) & 1 != 0 {
-            let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
+            let request = AllocRequest::plain(4096);
             if let Ok(region) = Region::allocate(&request) {
                 let _ = link.share(&Arc::new(region));
             }

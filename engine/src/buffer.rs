@@ -85,7 +85,8 @@ impl<S: Storage> Engine<S> {
         let buffer = Buffer { state: BufferState::Allocating, ..Buffer::live(0) };
         let (index, _) = self.buffers.insert(buffer).ok_or(Errno::ENFILE)?;
         let huge = flags & op_flags::ALLOC_HUGE != 0;
-        let request = AllocRequest { length_bytes: op.sqe.length, node, strict, huge };
+        let recycle = flags & op_flags::ALLOC_RECYCLE != 0;
+        let request = AllocRequest { length_bytes: op.sqe.length, node, strict, huge, recycle };
         Ok(self.start(host, op, index, |host, id| host.alloc(id, index, &request)))
     }
 

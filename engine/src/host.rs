@@ -46,6 +46,15 @@ pub struct AllocRequest {
     pub strict: bool,
     /// 2 MiB pages or fail.
     pub huge: bool,
+    /// Memory that this context has freed will do, with what was left in it; and it is kept for the next when freed.
+    pub recycle: bool,
+}
+
+impl AllocRequest {
+    /// Zeroed memory anywhere.
+    pub const fn plain(length_bytes: u64) -> AllocRequest {
+        AllocRequest { length_bytes, node: None, strict: false, huge: false, recycle: false }
+    }
 }
 
 /// What a PLACEMENT finds, as the host's result words carry it. No page looked at: the system does not tell.
@@ -140,7 +149,7 @@ pub trait Host {
     /// Writes a CQE; the engine has made sure that there is room.
     fn complete(&mut self, ring: u32, cqe: Cqe);
 
-    /// Makes buffer `buffer`, zeroed. `word0` is its length after rounding.
+    /// Makes buffer `buffer`, zeroed unless the request allows otherwise. `word0` is its length after rounding.
     fn alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome;
     /// Ends a buffer that nothing uses. `op` is what waits for it; without one, no event follows.
     fn free(&mut self, op: Option<OpId>, buffer: u32) -> Outcome;

@@ -139,7 +139,11 @@ const fn allowed(opcode: Opcode) -> (u8, u16, u8) {
         O::Watch => (0, 0, 0),
         O::Wait => (Fields::LOCAL | Fields::LOCAL_OFFSET | Fields::ARG64, F::WAIT_WORD, LINKS | SKIP | DRAIN),
         O::Query => (Fields::ARG32, 0, LINKS | DRAIN),
-        O::Alloc => (Fields::LENGTH | Fields::ARG32, F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE, LINKS | DRAIN),
+        O::Alloc => (
+            Fields::LENGTH | Fields::ARG32,
+            F::ALLOC_NODE | F::ALLOC_STRICT | F::ALLOC_HUGE | F::ALLOC_RECYCLE,
+            LINKS | DRAIN,
+        ),
         O::Free => (Fields::LOCAL, F::FREE_REVOKE, LINKS | SKIP | DRAIN),
         O::Placement => (Fields::LOCAL | Fields::ARG32, 0, LINKS | DRAIN),
         O::ExportDmabuf => (Fields::LOCAL, 0, LINKS | DRAIN),

@@ -38,6 +38,28 @@ impl Plane {
         self.buffer_of(what, cqe.word0)
     }
 
+    /// As [`Plane::alloc`], for an owner that makes and frees such buffers again and again: it may be given the memory
+    /// of one that it has freed, with what was left in it, which takes microseconds instead of a page fault and a
+    /// zeroed page for each 4 KiB. Never memory that a peer or another process was handed; nor another owner's.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), dmaplane::Error> {
+    /// let mut plane = dmaplane::Plane::open(dmaplane::Config::default())?;
+    /// let mut buffer = plane.alloc_recycled(1 << 20)?;
+    /// buffer.as_mut_slice()[0] = 7;
+    /// plane.free(buffer)?;
+    /// assert_eq!(plane.alloc_recycled(1 << 20)?.as_slice()[0], 7);
+    /// assert_eq!(plane.alloc(1 << 20)?.as_slice()[0], 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn alloc_recycled(&mut self, length_bytes: u64) -> Result<Buffer, Error> {
+        let what = "allocating a buffer";
+        let alloc = Alloc::new(length_bytes).map_err(|source| Error::Value { what, source })?;
+        let cqe = self.local(what, alloc.recycled().sqe())?;
+        self.buffer_of(what, cqe.word0)
+    }
+
     /// How many of the buffer's pages lie on `node`, looked up page by page.
     pub fn placement(&mut self, buffer: &Buffer, node: u32) -> Result<PagesOnNode, Error> {
         let what = "looking where a buffer lies";

@@ -120,6 +120,8 @@ pub const ALLOC_HAS_NODE: u32 = 1 << 0;
 pub const ALLOC_STRICT: u32 = 1 << 1;
 /// 2 MiB pages or fail.
 pub const ALLOC_HUGE: u32 = 1 << 2;
+/// Memory that this context has freed will do, unzeroed.
+pub const ALLOC_RECYCLE: u32 = 1 << 3;
 
 /// What ALLOC asks for.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +131,7 @@ pub struct GlueAlloc {
     pub length_bytes: u64,
     /// The user's number, unchecked; with [`ALLOC_HAS_NODE`].
     pub node: u32,
-    /// [`ALLOC_HAS_NODE`], [`ALLOC_STRICT`], [`ALLOC_HUGE`].
+    /// [`ALLOC_HAS_NODE`], [`ALLOC_STRICT`], [`ALLOC_HUGE`], [`ALLOC_RECYCLE`].
     pub flags: u32,
 }
 
@@ -141,7 +143,8 @@ impl From<&AllocRequest> for GlueAlloc {
             node: request.node.unwrap_or(0),
             flags: flag(request.node.is_some(), ALLOC_HAS_NODE)
                 | flag(request.strict, ALLOC_STRICT)
-                | flag(request.huge, ALLOC_HUGE),
+                | flag(request.huge, ALLOC_HUGE)
+                | flag(request.recycle, ALLOC_RECYCLE),
         }
     }
 }

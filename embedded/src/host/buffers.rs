@@ -30,12 +30,28 @@ impl EmbeddedHost {
 
     pub(super) fn start_alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome {
         let request = *request;
-        self.give(move |shared| match Region::allocate(&request) {
-            Ok(region) => {
-                let unverifiable = request.node.is_some() && !crate::memory::can_look();
-                shared.note(Note::Allocated { op, buffer, region, unverifiable });
+        let mut recycled = self.recycled.take(&request);
+        if request.node.is_none()
+            && let Some(region) = recycled.take()
+        {
+            let length = region.length_bytes();
+            self.put_region(buffer, region);
+            return Outcome::done(length, 0);
+        }
+        self.give(move |shared| {
+            // Its pages may have moved since.
+            let placed = |region: &Region| match request.node {
+                Some(node) if request.strict => region.verify_strictly(node).is_ok(),
+                _ => true,
+            };
+            let made = recycled.filter(placed).map_or_else(|| Region::allocate(&request), Ok);
+            match made {
+                Ok(region) => {
+                    let unverifiable = request.node.is_some() && !crate::memory::can_look();
+                    shared.note(Note::Allocated { op, buffer, region, unverifiable });
+                }
+                Err(errno) => shared.post(failed(op, errno)),
             }
-            Err(errno) => shared.post(failed(op, errno)),
         });
         Outcome::Started
     }
@@ -52,6 +68,18 @@ impl EmbeddedHost {
             return Outcome::failed(Errno::ESTALE);
         };
         self.unshare_everywhere(&region);
+        let region = match Arc::try_unwrap(region) {
+            // Nobody else has it: no mapping, no copy.
+            Ok(region) if region.is_recyclable() => {
+                let evicted = self.recycled.put(region);
+                if !evicted.is_empty() {
+                    self.give(move |_| drop(evicted));
+                }
+                return Outcome::done(0, 0);
+            }
+            Ok(region) => Arc::new(region),
+            Err(region) => region,
+        };
         self.give(move |shared| {
             let_go_of(region);
             if let Some(op) = op {

@@ -41,7 +41,7 @@ pub(super) fn bounce(region: &Region, offset: u64, length: u64, stop: &AtomicBoo
 }
 
 fn sharable(length_bytes: u64) -> Result<Region, Errno> {
-    Region::allocate(&AllocRequest { length_bytes, node: None, strict: false, huge: false })
+    Region::allocate(&AllocRequest::plain(length_bytes))
 }
 
 pub(super) fn prepared(

@@ -169,7 +169,7 @@ mod tests {
 
     /// Memory to copy from, with content, and to copy to.
     fn regions() -> (Vec<u8>, PeerRegion, Region) {
-        let request = AllocRequest { length_bytes: BYTES, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(BYTES);
         let [source, target] = [(); 2].map(|()| Region::allocate(&request).unwrap());
         let content: Vec<u8> = (0..BYTES as u32).map(|at| ((at * 7) >> 9) as u8).collect();
         source.write(0, &content).unwrap();

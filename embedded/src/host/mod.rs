@@ -12,6 +12,7 @@ mod lists;
 mod notes;
 mod peers;
 mod reads;
+mod recycled;
 mod requests;
 mod serving;
 mod tcp;
@@ -84,6 +85,7 @@ pub(crate) struct EmbeddedHost {
     rings: Vec<Option<RingEnd>>,
     /// By buffer index; `None` while the buffer is being made.
     regions: Vec<Option<Arc<Region>>>,
+    recycled: recycled::Recycled,
     /// By list index. Shared with the workers that resolve segments.
     lists: Vec<Option<Arc<ListMemory>>>,
     peers: Vec<Option<PeerSlot>>,
@@ -113,11 +115,12 @@ pub(crate) struct EmbeddedHost {
 }
 
 impl EmbeddedHost {
-    pub(crate) fn new(shared: Weak<Shared>, _config: &Config) -> EmbeddedHost {
+    pub(crate) fn new(shared: Weak<Shared>, config: &Config) -> EmbeddedHost {
         EmbeddedHost {
             shared,
             rings: Vec::new(),
             regions: Vec::new(),
+            recycled: recycled::Recycled::new(config.recycled_bytes),
             lists: Vec::new(),
             peers: Vec::new(),
             links: peers::BusyLinks::default(),

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn buf_6_get_mempolicy_tells_another_node_than_move_pages() {
         let length_bytes = 64 * PAGE_BYTES as u64;
-        let request = AllocRequest { length_bytes, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(length_bytes);
         let region = super::super::Region::allocate(&request).unwrap();
         let start = region.at(0, length_bytes).unwrap();
         match (move_pages(start, 64), get_mempolicy(start, 64)) {

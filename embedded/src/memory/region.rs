@@ -9,6 +9,7 @@ use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGE_BYTES: u64 = 4096;
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
@@ -24,6 +25,10 @@ pub struct Region {
     base: NonNull<u8>,
     length: usize,
     backing: Backing,
+    /// What was asked for, where it is to be recycled.
+    recycling: Option<AllocRequest>,
+    /// Somebody was given its descriptor, and may look into it for as long as it lives.
+    handed_out: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -62,7 +67,8 @@ impl Region {
         }
         .map_err(errno)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::ENOMEM)?;
-        let region = Region { base, length, backing: Backing::Memfd(fd) };
+        let mut region = Region::of(base, length, Backing::Memfd(fd));
+        region.recycling = request.recycle.then_some(*request);
         if let Some(node) = request.node {
             placement::bind(region.base, length, node, request.strict)?;
         }
@@ -70,16 +76,42 @@ impl Region {
         if request.strict
             && let Some(node) = request.node
         {
-            let found = placement::verify(region.base, length, node)?;
-            if found.pages == 0 {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            if found.pages_on_node != length as u64 / PAGE_BYTES {
-                return Err(Errno::ENOMEM);
-            }
+            region.verify_strictly(node)?;
         }
         region.seal()?;
         Ok(region)
+    }
+
+    fn of(base: NonNull<u8>, length: usize, backing: Backing) -> Region {
+        Region { base, length, backing, recycling: None, handed_out: AtomicBool::new(false) }
+    }
+
+    /// Whether it can be given to the next user of this context: that was asked for, and nobody else can look into it.
+    pub(crate) fn is_recyclable(&self) -> bool {
+        // Relaxed: whoever hands it out and whoever asks hold the baton.
+        self.recycling.is_some() && !self.handed_out.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is what another request would make, but for its contents.
+    pub(crate) fn suits(&self, request: &AllocRequest) -> bool {
+        self.recycling.is_some_and(|made| {
+            let page = if request.huge { HUGE_PAGE_BYTES } else { PAGE_BYTES };
+            let length = request.length_bytes.checked_next_multiple_of(page);
+            let AllocRequest { length_bytes: _, node, strict: _, huge, recycle } = *request;
+            recycle && length == Some(self.length_bytes()) && (node, huge) == (made.node, made.huge)
+        })
+    }
+
+    /// BUF-2: whether strict placement holds.
+    pub(crate) fn verify_strictly(&self, node: u32) -> Result<(), Errno> {
+        let found = placement::verify(self.base, self.length, node)?;
+        if found.pages == 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if found.pages_on_node != self.length as u64 / PAGE_BYTES {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
     }
 
     /// Faults all pages in, so that no later copy can fail for want of memory.
@@ -113,7 +145,7 @@ impl Region {
     /// # Safety
     /// `base` must be valid for reads and writes of `length` bytes for as long as `keep` lives.
     pub(crate) unsafe fn user(base: NonNull<u8>, length: usize, keep: Box<dyn Any + Send + Sync>) -> Region {
-        Region { base, length, backing: Backing::User { _keep: keep } }
+        Region::of(base, length, Backing::User { _keep: keep })
     }
 
     /// Takes a descriptor that another device or process exported, if it can be mapped. Its contents are not touched.
@@ -129,7 +161,7 @@ impl Region {
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &fd, 0) }
             .map_err(errno)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::ENOMEM)?;
-        let region = Region { base, length, backing: Backing::Imported(fd) };
+        let region = Region::of(base, length, Backing::Imported(fd));
         region.populate_by_reading()?;
         Ok(region)
     }
@@ -165,7 +197,7 @@ impl Region {
     /// The descriptor to hand to a peer, where there is one.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Memfd(fd) => Some(fd.as_fd()),
+            Backing::Memfd(fd) => Some(self.hand_out(fd)),
             Backing::Imported(_) | Backing::User { .. } => None,
         }
     }
@@ -173,9 +205,15 @@ impl Region {
     /// The descriptor to hand to this context's own user, where there is one.
     pub(crate) fn exportable(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Memfd(fd) | Backing::Imported(fd) => Some(fd.as_fd()),
+            Backing::Memfd(fd) | Backing::Imported(fd) => Some(self.hand_out(fd)),
             Backing::User { .. } => None,
         }
+    }
+
+    fn hand_out<'a>(&self, fd: &'a OwnedFd) -> BorrowedFd<'a> {
+        // Relaxed: as in `is_recyclable`.
+        self.handed_out.store(true, Ordering::Relaxed);
+        fd.as_fd()
     }
 
     /// A pointer to `length` bytes at `offset`; `None` outside the region.

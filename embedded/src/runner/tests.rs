@@ -15,7 +15,7 @@ fn shared(mode: RunMode) -> Arc<Shared> {
 }
 
 fn buffer(shared: &Shared, length_bytes: u64) -> (BufferHandle, Arc<Region>) {
-    let region = Region::allocate(&AllocRequest { length_bytes, node: None, strict: false, huge: false }).unwrap();
+    let region = Region::allocate(&AllocRequest::plain(length_bytes)).unwrap();
     shared.with_core(|_, core| {
         let handle = core.engine.add_buffer(region.length_bytes()).unwrap();
         core.host.put_region(handle.index(), region);

@@ -152,6 +152,8 @@ pub mod op_flags {
     pub const ALLOC_STRICT: u16 = 1 << 1;
     /// ALLOC: 2 MiB pages or fail.
     pub const ALLOC_HUGE: u16 = 1 << 2;
+    /// ALLOC: not zeroed where this context has freed such a buffer before; FREE keeps its memory for the next one.
+    pub const ALLOC_RECYCLE: u16 = 1 << 3;
     /// FREE: revoke the leases on it first.
     pub const FREE_REVOKE: u16 = 1 << 0;
     /// LEASE_GRANT: `remote` is a peer, the only one that may claim it.

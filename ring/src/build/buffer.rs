@@ -45,6 +45,13 @@ impl Alloc {
         self
     }
 
+    /// Its memory may be that of another buffer of this context that was made like this and freed, with what was left
+    /// in it; and it is kept for the next one when it is freed.
+    pub const fn recycled(mut self) -> Self {
+        self.0.op_flags |= op_flags::ALLOC_RECYCLE;
+        self
+    }
+
     /// 2 MiB pages, or -ENOMEM.
     pub const fn huge_pages(mut self) -> Self {
         self.0.op_flags |= op_flags::ALLOC_HUGE;

@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn region() -> Arc<Region> {
-        let request = AllocRequest { length_bytes: 4096, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(4096);
         Arc::new(Region::allocate(&request).unwrap())
     }
 

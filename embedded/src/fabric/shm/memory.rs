@@ -73,7 +73,7 @@ unsafe impl Sync for LinkMemory {}
 
 /// An area of ours, to be handed to the peer.
 pub(crate) fn new_area() -> Result<Region, Errno> {
-    Region::allocate(&AllocRequest { length_bytes: AREA_BYTES, node: None, strict: false, huge: false })
+    Region::allocate(&AllocRequest::plain(AREA_BYTES))
 }
 
 impl LinkMemory {

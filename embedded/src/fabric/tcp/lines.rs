@@ -314,7 +314,7 @@ pub(super) mod tests {
     }
 
     pub fn frame(body_bytes: usize) -> Command {
-        let request = AllocRequest { length_bytes: 1 << 20, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(1 << 20);
         let region = Arc::new(Region::allocate(&request).unwrap());
         let span = Span::range(region, 0, body_bytes as u64).unwrap();
         let body = OutBody { span, guard: Arc::new(Guard::default()), ending: Ending::Operation(OpId::from_bits(3)) };

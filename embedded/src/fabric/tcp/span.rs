@@ -184,7 +184,7 @@ mod tests {
     use dmaplane_engine::AllocRequest;
 
     fn region(bytes: &[u8]) -> Arc<Region> {
-        let request = AllocRequest { length_bytes: bytes.len() as u64, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(bytes.len() as u64);
         let region = Region::allocate(&request).unwrap();
         region.write(0, bytes).unwrap();
         Arc::new(region)
