@@ -1,16 +1,16 @@
 //! A copy by more than one worker, where one has nothing else to do (clause HOST-19).
 //!
-//! Whoever has the copy takes pieces of it from a counter until none is left. A worker that is free is asked to join
-//! in, and leaves as soon as other work waits, so that nobody waits for it longer than for one piece. Should it not
-//! come at all, the first one does everything.
+//! Whoever has the copy takes pieces of it, one after the other, until none is left. A worker that is free is asked to
+//! join in, and leaves as soon as other work waits, so that nobody waits for it longer than for one piece, which is
+//! bounded in bytes and in fragments. Should it not come at all, the first one does everything.
 
 use super::fragments::Fragments;
 use super::lane::Job;
-use crate::memory::{Checksum, Moved, SLICE_BYTES};
+use crate::memory::{Checksum, Moved};
 use crate::worker::{Help, Workers};
 use dmaplane_ring::abi::Errno;
 use dmaplane_ring::wait::spin_until;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -60,10 +60,6 @@ impl<'a> Crew<'a> {
 struct Share {
     fragments: Fragments,
     job: Arc<Job>,
-    /// Fragments in a piece: about [`SLICE_BYTES`].
-    piece: usize,
-    /// The first fragment that nobody has taken.
-    next: AtomicUsize,
     state: Mutex<State>,
     left: Condvar,
 }
@@ -74,16 +70,15 @@ struct State {
     helpers: usize,
     /// Nobody may join in any more.
     over: bool,
+    /// The first fragment that nobody has taken.
+    next: usize,
     /// Of each piece: its first fragment, its bytes and their checksum.
     copied: Vec<(usize, u64, Checksum)>,
 }
 
 impl Share {
     fn new(fragments: Fragments, job: Arc<Job>) -> Share {
-        let pieces = usize::try_from(fragments.bytes()).unwrap_or(usize::MAX).div_ceil(SLICE_BYTES).max(1);
-        let piece = (fragments.len() / pieces).max(1);
-        let next = AtomicUsize::new(0);
-        Share { fragments, job, piece, next, state: Mutex::default(), left: Condvar::new() }
+        Share { fragments, job, state: Mutex::default(), left: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -93,14 +88,20 @@ impl Share {
     /// Copies one piece; `false` when none is left, or it was stopped. The caller is the copy's own worker, or a helper
     /// that has joined in and not left.
     fn copy_piece(&self) -> bool {
-        // Relaxed: it hands out numbers and nothing else.
-        let first = self.next.fetch_add(self.piece, Ordering::Relaxed);
-        if first >= self.fragments.len() || self.job.is_stopped() {
+        if self.job.is_stopped() {
+            return false;
+        }
+        let (first, end) = {
+            let mut state = self.state();
+            let end = self.fragments.piece_end(state.next);
+            (std::mem::replace(&mut state.next, end), end)
+        };
+        if first == end {
             return false;
         }
         // SAFETY: `Crew::copy`, whose caller holds the regions, is left only after `Over` is dropped: then every helper
         // has left, and none joins in.
-        let (bytes, checksum) = unsafe { self.fragments.copy(first, first + self.piece, self.job.stop_flag()) };
+        let (bytes, checksum) = unsafe { self.fragments.copy(first, end, self.job.stop_flag()) };
         self.state().copied.push((first, bytes, checksum));
         true
     }
@@ -159,8 +160,9 @@ impl Drop for Joined<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fragments::FRAGMENTS_MAX;
     use super::*;
-    use crate::memory::{PeerRegion, Region};
+    use crate::memory::{PeerRegion, Region, SLICE_BYTES};
     use dmaplane_engine::AllocRequest;
     use std::sync::mpsc::channel;
 
@@ -231,6 +233,33 @@ mod tests {
         let before = share.state().copied.len();
         share.help(&|| false);
         assert_eq!(share.state().copied.len(), before, "a helper came after the end");
+    }
+
+    /// HOST-18: pieces were as many fragments as made a slice on average, however long those were: a worker was kept by
+    /// all the long ones in one, and looked once in 256 KiB of fragments of one byte whether to stop.
+    #[test]
+    fn host_18_a_piece_of_long_fragments_or_of_many_is_not_bounded() {
+        const TINY: usize = 4 * FRAGMENTS_MAX + 3;
+        const LONG: usize = 15;
+        let (content, source, target) = regions();
+        let go_on = AtomicBool::new(false);
+        let mut fragments = Fragments::new(Checksum::new(true), TINY + LONG);
+        let lengths = [(TINY, 1), (LONG, SLICE_BYTES as u64)];
+        let mut at = 0;
+        for length in lengths.into_iter().flat_map(|(count, length)| std::iter::repeat_n(length, count)) {
+            let to = target.at(at, length).unwrap();
+            fragments.push(to, source.at(at, length, &go_on).unwrap(), length).unwrap();
+            at += length;
+        }
+        let share = Share::new(fragments, Arc::default());
+        while share.copy_piece() {}
+        let ends: Vec<usize> = share.state().copied.iter().map(|(first, ..)| *first).chain([TINY + LONG]).collect();
+        for (piece, (_, bytes, _)) in ends.windows(2).zip(&share.state().copied) {
+            assert!(piece[1] - piece[0] <= FRAGMENTS_MAX, "a piece of {} fragments", piece[1] - piece[0]);
+            assert!(*bytes <= SLICE_BYTES as u64, "a piece of {bytes} bytes");
+        }
+        let (bytes, checksum) = share.sum();
+        assert_eq!((bytes, checksum.value()), (at, crc32c::crc32c(&content[..at as usize])));
     }
 
     /// HOST-19: a stop stops all of them.

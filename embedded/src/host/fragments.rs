@@ -12,6 +12,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// Fragments between two looks whether to stop: a fragment of one byte costs its two cache misses like any other, and so
+/// many of them take no longer than [`SLICE_BYTES`] in one.
+pub(super) const FRAGMENTS_MAX: usize = 1024;
+
 /// A list's segments with the memory they lie in, by buffer: the region, and a peer's number for it.
 pub(crate) struct LocalSegments {
     pub memory: Arc<ListMemory>,
@@ -43,7 +47,7 @@ unsafe impl Send for Fragments {}
 unsafe impl Sync for Fragments {}
 
 impl Fragments {
-    fn new(checksum: Checksum, capacity: usize) -> Fragments {
+    pub(super) fn new(checksum: Checksum, capacity: usize) -> Fragments {
         Fragments { list: Vec::with_capacity(capacity), bytes: 0, checksum }
     }
 
@@ -65,7 +69,7 @@ impl Fragments {
     }
 
     /// Adds what was checked, in pieces that a revoke may wait for.
-    fn push(&mut self, target: NonNull<u8>, source: NonNull<u8>, length: u64) -> Result<(), Errno> {
+    pub(super) fn push(&mut self, target: NonNull<u8>, source: NonNull<u8>, length: u64) -> Result<(), Errno> {
         self.bytes += length;
         if self.bytes > MAX_OPERATION_BYTES {
             return Err(Errno::EMSGSIZE);
@@ -80,10 +84,6 @@ impl Fragments {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -93,33 +93,45 @@ impl Fragments {
         self.checksum
     }
 
-    /// Copies some of them, looking now and then whether to stop: what was copied, all of them if not stopped.
+    /// Where the piece that begins with fragment `from` ends: as many fragments as may be copied without a look whether
+    /// to stop, bounded in bytes and in number. One at least, unless there is none.
+    pub(super) fn piece_end(&self, from: usize) -> usize {
+        let most = self.list.len().min(from.saturating_add(FRAGMENTS_MAX));
+        let (mut end, mut bytes) = (from, 0);
+        while end < most {
+            bytes += self.list[end].length;
+            if bytes > SLICE_BYTES && end > from {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    /// Copies some of them, looking before each piece whether to stop: what was copied, all of them if not stopped.
     ///
     /// # Safety
     /// The regions that they were checked against are held meanwhile.
     pub(super) unsafe fn copy(&self, from: usize, to: usize, stop: &AtomicBool) -> (u64, Checksum) {
         let stores = Stores::of_transfer(self.bytes);
         let mut checksum = self.checksum;
-        let mut bytes = 0;
-        let mut since_look = SLICE_BYTES;
+        let (mut bytes, mut from) = (0, from);
         let to = to.min(self.list.len());
-        for (index, fragment) in self.list.iter().enumerate().take(to).skip(from) {
-            since_look += fragment.length;
-            if since_look >= SLICE_BYTES {
-                // Acquire: pairs with the release of whoever stops us. Once we report that we have stopped, the memory
-                // may be reused; the report goes through the inbox, which orders our writes before it.
-                if stop.load(Ordering::Acquire) {
-                    break;
+        // Acquire: pairs with the release of whoever stops us. Once we report that we have stopped, the memory may be
+        // reused; the report goes through the inbox, which orders our writes before it.
+        while from < to && !stop.load(Ordering::Acquire) {
+            let end = self.piece_end(from).min(to);
+            for (index, fragment) in self.list.iter().enumerate().take(end).skip(from) {
+                if let Some(next) = self.list.get(index + 1) {
+                    // Fragments lie anywhere: the processor cannot guess the next one.
+                    prefetch(next.source);
                 }
-                since_look = fragment.length;
+                // SAFETY: both ends were checked, and the caller holds their regions. A peer's mapping never overlaps
+                // ours.
+                unsafe { checksum.copy(fragment.target, fragment.source, fragment.length, stores) };
+                bytes += fragment.length as u64;
             }
-            if let Some(next) = self.list.get(index + 1) {
-                // Fragments lie anywhere: the processor cannot guess the next one.
-                prefetch(next.source);
-            }
-            // SAFETY: both ends were checked, and the caller holds their regions. A peer's mapping never overlaps ours.
-            unsafe { checksum.copy(fragment.target, fragment.source, fragment.length, stores) };
-            bytes += fragment.length as u64;
+            from = end;
         }
         (bytes, checksum)
     }

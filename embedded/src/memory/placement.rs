@@ -1,7 +1,8 @@
 //! Where pages lie: mbind to place them, move_pages to look (clauses BUF-2, BUF-6).
 //!
 //! Containers forbid both by default. With the capability SYS_NICE Docker's profile allows mbind and get_mempolicy, not
-//! move_pages; so that is asked where move_pages is refused, page by page.
+//! move_pages; so that is asked where move_pages is refused, page by page. It brings in a page that is not there, so
+//! mincore tells first which are.
 
 use dmaplane_engine::PlacementReport;
 use dmaplane_ring::abi::Errno;
@@ -41,9 +42,9 @@ pub fn placement_support() -> Placement {
     let page = 0u64;
     let here = NonNull::from(&page).cast::<u8>();
     if let Err(first) = move_pages(here, 1)
-        && let Err(second) = get_mempolicy(here, 1)
+        && let Err((call, second)) = look_one_by_one(here, 1)
     {
-        refused.push(format!("move_pages: {}, get_mempolicy: {}", name(first), name(second)));
+        refused.push(format!("move_pages: {}, {call}: {}", name(first), name(second)));
     }
     if refused.is_empty() {
         return Placement::Verifiable;
@@ -122,7 +123,7 @@ pub(super) fn verify(base: NonNull<u8>, length: usize, node: u32) -> Result<Plac
 /// Each page's node, or a negative errno for it.
 fn node_of_pages(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
     match move_pages(start, count) {
-        Err(error) if is_refusal(error) => get_mempolicy(start, count),
+        Err(error) if is_refusal(error) => look_one_by_one(start, count).map_err(|(_, error)| error),
         told => told,
     }
 }
@@ -137,24 +138,58 @@ fn move_pages(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
     if result == 0 { Ok(status) } else { Err(last_errno()) }
 }
 
-/// The same, one call a page.
-fn get_mempolicy(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
-    let node_of = |page: usize| {
-        let mut node: libc::c_int = -libc::EIO;
-        let address = start.as_ptr().wrapping_add(page * PAGE_BYTES);
-        let no_mask = std::ptr::null_mut::<libc::c_ulong>();
-        let flags = MPOL_F_NODE | MPOL_F_ADDR;
-        // SAFETY: the call writes one int, and no mask; of the page it looks up where it lies.
-        let result = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut node, no_mask, 0, address, flags) };
-        match result {
-            0 => Ok(node),
-            _ => match last_errno() {
-                error if is_refusal(error) => Err(error),
-                error => Ok(-error.raw()),
-            },
+/// The same by get_mempolicy, of those pages that are there; an error comes with the call that the system refuses.
+fn look_one_by_one(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, (&'static str, Errno)> {
+    let there = there(start, count).map_err(|error| ("mincore", error))?;
+    let node_of = |(page, state): (usize, i32)| {
+        if state != 0 {
+            return Ok(state);
+        }
+        get_mempolicy(start.as_ptr().wrapping_add(page * PAGE_BYTES)).map_err(|error| ("get_mempolicy", error))
+    };
+    there.into_iter().enumerate().map(node_of).collect()
+}
+
+/// Of each page 0 where it is in memory, -ENOENT where it is not, -EFAULT where nothing is mapped.
+fn there(start: NonNull<u8>, count: usize) -> Result<Vec<i32>, Errno> {
+    // The user's memory may begin within a page.
+    let first = start.as_ptr().map_addr(|address| address & !(PAGE_BYTES - 1));
+    let mut found = vec![0u8; count];
+    let mincore = |page: usize, found: &mut [u8]| {
+        let address = first.wrapping_add(page * PAGE_BYTES);
+        // SAFETY: the call writes one byte a page, as many as there is room for, and touches no page.
+        match unsafe { libc::mincore(address.cast(), found.len() * PAGE_BYTES, found.as_mut_ptr()) } {
+            0 => Ok(()),
+            _ => Err(last_errno()),
         }
     };
-    (0..count).map(node_of).collect()
+    let state = |found: u8| if found & 1 == 0 { -libc::ENOENT } else { 0 };
+    match mincore(0, &mut found) {
+        Ok(()) => Ok(found.into_iter().map(state).collect()),
+        Err(error) if is_refusal(error) => Err(error),
+        // One of them is nobody's: one by one, then.
+        Err(_) => {
+            let mut one = [0];
+            let each = |page| mincore(page, &mut one).map_or(-libc::EFAULT, |()| state(one[0]));
+            Ok((0..count).map(each).collect())
+        }
+    }
+}
+
+/// The node of the page at an address, or a negative errno for it. The page should be there: it would be brought in.
+fn get_mempolicy(address: *mut u8) -> Result<i32, Errno> {
+    let mut node: libc::c_int = -libc::EIO;
+    let no_mask = std::ptr::null_mut::<libc::c_ulong>();
+    let flags = MPOL_F_NODE | MPOL_F_ADDR;
+    // SAFETY: the call writes one int, and no mask; of the page it looks up where it lies.
+    let result = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut node, no_mask, 0, address, flags) };
+    match result {
+        0 => Ok(node),
+        _ => match last_errno() {
+            error if is_refusal(error) => Err(error),
+            error => Ok(-error.raw()),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -170,10 +205,47 @@ mod tests {
         let request = AllocRequest::plain(length_bytes);
         let region = super::super::Region::allocate(&request).unwrap();
         let start = region.at(0, length_bytes).unwrap();
-        match (move_pages(start, 64), get_mempolicy(start, 64)) {
+        match (move_pages(start, 64), look_one_by_one(start, 64)) {
             (Ok(one), Ok(other)) => assert_eq!(one, other),
             (one, other) => assert_eq!(can_look(), one.is_ok() || other.is_ok()),
         }
+    }
+
+    /// BUF-6: where move_pages is forbidden, a look made the page that it looked for: all of a sparse buffer's.
+    #[test]
+    fn buf_6_a_look_by_get_mempolicy_makes_the_pages_that_are_not_there() {
+        const PAGES: usize = 64;
+        let fd = rustix::fs::memfd_create("sparse", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, (PAGES * PAGE_BYTES) as u64).unwrap();
+        let region = super::super::Region::sparse(&fd, PAGES * PAGE_BYTES);
+        let there = [3, 4, 60];
+        for page in there {
+            region.write((page * PAGE_BYTES) as u64, &[1]).unwrap();
+        }
+        let blocks = || rustix::fs::fstat(&fd).unwrap().st_blocks;
+        let before = blocks();
+        let start = region.at(0, (PAGES * PAGE_BYTES) as u64).unwrap();
+        match look_one_by_one(start, PAGES) {
+            Ok(nodes) => {
+                for (page, node) in nodes.into_iter().enumerate() {
+                    assert_eq!(node >= 0, there.contains(&page), "page {page}: {node}");
+                    assert!(node >= 0 || node == -libc::ENOENT, "page {page}: {node}");
+                }
+                // The user's memory may begin anywhere in a page.
+                let within = look_one_by_one(region.at(100, 1).unwrap(), 4).unwrap();
+                assert_eq!(within.iter().map(|&node| node >= 0).collect::<Vec<_>>(), [false, false, false, true]);
+            }
+            Err((_, error)) => assert!(is_refusal(error), "{error}"),
+        }
+        assert_eq!(blocks(), before, "looking has made pages");
+    }
+
+    /// BUF-6: a page of no mapping is not one that is merely not in memory, which counts as looked at.
+    #[test]
+    fn buf_6_a_page_of_no_mapping_is_taken_for_one_that_is_not_in_memory() {
+        let page = Box::new([7u8; PAGE_BYTES]);
+        assert_eq!(there(NonNull::dangling(), 2).unwrap(), [-libc::EFAULT; 2]);
+        assert_eq!(there(NonNull::from(page.as_ref()).cast(), 1).unwrap(), [0]);
     }
 
     /// BUF-6: a page that cannot be looked at is not counted as looked at.

@@ -189,6 +189,16 @@ impl Region {
         }
     }
 
+    /// A file of a test's, none of whose pages is brought in.
+    #[cfg(test)]
+    pub(super) fn sparse(fd: &OwnedFd, length: usize) -> Region {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, fd, 0) };
+        let base = NonNull::new(base.unwrap().cast::<u8>()).unwrap();
+        Region { base, length, backing: Backing::Imported(fd.try_clone().unwrap()) }
+    }
+
     /// Bytes.
     pub fn length_bytes(&self) -> u64 {
         self.length as u64

@@ -22,6 +22,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a body that are little: whoever runs the engine may move them.
 pub(crate) const BRIEF_BYTES_MAX: u64 = 64 << 10;
+/// Times in a row that the kernel may refuse to watch a socket: it may have lacked memory for a moment.
+const UNWATCHED_MAX: u32 = 3;
 /// Bytes read ahead on a control lane.
 const CONTROL_BYTES: usize = 64 << 10;
 
@@ -65,6 +67,8 @@ pub(crate) struct Connection {
     sending: Sending,
     pub reports: Reports,
     life: Life,
+    /// Times that the kernel has refused to watch a socket of its, since it has last told something of one.
+    unwatched: u32,
     /// It is among those that may have something to do.
     pub is_active: bool,
     /// It is among those that have a deadline.
@@ -83,10 +87,15 @@ impl Connection {
             sending: Sending::default(),
             reports: Reports { peer, load, told: Vec::new() },
             life: Life::Open,
+            unwatched: 0,
             is_active: false,
             is_ending: false,
             was_bulk: false,
         }
+    }
+
+    pub(crate) fn peer(&self) -> Handle {
+        self.reports.peer
     }
 
     pub(crate) fn socket(&self, lane: Lane) -> &Socket {
@@ -123,12 +132,24 @@ impl Connection {
             Lane::Control => &mut self.control,
             Lane::Data => &mut self.data,
         };
+        self.unwatched = 0;
         socket.readable |= readable || hung_up;
         socket.writable |= writable || hung_up;
         socket.hung_up |= hung_up;
         if lane == Lane::Data && hung_up && self.life == Life::Open {
             self.life = Life::LastWords { until: Instant::now() + LAST_WORDS };
         }
+    }
+
+    /// The kernel has refused to watch a socket; `true`: it may be asked again. Else the connection is over, since
+    /// nobody would hear of anything that happens to it.
+    pub(crate) fn is_unwatched(&mut self, errno: Errno) -> bool {
+        self.unwatched += 1;
+        if self.unwatched >= UNWATCHED_MAX {
+            tracing::error!(peer = self.reports.peer.index(), %errno, "tcp: the kernel does not watch a socket");
+            self.lost(errno);
+        }
+        !self.is_over()
     }
 
     pub(crate) fn is_over(&self) -> bool {

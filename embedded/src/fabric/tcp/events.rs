@@ -2,6 +2,7 @@
 
 use super::backend::{TcpBackend, tcp_backend};
 use super::uring::Uring;
+use dmaplane_ring::abi::Errno;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::mem::MaybeUninit;
@@ -20,6 +21,8 @@ pub(crate) struct Event {
     pub hung_up: bool,
     /// It is watched no longer, and is to be added again.
     pub again: bool,
+    /// And this is why: the kernel has not watched it at all.
+    pub failed: Option<Errno>,
 }
 
 /// One thread's events.
@@ -43,9 +46,8 @@ impl Events {
     pub(crate) fn add(&mut self, name: u64, fd: BorrowedFd<'_>) -> std::io::Result<()> {
         match self {
             Events::Uring(ring) => ring.add(name, fd),
-            Events::Epoll(epoll) => epoll.add(name, fd)?,
+            Events::Epoll(epoll) => epoll.add(name, fd),
         }
-        Ok(())
     }
 
     /// Before what was added is closed, or after: names are not used twice.
@@ -116,6 +118,7 @@ impl Epoll {
                 writable: flags.contains(EventFlags::OUT),
                 hung_up: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
                 again: false,
+                failed: None,
             }
         }));
     }
@@ -131,7 +134,8 @@ impl Epoll {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::uring::tests::failing;
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
@@ -139,12 +143,27 @@ mod tests {
     use std::time::Duration;
 
     fn both() -> Vec<Events> {
-        let mut both = vec![Events::Epoll(Epoll::new().unwrap())];
+        let mut both = vec![epoll()];
         match Uring::new() {
             Ok(ring) => both.push(Events::Uring(Box::new(ring))),
             Err(error) => assert!(crate::io_uring_support().is_err(), "there is an io_uring, but: {error}"),
         }
         both
+    }
+
+    pub fn epoll() -> Events {
+        Events::Epoll(Epoll::new().unwrap())
+    }
+
+    /// Where the kernel refuses each poll, and how: where there is no io_uring, nothing.
+    pub fn that_fail() -> Option<(Events, Errno)> {
+        match failing() {
+            Ok((ring, errno)) => Some((Events::Uring(Box::new(ring)), errno)),
+            Err(error) => {
+                assert!(crate::io_uring_support().is_err(), "there is an io_uring, but: {error}");
+                None
+            }
+        }
     }
 
     fn named(events: &mut Events, name: u64) -> Vec<Event> {

@@ -27,6 +27,10 @@ const ROUNDS: u32 = 8;
 /// How long it looks again and again for a body's next bytes. They are seldom far, and to be woken for them costs the
 /// peer more than this costs us.
 const SPIN: Duration = Duration::from_micros(20);
+/// Times in a row that its bell may fail to be watched; from then on it looks at it now and then.
+const BELL_FAILURES_MAX: u32 = 3;
+/// How long it sleeps at most when it cannot hear its bell.
+const DEAF_SLEEP: Duration = Duration::from_millis(1);
 /// Rounds that others make at most: what is left then is the thread's.
 const BRIEF_ROUNDS: u32 = 4;
 
@@ -174,7 +178,7 @@ impl IoThread {
                 Ok(events)
             });
             let _ = match events {
-                Ok(events) => made.send(Ok(())).map(|()| Thread { commands: hearing, events }.run()),
+                Ok(events) => made.send(Ok(())).map(|()| Thread { commands: hearing, events, bell_failures: 0 }.run()),
                 Err(error) => made.send(Err(error)),
             };
         })?;
@@ -206,6 +210,8 @@ impl Drop for IoThread {
 struct Thread {
     commands: Arc<Commands>,
     events: Events,
+    /// In a row; the bell is not among its events any more once there are too many.
+    bell_failures: u32,
 }
 
 impl Thread {
@@ -232,7 +238,7 @@ impl Thread {
             if worked || (lines.has_bulk() && self.spin()) {
                 self.events.look();
             } else if let Some(hears_bell_only) = self.prepare_sleep(&lines) {
-                let deadline = lines.deadline();
+                let deadline = self.deadline(&mut lines);
                 drop(lines);
                 if hears_bell_only {
                     self.wait_for_bell(deadline);
@@ -252,7 +258,7 @@ impl Thread {
 
     /// Looks again and again for a moment before it sleeps; `true`: there is something.
     fn spin(&mut self) -> bool {
-        let Thread { commands, events } = self;
+        let Thread { commands, events, .. } = self;
         spin_until(SPIN, || events.look() || !commands.queue().commands.is_empty())
     }
 
@@ -270,6 +276,15 @@ impl Thread {
         queue.sleeps.then_some(queue.hears_bell_only)
     }
 
+    fn deadline(&self, lines: &mut Lines) -> Option<Instant> {
+        let deadline = lines.deadline();
+        if self.bell_failures < BELL_FAILURES_MAX {
+            return deadline;
+        }
+        let soon = Instant::now() + DEAF_SLEEP;
+        Some(deadline.map_or(soon, |deadline| deadline.min(soon)))
+    }
+
     fn wait_for_bell(&self, deadline: Option<Instant>) {
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -280,12 +295,18 @@ impl Thread {
     }
 
     fn hear(&mut self, lines: &mut Lines) {
-        let bell = &self.commands.bell;
-        lines.hear(&mut self.events, |events, event: Event| {
-            if event.again
-                && let Err(error) = events.add(BELL, bell.as_fd())
-            {
-                tracing::error!(%error, "tcp: the bell cannot be heard");
+        let Thread { commands, events, bell_failures } = self;
+        let bell = &commands.bell;
+        lines.hear(events, |events, event: Event| {
+            let failures = if event.failed.is_some() { *bell_failures + 1 } else { 0 };
+            *bell_failures = failures;
+            if event.again && failures < BELL_FAILURES_MAX {
+                if let Err(error) = events.add(BELL, bell.as_fd()) {
+                    tracing::error!(%error, "tcp: the bell cannot be heard");
+                    *bell_failures = BELL_FAILURES_MAX;
+                }
+            } else if event.again {
+                tracing::error!(failed = ?event.failed, "tcp: the bell cannot be heard");
             }
             let _ = rustix::io::read(bell, &mut [0; 8]);
         });
@@ -296,6 +317,31 @@ impl Thread {
 mod tests {
     use super::super::lines::tests::{frame, lines};
     use super::*;
+
+    /// TCP-10: a bell whose every poll failed was polled again for ever, and the thread never slept.
+    #[test]
+    fn tcp_10_a_bell_that_cannot_be_watched_keeps_the_thread_busy() {
+        let Some((mut events, _)) = super::super::events::tests::that_fail() else { return };
+        let commands = Arc::new(Commands {
+            queue: Mutex::default(),
+            lines: Mutex::new(Lines::new(Box::new(|_| true))),
+            stopping: AtomicBool::new(false),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
+        });
+        events.add(BELL, commands.bell.as_fd()).unwrap();
+        let mut thread = Thread { commands: commands.clone(), events, bell_failures: 0 };
+        let mut lines = commands.lines.lock().unwrap();
+        assert_eq!(thread.deadline(&mut lines), None);
+        let mut looks = 0;
+        while thread.events.look() {
+            thread.hear(&mut lines);
+            looks += 1;
+            assert!(looks < 50, "it is polled again and again");
+        }
+        // It hears what is asked of it all the same, a little later.
+        let deadline = thread.deadline(&mut lines).expect("it sleeps for good, and is deaf");
+        assert!(deadline <= Instant::now() + DEAF_SLEEP);
+    }
 
     /// HOST-1: bulk that could not move yet was the thread's alone to look at, and the thread heard its bell only: all
     /// of a context's tcp was deaf for as long as its poller stayed awake.

@@ -236,8 +236,8 @@ impl Lines {
     fn add(&mut self, events: &mut Events, number: u64, lane: Lane) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         if let Err(error) = events.add(name(number, lane), connection.socket(lane).fd()) {
-            tracing::error!(%error, "tcp: a connection cannot be watched");
-            connection.lost(Errno::ENOMEM);
+            tracing::error!(peer = connection.peer().index(), %error, "tcp: a connection cannot be watched");
+            connection.lost(Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOMEM)));
             self.activate(number);
         }
     }
@@ -250,9 +250,15 @@ impl Lines {
             return false;
         }
         if let Some(connection) = self.connections.get_mut(&number) {
-            connection.ready(lane, event.readable, event.writable, event.hung_up);
+            let goes_on = match event.failed {
+                Some(errno) => connection.is_unwatched(errno),
+                None => {
+                    connection.ready(lane, event.readable, event.writable, event.hung_up);
+                    true
+                }
+            };
             self.activate(number);
-            if event.again {
+            if event.again && goes_on {
                 self.add(from, number, lane);
             }
         }
@@ -349,6 +355,70 @@ pub(super) mod tests {
         }
         while lines.round(Effort::Full) {}
         assert!(!lines.has_work() && !lines.are_the_threads());
+    }
+
+    /// TCP-10: a poll that the kernel refused was made again for ever: its thread was kept busy, and the connection heard
+    /// nothing.
+    #[test]
+    fn tcp_10_a_poll_that_fails_is_made_again_for_ever() {
+        let Some((mut events, errno)) = super::super::events::tests::that_fail() else { return };
+        let (mut lines, _control, _data, told) = lines();
+        lines.watch(&mut events);
+        let mut looks = 0;
+        while events.look() {
+            lines.hear(&mut events, |_, _| {});
+            while lines.round(Effort::Full) {}
+            lines.watch(&mut events);
+            looks += 1;
+            assert!(looks < 50, "it is made again and again");
+        }
+        assert!(lines.report());
+        assert_eq!(told.try_recv().unwrap(), Told::Lost { errno });
+        assert!(told.try_recv().is_err() && lines.connections.is_empty());
+    }
+
+    /// TCP-10: one that fails now and then, for want of memory, say, ends nothing.
+    #[test]
+    fn tcp_10_a_poll_that_fails_now_and_then_ends_the_connection() {
+        let (mut lines, _control, _data, told) = lines();
+        let mut events = Events::new().unwrap();
+        let event = Event {
+            name: name(1, Lane::Data),
+            readable: false,
+            writable: true,
+            hung_up: false,
+            again: true,
+            failed: None,
+        };
+        let failed = Event { writable: false, failed: Some(Errno::ENOMEM), ..event };
+        for _ in 0..20 {
+            for event in [failed, failed, event] {
+                assert!(lines.ready(&mut events, Event { again: false, ..event }));
+            }
+        }
+        while lines.round(Effort::Full) {}
+        assert!(lines.report() && told.try_recv().is_err(), "it has ended");
+        for _ in 0..3 {
+            assert!(lines.ready(&mut events, failed));
+        }
+        while lines.round(Effort::Full) {}
+        assert!(lines.report());
+        assert_eq!(told.try_recv().unwrap(), Told::Lost { errno: Errno::ENOMEM });
+    }
+
+    /// TCP-10: a registration that epoll refuses ended the connection with -ENOMEM, whatever the kernel had said.
+    #[test]
+    fn tcp_10_a_registration_that_fails_is_said_to_have_lacked_memory() {
+        let (mut lines, _control, _data, told) = lines();
+        let file = || Shaken { fd: tempfile::tempfile().unwrap().into(), cipher: None };
+        let sockets = Box::new(Sockets { control: file(), data: file() });
+        let (peer, load) = (Handle::from_bits(0), Arc::new(Load::default()));
+        lines.take(Command::Open { connection: 2, peer, load, sockets });
+        // A file is always ready: epoll says that it cannot be watched.
+        lines.watch(&mut super::super::events::tests::epoll());
+        while lines.round(Effort::Full) {}
+        assert!(lines.report());
+        assert_eq!(told.try_recv().unwrap(), Told::Lost { errno: Errno::from_raw(libc::EPERM) });
     }
 
     /// TCP-10: a connection whose end is found by who runs the engine has a deadline, and the thread is to keep it.

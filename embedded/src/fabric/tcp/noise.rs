@@ -81,10 +81,10 @@ impl Cipher {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn pair(left: &[u8; 32], right: &[u8; 32]) -> Result<(Cipher, Cipher), Errno> {
+    pub fn pair(left: &[u8; 32], right: &[u8; 32]) -> Result<(Cipher, Cipher), Errno> {
         let mut a = Shaking::new(left, b"hello", true)?;
         let mut b = Shaking::new(right, b"hello", false)?;
         b.hear(&a.say()?)?;

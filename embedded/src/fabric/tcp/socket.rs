@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 const INPUT_BYTES: usize = 128 << 10;
 /// Sealed bytes read at a time.
 const SEALED_BYTES: usize = 256 << 10;
-/// Bytes sealed at a time.
+/// Bytes of a body sealed at a time. Sealing is work of the processor's, and whoever does it looks at nothing else.
 const SEAL_BYTES: usize = 4 * RECORD_BYTES_MAX;
 
 /// What an attempt to receive brought.
@@ -60,6 +60,35 @@ impl Window {
     }
 }
 
+/// Bytes that wait, the first of which have been used. Nothing is moved for each use.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Waiting {
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.used
+    }
+
+    fn use_up(&mut self, bytes: usize) {
+        self.used += bytes;
+        if self.used == self.bytes.len() {
+            self.bytes.clear();
+            self.used = 0;
+        } else if self.used > self.bytes.len() / 2 {
+            // A peer that reads slowly may never let it run empty. What is left is moved, which is less than what went.
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+    }
+}
+
 /// A socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -74,11 +103,10 @@ pub(crate) struct Socket {
     input: Window,
     /// With a key: bytes as they came.
     sealed: Option<Window>,
-    /// Ready for the wire; the first `sent` bytes have gone.
-    output: Vec<u8>,
-    sent: usize,
+    /// Ready for the wire.
+    output: Waiting,
     /// With a key: what is to be sealed next.
-    plain: Vec<u8>,
+    plain: Waiting,
     vectors: Vec<libc::iovec>,
 }
 
@@ -97,9 +125,8 @@ impl Socket {
             hung_up: false,
             input: Window::new(INPUT_BYTES),
             sealed,
-            output: Vec::new(),
-            sent: 0,
-            plain: Vec::new(),
+            output: Waiting::default(),
+            plain: Waiting::default(),
             vectors: Vec::new(),
         }
     }
@@ -243,34 +270,34 @@ impl Socket {
     /// Bytes to be sent by the next [`Socket::flush`], in order.
     pub(crate) fn queue(&mut self, bytes: &[u8]) {
         match self.cipher {
-            None => self.output.extend_from_slice(bytes),
-            Some(_) => self.plain.extend_from_slice(bytes),
+            None => self.output.bytes.extend_from_slice(bytes),
+            Some(_) => self.plain.bytes.extend_from_slice(bytes),
         }
     }
 
     /// Bytes that have not reached the kernel.
     pub(crate) fn unsent(&self) -> usize {
-        self.output.len() - self.sent + self.plain.len()
+        self.output.len() + self.plain.len()
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued; with a key, no more of it than one sealed record.
     pub(crate) fn flush(&mut self) -> Result<(), Errno> {
-        self.seal()?;
+        self.seal(RECORD_BYTES_MAX)?;
         self.vectors.clear();
         self.send_vectors(0).map(drop)
     }
 
     /// Sends what is queued, then up to `most` bytes of memory, then, once the span is at its end, `trailer`. Returns
-    /// how many bytes of memory have been taken.
+    /// how many bytes of memory have been taken. With a key none are while more is queued than is sealed at a time.
     pub(crate) fn flush_with(&mut self, span: &mut Span, most: usize, trailer: &[u8]) -> Result<usize, Errno> {
         if self.cipher.is_some() {
             let mut taken = 0;
-            if self.sent == self.output.len() {
-                taken = span.take(most.min(SEAL_BYTES.saturating_sub(self.plain.len())), &mut self.plain);
+            if self.output.len() == 0 {
+                taken = span.take(most.min(SEAL_BYTES.saturating_sub(self.plain.len())), &mut self.plain.bytes);
                 if span.left() == 0 {
-                    self.plain.extend_from_slice(trailer);
+                    self.plain.bytes.extend_from_slice(trailer);
                 }
-                self.seal()?;
+                self.seal(SEAL_BYTES)?;
             }
             self.vectors.clear();
             self.send_vectors(0)?;
@@ -289,20 +316,19 @@ impl Socket {
         let taken = sent.min(wanted);
         span.advance(taken);
         if ends && taken == wanted {
-            self.output.extend_from_slice(&trailer[sent - taken..]);
+            self.output.bytes.extend_from_slice(&trailer[sent - taken..]);
         }
         Ok(taken)
     }
 
-    fn seal(&mut self) -> Result<(), Errno> {
+    /// Seals up to `most` of the bytes that wait for it, once all that was sealed before has gone.
+    fn seal(&mut self, most: usize) -> Result<(), Errno> {
         if let Some(cipher) = &mut self.cipher
-            && !self.plain.is_empty()
-            && self.sent == self.output.len()
+            && self.output.len() == 0
         {
-            self.output.clear();
-            self.sent = 0;
-            cipher.seal(&self.plain, &mut self.output)?;
-            self.plain.clear();
+            let bytes = most.min(self.plain.len());
+            cipher.seal(&self.plain.left()[..bytes], &mut self.output.bytes)?;
+            self.plain.use_up(bytes);
         }
         Ok(())
     }
@@ -310,7 +336,7 @@ impl Socket {
     /// One system call for what is queued and the vectors after the first, which are `more` bytes. Returns how many of
     /// those have gone.
     fn send_vectors(&mut self, more: usize) -> Result<usize, Errno> {
-        let queued = &self.output[self.sent..];
+        let queued = self.output.left();
         let asked = queued.len() + more;
         if asked == 0 {
             return Ok(0);
@@ -336,15 +362,7 @@ impl Socket {
             Err(error) => return Err(errno(error)),
         };
         self.writable = sent == asked;
-        self.sent += sent.min(queued);
-        if self.sent == self.output.len() {
-            self.output.clear();
-            self.sent = 0;
-        } else if self.sent > self.output.len() / 2 {
-            // A peer that reads slowly may never let it run empty. What is left is moved, which is less than what went.
-            self.output.drain(..self.sent);
-            self.sent = 0;
-        }
+        self.output.use_up(sent.min(queued));
         Ok(sent.saturating_sub(queued))
     }
 
@@ -394,7 +412,33 @@ mod tests {
             socket.flush().unwrap();
             assert!(socket.unsent() > 0, "it ran empty");
         }
-        let (kept, unsent) = (socket.output.len(), socket.unsent());
+        let (kept, unsent) = (socket.output.bytes.len(), socket.unsent());
         assert!(kept <= 2 * unsent, "{kept} bytes for {unsent} that wait");
+    }
+
+    /// TCP-3, HOST-1: all that waited was sealed in one go, up to the 16 MiB that may wait, by whoever had something to
+    /// say: the engine's thread, too.
+    #[test]
+    fn tcp_3_all_that_waits_is_sealed_in_one_go() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let (seals, opens) = super::super::noise::tests::pair(&[1; 32], &[1; 32]).unwrap();
+        let mut socket = Socket::new(ours.into(), Some(Box::new(seals)));
+        let mut their_socket = Socket::new(theirs.into(), Some(Box::new(opens)));
+        let said: Vec<u8> = (0..16u32 << 20).map(|at| ((at * 11) >> 9) as u8).collect();
+        said.chunks(5000).for_each(|chunk| socket.queue(chunk));
+        let mut heard = Vec::with_capacity(said.len());
+        while socket.unsent() > 0 {
+            let waited = socket.plain.len();
+            socket.flush().unwrap();
+            let sealed = waited - socket.plain.len();
+            assert!(sealed <= RECORD_BYTES_MAX, "{sealed} bytes in one go");
+            their_socket.readable = true;
+            while let Came::Bytes(_) = their_socket.fill(INPUT_BYTES).unwrap() {
+                heard.extend_from_slice(their_socket.buffered());
+                their_socket.consume(their_socket.buffered().len());
+            }
+        }
+        assert!(heard == said, "{} bytes have come, or other ones", heard.len());
     }
 }

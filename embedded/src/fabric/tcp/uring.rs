@@ -7,6 +7,7 @@
 //! A ring belongs to the thread that made it. Its work is deferred: it costs that thread nothing until it looks.
 
 use super::events::Event;
+use dmaplane_ring::abi::Errno;
 use io_uring::{IoUring, cqueue, opcode, types};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -30,26 +31,26 @@ impl Uring {
         builder.dontfork().build(ENTRIES).map(Uring)
     }
 
-    pub(crate) fn add(&mut self, name: u64, fd: BorrowedFd<'_>) {
+    pub(crate) fn add(&mut self, name: u64, fd: BorrowedFd<'_>) -> std::io::Result<()> {
         let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
         let poll = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events as u32).multi(true);
-        self.push(&poll.build().user_data(name));
+        self.push(&poll.build().user_data(name))
     }
 
     /// The kernel keeps a socket open for as long as it is watched.
     pub(crate) fn remove(&mut self, name: u64) {
         // A removal of the poll would be refused while an event of it waits to be told.
-        self.push(&opcode::AsyncCancel::new(name).build().user_data(REMOVAL));
+        if let Err(error) = self.push(&opcode::AsyncCancel::new(name).build().user_data(REMOVAL)) {
+            tracing::error!(%error, "tcp: the io_uring takes nothing; a socket stays watched that is not needed");
+        }
     }
 
-    fn push(&mut self, entry: &io_uring::squeue::Entry) {
+    fn push(&mut self, entry: &io_uring::squeue::Entry) -> std::io::Result<()> {
         // SAFETY: polls and removals name no memory.
         while unsafe { self.0.submission().push(entry) }.is_err() {
-            if let Err(error) = self.0.submit() {
-                tracing::error!(%error, "tcp: the io_uring takes nothing; a socket goes unwatched");
-                return;
-            }
+            self.0.submit()?;
         }
+        Ok(())
     }
 
     /// Hands over what is queued and waits for events, at most until `deadline`. Returns early for any reason.
@@ -101,7 +102,24 @@ impl Uring {
                 writable: has(libc::POLLOUT),
                 hung_up: has(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR),
                 again: !cqueue::more(entry.flags()),
+                failed: (flags < 0).then(|| Errno::from_raw(-flags)),
             });
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use io_uring::register::Restriction;
+
+    /// A ring whose every poll the kernel refuses, and how it does.
+    pub fn failing() -> std::io::Result<(Uring, Errno)> {
+        let mut builder = IoUring::builder();
+        builder.setup_r_disabled().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        let ring = builder.dontfork().build(ENTRIES)?;
+        ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::Nop::CODE)])?;
+        ring.submitter().register_enable_rings()?;
+        Ok((Uring(ring), Errno::from_raw(libc::EACCES)))
     }
 }
