@@ -196,7 +196,7 @@ impl Region {
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, fd, 0) };
         let base = NonNull::new(base.unwrap().cast::<u8>()).unwrap();
-        Region { base, length, backing: Backing::Imported(fd.try_clone().unwrap()) }
+        Region::of(base, length, Backing::Imported(fd.try_clone().unwrap()))
     }
 
     /// Bytes.
