@@ -37,7 +37,7 @@ pub(crate) struct Objects {
     dropped: Mutex<Vec<Dropped>>,
     /// Who ends what is dropped without being called: each with a number of its own.
     #[cfg(feature = "tokio")]
-    watchers: Mutex<Vec<(u64, std::task::Waker)>>,
+    watchers: Mutex<Vec<(u64, Arc<std::task::Waker>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,21 +61,26 @@ impl Objects {
     /// Has `waker` woken whenever something is dropped from now on.
     #[cfg(feature = "tokio")]
     pub(crate) fn watch(&self, number: u64, waker: &std::task::Waker) {
+        // Cloned, woken and dropped without the lock: a waker is others' code, which may call us back.
+        let mut waker = Arc::new(waker.clone());
         let mut watchers = lock(&self.watchers);
         match watchers.iter_mut().find(|(watcher, _)| *watcher == number) {
-            Some((_, known)) => known.clone_from(waker),
+            Some((_, known)) => std::mem::swap(known, &mut waker),
             None => watchers.push((number, waker.clone())),
         }
+        drop(watchers);
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn watch_no_more(&self, number: u64) {
-        lock(&self.watchers).retain(|(watcher, _)| *watcher != number);
+        let gone: Vec<_> = lock(&self.watchers).extract_if(.., |(watcher, _)| *watcher == number).collect();
+        drop(gone);
     }
 
     #[cfg(feature = "tokio")]
     fn wake_watchers(&self) {
-        lock(&self.watchers).iter().for_each(|(_, waker)| waker.wake_by_ref());
+        let watchers: Vec<_> = lock(&self.watchers).iter().map(|(_, waker)| waker.clone()).collect();
+        watchers.iter().for_each(|waker| waker.wake_by_ref());
     }
 
     /// At most `most` of what was dropped, oldest first.

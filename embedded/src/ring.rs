@@ -23,6 +23,8 @@ pub struct Ring {
     index: u32,
     /// What [`Ring::eventfd`] gives; made when first asked for.
     eventfd: Option<Arc<OwnedFd>>,
+    /// The engine knows of it.
+    attached: bool,
 }
 
 impl std::fmt::Debug for Ring {
@@ -33,7 +35,7 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     pub(crate) fn new(client: Client<Arc<HeapRing>>, shared: Arc<Shared>, index: u32) -> Ring {
-        Ring { client, shared, index, eventfd: None }
+        Ring { client, shared, index, eventfd: None, attached: true }
     }
 
     /// Writes an SQE; [`Ring::submit`] makes it visible. A full queue hands it back.
@@ -225,13 +227,31 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
-    fn drop(&mut self) {
+impl Ring {
+    /// Ends it as dropping it does, and hands over the CQEs that were posted and never reaped: what those operations
+    /// have made is the caller's. Others end without a CQE, and what they would have made is gone (clause TD-7).
+    pub fn detach(mut self, mut each: impl FnMut(Cqe)) {
+        self.leave();
+        while let Some(cqe) = self.client.completer.reap_one() {
+            each(cqe);
+        }
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::take(&mut self.attached) {
+            return;
+        }
         let index = self.index;
         self.shared.with_core(|_, core| {
             core.engine.detach_ring(&mut core.host, index);
             core.inlets[index as usize] = None;
             core.host.drop_ring(index);
         });
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

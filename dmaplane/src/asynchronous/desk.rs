@@ -36,6 +36,8 @@ enum Progress {
 struct Entry {
     progress: Progress,
     waker: Option<Waker>,
+    /// It was asked to end; once is enough.
+    is_cancelled: bool,
     /// The future is gone.
     left: Option<Box<dyn Resources>>,
 }
@@ -51,9 +53,13 @@ struct Inbox {
 #[derive(Default)]
 struct Afterwards {
     wakers: Vec<Waker>,
+    /// Wakers that nobody waits by any more: dropping one may run others' code as well.
+    stale: Vec<Waker>,
     ended: Vec<(Box<dyn Resources>, Cqe)>,
     dropped: Vec<Box<dyn Resources>>,
     mailboxes: Vec<Mailbox>,
+    /// For another plane of the context to end.
+    buried: Vec<Dropped>,
 }
 
 struct Desk {
@@ -166,7 +172,10 @@ impl Desk {
     }
 
     fn begin_burial(&mut self, what: Dropped) {
-        let Some(line) = &mut self.line else { return };
+        let Some(line) = &mut self.line else {
+            // For another plane of the context.
+            return self.busy.push(what);
+        };
         let number = line.number();
         line.enqueue(what.sqe(), Purpose::Burial, number);
         self.burials.insert(number, what);
@@ -189,21 +198,26 @@ impl Desk {
     }
 
     /// What has become of an operation. `None`: the plane was closed meanwhile.
-    fn poll(&mut self, user_data: u64, waker: &Waker) -> Poll<Option<Cqe>> {
-        let Some(entry) = self.entries.get_mut(&user_data) else { return Poll::Ready(None) };
+    fn poll(&mut self, user_data: u64, waker: Waker, after: &mut Afterwards) -> Poll<Option<Cqe>> {
+        let Some(entry) = self.entries.get_mut(&user_data) else {
+            after.stale.push(waker);
+            return Poll::Ready(None);
+        };
         if let Progress::Ended(cqe) = entry.progress {
+            after.stale.extend(entry.waker.take().into_iter().chain([waker]));
             self.entries.remove(&user_data);
             return Poll::Ready(Some(cqe));
         }
-        match &mut entry.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        after.stale.extend(entry.waker.replace(waker));
         Poll::Pending
     }
 
     fn cancel(&mut self, user_data: u64) {
-        let Some(line) = &mut self.line else { return };
+        let Desk { line: Some(line), entries, .. } = self else { return };
+        let Some(entry) = entries.get_mut(&user_data) else { return };
+        if std::mem::replace(&mut entry.is_cancelled, true) {
+            return;
+        }
         let number = line.number();
         line.enqueue(Cancel::by_user_data(user_data).sqe(), Purpose::Cancel, number);
     }
@@ -232,8 +246,10 @@ impl Shared {
     fn with<R>(&self, visit: impl FnOnce(&mut Desk, &mut Afterwards) -> R) -> R {
         let mut after = Afterwards::default();
         let result = visit(&mut self.lock(), &mut after);
-        let Afterwards { wakers, ended, dropped, mailboxes } = after;
+        let Afterwards { wakers, stale, ended, dropped, mailboxes, buried } = after;
+        drop(stale);
         wakers.into_iter().for_each(Waker::wake);
+        buried.into_iter().for_each(|what| self.objects.bury(what));
         ended.into_iter().for_each(|(left, cqe)| left.ended(&cqe, &self.objects));
         drop((dropped, mailboxes));
         result
@@ -241,18 +257,25 @@ impl Shared {
 
     /// Begins an operation: its user_data, and what has become of it. `None`: the plane is closed.
     pub(super) fn begin(&self, sqe: Sqe, waker: &Waker) -> Option<(u64, Poll<Option<Cqe>>)> {
+        // Cloned without the lock, as everything that is others' code.
+        let waker = waker.clone();
         self.with(|desk, after| {
-            let line = desk.line.as_mut()?;
+            let Some(line) = desk.line.as_mut() else {
+                after.stale.push(waker);
+                return None;
+            };
             let number = line.number();
             let user_data = line.enqueue(sqe, Purpose::Operation, number);
-            desk.entries.insert(user_data, Entry { progress: Progress::Waits, waker: None, left: None });
+            let entry = Entry { progress: Progress::Waits, waker: None, is_cancelled: false, left: None };
+            desk.entries.insert(user_data, entry);
             desk.serve(&self.objects, after);
-            Some((user_data, desk.poll(user_data, waker)))
+            Some((user_data, desk.poll(user_data, waker, after)))
         })
     }
 
     pub(super) fn poll(&self, user_data: u64, waker: &Waker) -> Poll<Option<Cqe>> {
-        self.lock().poll(user_data, waker)
+        let waker = waker.clone();
+        self.with(|desk, after| desk.poll(user_data, waker, after))
     }
 
     /// Asks for an operation to end. It goes on where the spec says -EALREADY: its peer's connection is not the price.
@@ -287,6 +310,7 @@ impl Shared {
             match entry.progress {
                 Progress::Waits => {
                     after.dropped.push(left);
+                    after.stale.extend(entry.waker.take());
                     desk.entries.remove(&user_data);
                     let Desk { line: Some(line), entries, .. } = desk else { return };
                     line.forget_one(|user_data| {
@@ -294,16 +318,24 @@ impl Shared {
                     });
                 }
                 Progress::Posted => {
-                    (entry.left, entry.waker) = (Some(left), None);
+                    entry.left = Some(left);
+                    after.stale.extend(entry.waker.take());
                     desk.cancel(user_data);
                     desk.serve(&self.objects, after);
                 }
                 Progress::Ended(cqe) => {
                     after.ended.push((left, cqe));
+                    after.stale.extend(entry.waker.take());
                     desk.entries.remove(&user_data);
                 }
             }
         });
+    }
+
+    /// A number that counts what has been asked of the ring.
+    #[cfg(test)]
+    pub(super) fn next_number(&self) -> u64 {
+        self.lock().line.as_mut().map_or(0, Line::number)
     }
 
     /// Adds a mailbox and posts its receives. `None`: it is not needed, or there is no room for its receives.
@@ -336,7 +368,8 @@ impl Shared {
         waiter: &mut Option<u64>,
         waker: &Waker,
     ) -> Poll<Option<Result<Arrival, Errno>>> {
-        self.with(|desk, after| {
+        let mut waker = Some(waker.clone());
+        let arrival = self.with(|desk, after| {
             desk.serve(&self.objects, after);
             let Some(inbox) = desk.inboxes.get_mut(&number) else { return Poll::Ready(None) };
             if let Some((slot, arrival)) = inbox.mailbox.arrived.pop_front() {
@@ -352,28 +385,30 @@ impl Shared {
             let Some(line) = &mut desk.line else { return Poll::Ready(None) };
             let own = *waiter.get_or_insert_with(|| line.number());
             match inbox.waiters.iter_mut().find(|(waiter, _)| *waiter == own) {
-                Some((_, known)) => known.clone_from(waker),
-                None => inbox.waiters.push((own, waker.clone())),
+                Some((_, known)) => std::mem::swap(known, waker.as_mut().expect("taken only below")),
+                None => inbox.waiters.extend(waker.take().map(|waker| (own, waker))),
             }
             Poll::Pending
-        })
+        });
+        drop(waker);
+        arrival
     }
 
     pub(super) fn wait_no_more(&self, number: u64, waiter: u64) {
-        if let Some(inbox) = self.lock().inboxes.get_mut(&number) {
-            inbox.waiters.retain(|(other, _)| *other != waiter);
-        }
+        self.with(|desk, after| {
+            let Some(inbox) = desk.inboxes.get_mut(&number) else { return };
+            let gone = inbox.waiters.extract_if(.., |(other, _)| *other == waiter);
+            after.stale.extend(gone.map(|(_, waker)| waker));
+        });
     }
 
     /// The driver's visit.
     pub(super) fn drive(self: &Arc<Self>, waker: &Waker) -> Next {
         // Before the visit, so that what is dropped after its look wakes us.
         self.objects.watch(Arc::as_ptr(self) as u64, waker);
+        let waker = waker.clone();
         let next = self.with(|desk, after| {
-            match &mut desk.driver {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
+            after.stale.extend(desk.driver.replace(waker));
             match &mut desk.line {
                 Some(line) => line.disarm(),
                 None => return Next::End,
@@ -395,10 +430,13 @@ impl Shared {
     }
 
     /// Ends the plane: its ring is detached, whoever waits is told. What operations in flight use is let go of by the
-    /// engine when they end; their buffers are freed by whoever serves the context next, or with it.
+    /// engine when they end; their buffers are freed by whoever serves the context next, or with it, and so is what was
+    /// made and nobody has heard of.
     pub(super) fn close(self: &Arc<Self>) {
-        let line = self.with(|desk, after| {
-            let line = desk.line.take();
+        self.with(|desk, after| {
+            for cqe in desk.line.take().map(Line::end).unwrap_or_default() {
+                desk.take(cqe, after);
+            }
             desk.entries.retain(|_, entry| {
                 after.wakers.extend(entry.waker.take());
                 after.dropped.extend(entry.left.take());
@@ -410,11 +448,9 @@ impl Shared {
             }
             after.wakers.extend(desk.driver.take());
             for what in desk.busy.drain(..).chain(desk.burials.drain().map(|(_, what)| what)) {
-                self.objects.bury(what);
+                after.buried.push(what);
             }
-            line
         });
-        drop(line);
         self.objects.watch_no_more(Arc::as_ptr(self) as u64);
     }
 }

@@ -210,6 +210,13 @@ impl Line {
         }
     }
 
+    /// Ends the ring: the CQEs that nobody has reaped.
+    pub(super) fn end(self) -> Vec<Cqe> {
+        let mut left = Vec::new();
+        self.ring.detach(|cqe| left.push(cqe));
+        left
+    }
+
     /// Asks for the eventfd to be rung; `false` when there is something to reap already.
     pub(super) fn arm(&mut self) -> bool {
         self.armed = true;

@@ -1,8 +1,13 @@
 //! What only the inside can show: wake-ups, and the queues before the ring.
 
+mod cancels;
+mod wakers;
+
 use super::operation::Operation;
 use super::*;
 use dmaplane_ring::build::{Nop, Timeout, Wait};
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Instant;
 
 fn runtime(threads: usize) -> tokio::runtime::Runtime {
@@ -19,6 +24,20 @@ async fn within<F: Future>(limit: Duration, what: &str, future: F) -> F::Output 
 
 fn nop(plane: &AsyncPlane) -> Operation<()> {
     Operation::new(plane, "doing nothing", Nop::new().sqe(), ())
+}
+
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut TaskContext::from_waker(Waker::noop()))
+}
+
+async fn pair() -> [(AsyncPlane, AsyncPeer); 2] {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("shm:{}", directory.path().join("x").display());
+    let planes = || AsyncPlane::open(Config::default()).unwrap();
+    let (one, other) = (planes(), planes());
+    let (listener, _) = one.listen(&address).unwrap();
+    let (to_other, to_one) = tokio::try_join!(one.accept(&listener), other.connect(&address)).unwrap();
+    [(one, to_other), (other, to_one)]
 }
 
 /// WAKE-2: the CQE may come before, while and after the driver arms the eventfd and goes to sleep.
@@ -167,4 +186,32 @@ fn a_future_gets_another_one_s_result() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }));
+}
+
+/// TD-7: what was made and posted, and reaped by nobody, was in the table for as long as the context lived.
+#[test]
+fn a_plane_that_goes_forgets_what_its_ring_has_made_and_nobody_has_reaped() {
+    let mut plane = Plane::open(Config { mode: RunMode::Inline, ..Config::default() }).unwrap();
+    let before = plane.usage();
+    let runtime = runtime(1);
+    let beside = runtime.block_on(async { AsyncPlane::beside(&plane).unwrap() });
+    // Nothing runs the driver any more, and nobody polls: the CQE lies in the ring.
+    // Large enough not to be there by the end of the first poll.
+    let mut alloc = Box::pin(beside.alloc(64 << 20));
+    assert!(poll_once(&mut alloc).is_pending());
+    let start = Instant::now();
+    while plane.usage().buffers < before.buffers + 2 || plane.usage().operations > before.operations {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", plane.usage());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(runtime);
+    drop(alloc);
+    drop(beside);
+    let start = Instant::now();
+    while plane.usage().buffers > before.buffers {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", plane.usage());
+        // Each call ends what was dropped.
+        let buffer = plane.alloc(4096).unwrap();
+        plane.free(buffer).unwrap();
+    }
 }

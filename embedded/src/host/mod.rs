@@ -156,7 +156,10 @@ impl EmbeddedHost {
     }
 
     pub(crate) fn drop_ring(&mut self, index: u32) {
-        self.rings[index as usize] = None;
+        if let Some(mut ring) = self.rings[index as usize].take() {
+            // Its client may still look at what it has not reaped.
+            ring.flush();
+        }
     }
 
     /// Whether the client has not reaped since the engine last looked.

@@ -357,8 +357,8 @@ pub(super) mod tests {
         assert!(!lines.has_work() && !lines.are_the_threads());
     }
 
-    /// TCP-10: a poll that the kernel refused was made again for ever: its thread was kept busy, and the connection heard
-    /// nothing.
+    /// TCP-10: a poll that the kernel refused was made again for ever: its thread was kept busy, and the connection
+    /// heard nothing.
     #[test]
     fn tcp_10_a_poll_that_fails_is_made_again_for_ever() {
         let Some((mut events, errno)) = super::super::events::tests::that_fail() else { return };
