@@ -10,8 +10,15 @@ use super::io_thread::Tell;
 use super::report::Told;
 use super::wire::Lane;
 use dmaplane_ring::abi::{Errno, Handle};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
+
+/// Connections that a brief round sees to: its cost must not grow with those that are busy. The next one goes on where
+/// it has stopped.
+const BRIEF_CONNECTIONS: usize = 8;
+/// Steps that a brief round makes for each of them at most: enough for a small write or two. Who needs more is left to
+/// the I/O thread.
+const BRIEF_STEPS: usize = 4;
 
 /// How much a step may move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +39,10 @@ enum Change {
 /// The connections of a context.
 pub(crate) struct Lines {
     connections: HashMap<u64, Connection>,
-    /// Those that may have something to do.
-    active: Vec<u64>,
+    /// Those that may have something to do, next first.
+    active: VecDeque<u64>,
+    /// Those that have something to do that is the I/O thread's: more than a little.
+    for_the_thread: Vec<u64>,
     /// Those that have a deadline.
     ending: Vec<u64>,
     /// There are new ones among them.
@@ -56,7 +65,8 @@ impl Lines {
     pub(crate) fn new(tell: Tell) -> Lines {
         Lines {
             connections: HashMap::new(),
-            active: Vec::new(),
+            active: VecDeque::new(),
+            for_the_thread: Vec::new(),
             ending: Vec::new(),
             ends_anew: false,
             bulk: 0,
@@ -80,9 +90,14 @@ impl Lines {
         self.has_bulk() || !self.ending.is_empty()
     }
 
-    /// Whether the I/O thread has something to do, or to wait for, that it does not know of.
-    pub(crate) fn has_work(&self) -> bool {
-        !self.active.is_empty() || self.ends_anew
+    /// Whether the I/O thread has something to do, or to wait for, that it does not know of, and that is nobody else's.
+    pub(crate) fn has_work_for_the_thread(&self) -> bool {
+        !self.for_the_thread.is_empty() || self.ends_anew
+    }
+
+    /// Whether a brief round has left connections for the next one.
+    pub(crate) fn has_brief_work(&self) -> bool {
+        !self.active.is_empty()
     }
 
     pub(crate) fn take(&mut self, command: Command) {
@@ -106,30 +121,34 @@ impl Lines {
     fn activate(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         if !std::mem::replace(&mut connection.is_active, true) {
-            self.active.push(number);
+            self.active.push_back(number);
         }
         let is_bulk = connection.is_bulk();
         let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
         self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
     }
 
-    /// A step of each connection that may have something to do; `false`: none got anywhere.
+    /// A step of each connection that may have something to do, or, where it is to be brief, a few steps of some; `false`:
+    /// none got anywhere.
     pub(crate) fn round(&mut self, effort: Effort) -> bool {
+        let (most, steps) = match effort {
+            Effort::Brief => (BRIEF_CONNECTIONS, BRIEF_STEPS),
+            Effort::Full => {
+                self.active.extend(self.for_the_thread.drain(..));
+                (usize::MAX, 1)
+            }
+        };
         let mut worked = false;
-        for place in (0..self.active.len()).rev() {
-            let number = self.active[place];
-            let Some(connection) = self.connections.get_mut(&number) else {
-                self.active.swap_remove(place);
-                continue;
-            };
-            worked |= connection.step(effort);
+        for _ in 0..self.active.len().min(most) {
+            let Some(number) = self.active.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            worked |= (0..steps).take_while(|_| connection.step(effort)).count() > 0;
             self.told.append(&mut connection.reports.told);
             let is_bulk = connection.is_bulk() && !connection.is_over();
             let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
             self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
             if connection.is_over() {
                 self.connections.remove(&number);
-                self.active.swap_remove(place);
                 self.change(Change::Remove(number));
                 continue;
             }
@@ -137,9 +156,11 @@ impl Lines {
                 self.ending.push(number);
                 self.ends_anew = true;
             }
-            if !connection.may_step() {
-                connection.is_active = false;
-                self.active.swap_remove(place);
+            connection.is_active = connection.may_step();
+            match (connection.is_active, effort) {
+                (false, _) => {}
+                (true, Effort::Brief) => self.for_the_thread.push(number),
+                (true, Effort::Full) => self.active.push_back(number),
             }
         }
         worked
@@ -272,6 +293,7 @@ impl Lines {
         }
         self.connections.clear();
         self.active.clear();
+        self.for_the_thread.clear();
         self.ending.clear();
         self.bulk = 0;
         self.poller = None;
@@ -301,10 +323,8 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    pub fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
-        let (sender, told) = channel();
-        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
-        let mut lines = Lines::new(Box::new(tell));
+    /// A connection, and its peer's ends of both lanes.
+    pub fn open(connection: u64, peer: Handle) -> (Command, UnixStream, UnixStream) {
         let pair = || {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
@@ -313,8 +333,15 @@ pub(super) mod tests {
         };
         let ((control, their_control), (data, their_data)) = (pair(), pair());
         let sockets = Box::new(Sockets { control, data });
-        let (peer, load) = (Handle::from_bits(0), Arc::new(Load::default()));
-        lines.take(Command::Open { connection: 1, peer, load, sockets });
+        (Command::Open { connection, peer, load: Arc::new(Load::default()), sockets }, their_control, their_data)
+    }
+
+    pub fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
+        let mut lines = Lines::new(Box::new(tell));
+        let (open, their_control, their_data) = open(1, Handle::from_bits(0));
+        lines.take(open);
         while lines.round(Effort::Full) {}
         (lines, their_control, their_data, told)
     }
@@ -325,6 +352,13 @@ pub(super) mod tests {
         let span = Span::range(region, 0, body_bytes as u64).unwrap();
         let body = OutBody { span, guard: Arc::new(Guard::default()), ending: Ending::Operation(OpId::from_bits(3)) };
         Command::Frame { connection: 1, frame: OutFrame { head: vec![0; 80], body: Some(body) } }
+    }
+
+    impl Lines {
+        /// Whether anything is left to be done before something happens.
+        pub fn has_work(&self) -> bool {
+            self.has_brief_work() || self.has_work_for_the_thread()
+        }
     }
 
     fn received(mut from: &UnixStream) -> usize {
