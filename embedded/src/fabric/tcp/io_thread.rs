@@ -5,7 +5,8 @@
 //!
 //! Small things need no thread of their own: while it sleeps, whoever runs the engine carries out its own commands, and
 //! a poller that is awake looks at the sockets itself; then the thread sleeps with nothing but its bell to wake it. A
-//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone.
+//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone: while one moves it listens
+//! to all sockets itself, and is woken for one that merely could.
 
 use super::command::Command;
 use super::events::{Event, Events};
@@ -236,6 +237,7 @@ impl Thread {
                 }
             }
             lines.watch(&mut self.events);
+            lines.leave_what_stands();
             if worked || (lines.has_bulk() && self.spin()) {
                 self.events.look();
             } else if let Some(hears_bell_only) = self.prepare_sleep(&lines) {
@@ -317,7 +319,8 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lines::tests::{frame, lines, open};
+    use super::super::lines::tests::{frame, landing, lines, open};
+    use super::super::report::Arrived;
     use super::super::wire;
     use super::*;
     use dmaplane_engine::{Message, Request, RequestKind};
@@ -339,7 +342,7 @@ mod tests {
     }
 
     /// A small message, as a peer sends it.
-    fn message() -> Vec<u8> {
+    fn message_bytes() -> Vec<u8> {
         let mut bytes = Vec::new();
         wire::put_message(&mut bytes, &Message::Request(request(RequestKind::Read, 1)), &[]);
         bytes
@@ -373,7 +376,7 @@ mod tests {
         let end = Instant::now() + Duration::from_secs(10);
         // Three times, so that each look goes on where the last has stopped.
         for round in 0..3 {
-            let mut say = || peers.iter_mut().for_each(|(control, _)| control.write_all(&message()).unwrap());
+            let mut say = || peers.iter_mut().for_each(|(control, _)| control.write_all(&message_bytes()).unwrap());
             say();
             let (mut heard, mut looks, mut left) = (Vec::new(), 0, 0);
             while heard.len() < PEERS {
@@ -392,7 +395,7 @@ mod tests {
         }
         assert!(commands.queue().sleeps, "the thread was woken for what the poller goes on with");
         // A poller that falls asleep goes on with nothing.
-        peers.iter_mut().for_each(|(control, _)| control.write_all(&message()).unwrap());
+        peers.iter_mut().for_each(|(control, _)| control.write_all(&message_bytes()).unwrap());
         while !commands.poll(false) {
             assert!(Instant::now() < end, "no look has said that it left something");
         }
@@ -418,6 +421,67 @@ mod tests {
         // It hears what is asked of it all the same, a little later.
         let deadline = thread.deadline(&mut lines).expect("it sleeps for good, and is deaf");
         assert!(deadline <= Instant::now() + DEAF_SLEEP);
+    }
+
+    /// HOST-1: one peer that announced much and sent nothing had the thread listen for as long as it liked: what any
+    /// other peer said went through the thread.
+    #[test]
+    fn host_1_a_peer_that_falls_silent_in_mid_body_has_the_thread_hear_all_others() {
+        const WAIT: Duration = Duration::from_secs(10);
+        const BODY: u32 = 1 << 20;
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| {
+            all.into_iter().all(|(_, told)| sender.send((std::thread::current().id(), told)).is_ok())
+        };
+        let thread = IoThread::start(Box::new(tell)).unwrap();
+        let commands = &thread.commands;
+        let [mut silent, mut other] = [1, 2].map(|number| {
+            let (open, control, data) = open(number, Handle::from_bits(number));
+            commands.push([open]);
+            (control, data)
+        });
+        let mut head = Vec::new();
+        wire::put_write(&mut head, &request(RequestKind::Write, BODY.into()));
+        head.extend_from_slice(&wire::slice_word(BODY));
+        head.push(7);
+        silent.1.write_all(&head).unwrap();
+        let (_, message) = told.recv_timeout(WAIT).unwrap();
+        let Told::Message { arrived: Some(Arrived::Waiting { body, .. }), .. } = message else { panic!("{message:?}") };
+        commands.push([Command::Admit { connection: 1, body, landing: landing(BODY.into()) }]);
+        let mut begins = true;
+        let mut poll = || {
+            commands.poll(std::mem::take(&mut begins));
+        };
+        let (end, mut heard) = (Instant::now() + WAIT, 0);
+        while heard < 10 {
+            other.0.write_all(&message_bytes()).unwrap();
+            let who = loop {
+                assert!(Instant::now() < end, "{heard} messages of other peers were heard without the thread");
+                poll();
+                if let Ok((who, _)) = told.try_recv() {
+                    break who;
+                }
+            };
+            heard += u32::from(who == std::thread::current().id());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // When it goes on at last, the thread is woken for it.
+        silent.1.set_nonblocking(false).unwrap();
+        let mut rest = vec![7; BODY as usize - 1];
+        rest.extend_from_slice(&wire::end_word());
+        let sends = std::thread::spawn(move || silent.1.write_all(&rest).map(|()| silent));
+        let (_, ended) = loop {
+            assert!(Instant::now() < end + WAIT, "nobody is woken for the rest");
+            poll();
+            if let Ok(told) = told.try_recv() {
+                break told;
+            }
+        };
+        assert!(
+            matches!(ended, Told::TransferEnded { outcome: Ok(moved), .. } if moved.bytes == BODY.into()),
+            "{ended:?}"
+        );
+        sends.join().unwrap().unwrap();
     }
 
     /// HOST-1: bulk that could not move yet was the thread's alone to look at, and the thread heard its bell only: all

@@ -10,7 +10,7 @@ use super::io_thread::Tell;
 use super::report::Told;
 use super::wire::Lane;
 use dmaplane_ring::abi::{Errno, Handle};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 /// Connections that a brief round sees to: its cost must not grow with those that are busy. The next one goes on where
@@ -47,8 +47,8 @@ pub(crate) struct Lines {
     ending: Vec<u64>,
     /// There are new ones among them.
     ends_anew: bool,
-    /// How many move more than a little.
-    bulk: usize,
+    /// Those that move more than a little.
+    bulk: HashSet<u64>,
     /// What the I/O thread's events have not been told.
     changes: Vec<Change>,
     /// What the engine's poller looks at while it is awake, and what that has not been told.
@@ -69,7 +69,7 @@ impl Lines {
             for_the_thread: Vec::new(),
             ending: Vec::new(),
             ends_anew: false,
-            bulk: 0,
+            bulk: HashSet::new(),
             changes: Vec::new(),
             poller: None,
             poller_changes: Vec::new(),
@@ -82,10 +82,10 @@ impl Lines {
 
     /// Whether any moves more than a little.
     pub(crate) fn has_bulk(&self) -> bool {
-        self.bulk > 0
+        !self.bulk.is_empty()
     }
 
-    /// Whether events are the I/O thread's alone: there is bulk to be moved, or a connection ends.
+    /// Whether events are the I/O thread's alone: bulk is being moved, or a connection ends.
     pub(crate) fn are_the_threads(&self) -> bool {
         self.has_bulk() || !self.ending.is_empty()
     }
@@ -123,9 +123,16 @@ impl Lines {
         if !std::mem::replace(&mut connection.is_active, true) {
             self.active.push_back(number);
         }
-        let is_bulk = connection.is_bulk();
-        let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
-        self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+        count(&mut self.bulk, number, connection);
+    }
+
+    /// Leaves those to themselves that have much to move and do not move it: what the others say is waited for by whoever
+    /// is awake, as before.
+    pub(crate) fn leave_what_stands(&mut self) {
+        if self.has_bulk() {
+            let (now, connections) = (Instant::now(), &mut self.connections);
+            self.bulk.retain(|number| connections.get_mut(number).is_some_and(|line| line.pace.goes_on(now)));
+        }
     }
 
     /// A step of each connection that may have something to do, or, where it is to be brief, a few steps of some; `false`:
@@ -144,9 +151,7 @@ impl Lines {
             let Some(connection) = self.connections.get_mut(&number) else { continue };
             worked |= (0..steps).take_while(|_| connection.step(effort)).count() > 0;
             self.told.append(&mut connection.reports.told);
-            let is_bulk = connection.is_bulk() && !connection.is_over();
-            let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
-            self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+            count(&mut self.bulk, number, connection);
             if connection.is_over() {
                 self.connections.remove(&number);
                 self.change(Change::Remove(number));
@@ -176,7 +181,9 @@ impl Lines {
         self.ends_anew = false;
         let connections = &self.connections;
         self.ending.retain(|number| connections.contains_key(number));
-        self.ending.iter().filter_map(|number| connections.get(number)?.deadline()).min()
+        let ends = self.ending.iter().filter_map(|number| connections.get(number)?.deadline());
+        let rests = self.bulk.iter().filter_map(|number| Some(connections.get(number)?.pace.due()));
+        ends.chain(rests).min()
     }
 
     /// Looks at those whose deadline has passed.
@@ -295,8 +302,17 @@ impl Lines {
         self.active.clear();
         self.for_the_thread.clear();
         self.ending.clear();
-        self.bulk = 0;
+        self.bulk.clear();
         self.poller = None;
+    }
+}
+
+/// Counts a connection among those that move more than a little, or not any more.
+fn count(bulk: &mut HashSet<u64>, number: u64, connection: &mut Connection) {
+    if connection.is_bulk() {
+        bulk.insert(number);
+    } else if !bulk.is_empty() {
+        bulk.remove(&number);
     }
 }
 
@@ -312,6 +328,7 @@ fn name(number: u64, lane: Lane) -> u64 {
 pub(super) mod tests {
     use super::super::connection::{Shaken, Sockets};
     use super::super::guard::Guard;
+    use super::super::receive::Landing;
     use super::super::report::{Ending, Load};
     use super::super::send::{OutBody, OutFrame};
     use super::super::span::Span;
@@ -352,6 +369,12 @@ pub(super) mod tests {
         let span = Span::range(region, 0, body_bytes as u64).unwrap();
         let body = OutBody { span, guard: Arc::new(Guard::default()), ending: Ending::Operation(OpId::from_bits(3)) };
         Command::Frame { connection: 1, frame: OutFrame { head: vec![0; 80], body: Some(body) } }
+    }
+
+    pub fn landing(bytes: u64) -> Landing {
+        let request = AllocRequest { length_bytes: bytes, node: None, strict: false, huge: false };
+        let span = Span::range(Arc::new(Region::allocate(&request).unwrap()), 0, bytes).unwrap();
+        Landing { span, guard: Arc::new(Guard::default()), ending: Ending::Transfer(OpId::from_bits(3)) }
     }
 
     impl Lines {
