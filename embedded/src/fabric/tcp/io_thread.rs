@@ -5,8 +5,8 @@
 //!
 //! Small things need no thread of their own: while it sleeps, whoever runs the engine carries out its own commands, and
 //! a poller that is awake looks at the sockets itself; then the thread sleeps with nothing but its bell to wake it. A
-//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone: while one moves it listens
-//! to all sockets itself, and is woken for one that merely could.
+//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone: while one moves it
+//! listens to all sockets itself, and is woken for one that merely could.
 
 use super::command::Command;
 use super::events::{Event, Events};
@@ -123,7 +123,8 @@ impl Commands {
     }
 
     /// Looks at the sockets in the thread's place: for the context's poller, again and again until it sleeps and says
-    /// so. `begins`: it is the first time since. `true`: it has not seen to all that it has found, and is to go on soon.
+    /// so. `begins`: it is the first time since. `true`: it has not seen to all that it has found, and is to go on
+    /// soon.
     pub(crate) fn poll(&self, begins: bool) -> bool {
         if begins {
             self.queue().polled = true;

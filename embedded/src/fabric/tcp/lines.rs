@@ -126,8 +126,8 @@ impl Lines {
         count(&mut self.bulk, number, connection);
     }
 
-    /// Leaves those to themselves that have much to move and do not move it: what the others say is waited for by whoever
-    /// is awake, as before.
+    /// Leaves those to themselves that have much to move and do not move it: nobody waits for their bytes any more, and
+    /// what the others say is the poller's to hear.
     pub(crate) fn leave_what_stands(&mut self) {
         if self.has_bulk() {
             let (now, connections) = (Instant::now(), &mut self.connections);
@@ -135,8 +135,8 @@ impl Lines {
         }
     }
 
-    /// A step of each connection that may have something to do, or, where it is to be brief, a few steps of some; `false`:
-    /// none got anywhere.
+    /// A step of each connection that may have something to do, or, where it is to be brief, a few steps of some;
+    /// `false`: none got anywhere.
     pub(crate) fn round(&mut self, effort: Effort) -> bool {
         let (most, steps) = match effort {
             Effort::Brief => (BRIEF_CONNECTIONS, BRIEF_STEPS),
@@ -414,8 +414,8 @@ pub(super) mod tests {
         assert!(!lines.has_work() && !lines.are_the_threads());
     }
 
-    /// TCP-10: a poll that the kernel refused was made again for ever: its thread was kept busy, and the connection heard
-    /// nothing.
+    /// TCP-10: a poll that the kernel refused was made again for ever: its thread was kept busy, and the connection
+    /// heard nothing.
     #[test]
     fn tcp_10_a_poll_that_fails_is_made_again_for_ever() {
         let Some((mut events, errno)) = super::super::events::tests::that_fail() else { return };
@@ -444,13 +444,13 @@ pub(super) mod tests {
             readable: false,
             writable: true,
             hung_up: false,
-            again: true,
+            again: false,
             failed: None,
         };
         let failed = Event { writable: false, failed: Some(Errno::ENOMEM), ..event };
         for _ in 0..20 {
             for event in [failed, failed, event] {
-                assert!(lines.ready(&mut events, Event { again: false, ..event }));
+                assert!(lines.ready(&mut events, event));
             }
         }
         while lines.round(Effort::Full) {}
