@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Fragments between two looks whether to stop: a fragment of one byte costs its two cache misses like any other, and
-/// so many of them take no longer than [`SLICE_BYTES`] in one.
+/// so many of them take about as long as [`SLICE_BYTES`] in one.
 pub(super) const FRAGMENTS_MAX: usize = 1024;
 
 /// A list's segments with the memory they lie in, by buffer: the region, and a peer's number for it.

@@ -65,6 +65,8 @@ pub(crate) struct TcpHost {
     polls: bool,
     /// Its turns since it has last looked.
     turns: u32,
+    /// Its last look has left something for the next, which is to come soon.
+    goes_on: bool,
 }
 
 impl TcpHost {
@@ -80,9 +82,9 @@ impl TcpHost {
         let Some(thread) = &self.thread else { return };
         self.turns += 1;
         let begins = !std::mem::replace(&mut self.polls, true);
-        if begins || self.turns >= TURNS_BETWEEN_LOOKS {
+        if begins || self.goes_on || self.turns >= TURNS_BETWEEN_LOOKS {
             self.turns = 0;
-            thread.commands.poll(begins);
+            self.goes_on = thread.commands.poll(begins);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::command::Command;
 use super::lines::Effort;
 use super::noise::Cipher;
+use super::pace::Pace;
 use super::receive::Receiving;
 use super::report::{Reports, Told};
 use super::send::Sending;
@@ -73,8 +74,8 @@ pub(crate) struct Connection {
     pub is_active: bool,
     /// It is among those that have a deadline.
     pub is_ending: bool,
-    /// It is counted among those that move more than a little.
-    pub was_bulk: bool,
+    /// How it moves what is more than a little.
+    pub pace: Pace,
 }
 
 impl Connection {
@@ -90,7 +91,7 @@ impl Connection {
             unwatched: 0,
             is_active: false,
             is_ending: false,
-            was_bulk: false,
+            pace: Pace::new(Instant::now()),
         }
     }
 
@@ -164,9 +165,10 @@ impl Connection {
         }
     }
 
-    /// Whether it moves, or waits to move, more than a little.
-    pub(crate) fn is_bulk(&self) -> bool {
-        self.sending.is_bulk() || self.receiving.is_bulk()
+    /// Whether it moves more than a little, or waits to and has not waited for long.
+    pub(crate) fn is_bulk(&mut self) -> bool {
+        let has_bulk = !self.is_over() && (self.sending.is_bulk() || self.receiving.is_bulk());
+        self.pace.counts(has_bulk, Instant::now)
     }
 
     /// Whether a full step may get anywhere before something happens.
@@ -196,13 +198,12 @@ impl Connection {
 
     /// About one system call a lane and direction; `false`: nothing can be done before something happens.
     pub(crate) fn step(&mut self, effort: Effort) -> bool {
-        match self.try_step(effort) {
-            Ok(worked) => worked,
-            Err(errno) => {
-                self.lost(errno);
-                true
-            }
-        }
+        let worked = self.try_step(effort).unwrap_or_else(|errno| {
+            self.lost(errno);
+            true
+        });
+        self.pace.moved(self.sending.take_moved() + self.receiving.take_moved(), Instant::now);
+        worked
     }
 
     fn try_step(&mut self, effort: Effort) -> Result<bool, Errno> {

@@ -5,7 +5,8 @@
 //!
 //! Small things need no thread of their own: while it sleeps, whoever runs the engine carries out its own commands, and
 //! a poller that is awake looks at the sockets itself; then the thread sleeps with nothing but its bell to wake it. A
-//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone.
+//! small message so costs no thread's waking. Bodies of more than a little are this thread's alone: while one moves it
+//! listens to all sockets itself, and is woken for one that merely could.
 
 use super::command::Command;
 use super::events::{Event, Events};
@@ -31,8 +32,6 @@ const SPIN: Duration = Duration::from_micros(20);
 const BELL_FAILURES_MAX: u32 = 3;
 /// How long it sleeps at most when it cannot hear its bell.
 const DEAF_SLEEP: Duration = Duration::from_millis(1);
-/// Rounds that others make at most: what is left then is the thread's.
-const BRIEF_ROUNDS: u32 = 4;
 
 /// What the host has said, and how the thread sleeps.
 #[derive(Debug, Default)]
@@ -44,6 +43,8 @@ struct Queue {
     hears_bell_only: bool,
     /// A poller looks at the sockets, until it says otherwise.
     polled: bool,
+    /// It has seen to some connections, and is to go on with others.
+    poller_goes_on: bool,
 }
 
 /// The way to the I/O thread. Locks are taken in the order of `lines` and `queue`; `lines` is waited for by the thread
@@ -105,45 +106,47 @@ impl Commands {
         self.wake(queue);
     }
 
-    /// Small steps; what is more is left to the thread.
+    /// Small steps for some connections. What is more is left to the thread; other connections to the poller's next
+    /// look, or to the thread where there is no poller.
     fn move_a_little(&self, lines: &mut Lines) {
-        for _ in 0..BRIEF_ROUNDS {
-            if !lines.round(Effort::Brief) {
-                break;
-            }
-        }
+        lines.round(Effort::Brief);
         // Where nobody is left to hear it, the thread finds out, too.
         let _ = lines.report();
-        let queue = self.queue();
+        let mut queue = self.queue();
+        let poller_looks = queue.polled && !lines.are_the_threads();
+        queue.poller_goes_on = poller_looks && lines.has_brief_work();
+        let nobody_goes_on = !poller_looks && lines.has_brief_work();
         // What has become the thread's alone to look at, it must look at: also when nothing of it can move yet.
-        if lines.has_work() || (queue.hears_bell_only && lines.are_the_threads()) {
+        if lines.has_work_for_the_thread() || nobody_goes_on || (queue.hears_bell_only && lines.are_the_threads()) {
             self.wake(queue);
         }
     }
 
     /// Looks at the sockets in the thread's place: for the context's poller, again and again until it sleeps and says
-    /// so. `begins`: it is the first time since.
-    pub(crate) fn poll(&self, begins: bool) {
+    /// so. `begins`: it is the first time since. `true`: it has not seen to all that it has found, and is to go on
+    /// soon.
+    pub(crate) fn poll(&self, begins: bool) -> bool {
         if begins {
             self.queue().polled = true;
         }
-        let Ok(mut lines) = self.lines.try_lock() else { return };
+        let Ok(mut lines) = self.lines.try_lock() else { return false };
         if lines.are_the_threads() {
-            return;
+            return false;
         }
         match lines.poll() {
-            Some(true) => self.move_a_little(&mut lines),
-            Some(false) => {}
+            Some(happened) if happened || lines.has_brief_work() => self.move_a_little(&mut lines),
+            Some(_) => {}
             // It hears nothing: the thread hears for itself.
             None => self.stop_polling(),
         }
+        lines.has_brief_work()
     }
 
     /// The poller is about to sleep.
     pub(crate) fn stop_polling(&self) {
         let mut queue = self.queue();
         queue.polled = false;
-        if queue.hears_bell_only {
+        if std::mem::take(&mut queue.poller_goes_on) || queue.hears_bell_only {
             self.wake(queue);
         }
     }
@@ -235,6 +238,7 @@ impl Thread {
                 }
             }
             lines.watch(&mut self.events);
+            lines.leave_what_stands();
             if worked || (lines.has_bulk() && self.spin()) {
                 self.events.look();
             } else if let Some(hears_bell_only) = self.prepare_sleep(&lines) {
@@ -272,6 +276,7 @@ impl Thread {
     fn prepare_sleep(&self, lines: &Lines) -> Option<bool> {
         let mut queue = self.commands.queue();
         queue.sleeps = queue.commands.is_empty();
+        queue.poller_goes_on = false;
         queue.hears_bell_only = queue.polled && !lines.are_the_threads();
         queue.sleeps.then_some(queue.hears_bell_only)
     }
@@ -315,19 +320,95 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lines::tests::{frame, lines};
+    use super::super::lines::tests::{frame, landing, lines, open};
+    use super::super::report::Arrived;
+    use super::super::wire;
     use super::*;
+    use dmaplane_engine::{Message, Request, RequestKind};
+    use std::io::Write;
+    use std::sync::mpsc::channel;
+
+    fn request(kind: RequestKind, length: u64) -> Request {
+        Request {
+            kind,
+            notify: false,
+            checksum: false,
+            immediate: 0,
+            op: 1,
+            lease: 2,
+            offset: 0,
+            length,
+            payload_bytes: 0,
+        }
+    }
+
+    /// A small message, as a peer sends it.
+    fn message_bytes() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        wire::put_message(&mut bytes, &Message::Request(request(RequestKind::Read, 1)), &[]);
+        bytes
+    }
+
+    fn commands(queue: Queue, lines: Lines) -> Commands {
+        Commands {
+            queue: Mutex::new(queue),
+            lines: Mutex::new(lines),
+            stopping: AtomicBool::new(false),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
+        }
+    }
+
+    /// HOST-1: a look saw to all connections at once, four times, so that many busy ones kept the engine's thread.
+    #[test]
+    fn host_1_many_busy_connections_keep_the_engine_in_one_look() {
+        const PEERS: usize = 40;
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(peer, _)| sender.send(peer.bits()).is_ok());
+        let mut lines = Lines::new(Box::new(tell));
+        let mut peers: Vec<_> = (0..PEERS as u64)
+            .map(|number| {
+                let (open, control, data) = open(number, Handle::from_bits(number));
+                lines.take(open);
+                (control, data)
+            })
+            .collect();
+        while lines.round(Effort::Full) {}
+        let commands = commands(Queue { sleeps: true, ..Queue::default() }, lines);
+        let end = Instant::now() + Duration::from_secs(10);
+        // Three times, so that each look goes on where the last has stopped.
+        for round in 0..3 {
+            let mut say = || peers.iter_mut().for_each(|(control, _)| control.write_all(&message_bytes()).unwrap());
+            say();
+            let (mut heard, mut looks, mut left) = (Vec::new(), 0, 0);
+            while heard.len() < PEERS {
+                let goes_on = commands.poll(round == 0 && looks == 0);
+                looks += 1;
+                let before = heard.len();
+                heard.extend(told.try_iter());
+                assert!(heard.len() - before <= 8, "a look has heard {} peers", heard.len() - before);
+                left += u32::from(goes_on);
+                assert!(!goes_on || heard.len() < PEERS, "a look is asked for that finds nothing");
+                assert!(Instant::now() < end, "{} of {PEERS} peers are heard", heard.len());
+            }
+            assert!(left > 0, "no look has said that it left something");
+            heard.sort_unstable();
+            assert!(heard.into_iter().eq(0..PEERS as u64), "some peer waits for others' second messages");
+        }
+        assert!(commands.queue().sleeps, "the thread was woken for what the poller goes on with");
+        // A poller that falls asleep goes on with nothing.
+        peers.iter_mut().for_each(|(control, _)| control.write_all(&message_bytes()).unwrap());
+        while !commands.poll(false) {
+            assert!(Instant::now() < end, "no look has said that it left something");
+        }
+        commands.stop_polling();
+        assert!(!commands.queue().sleeps && rustix::io::read(&commands.bell, &mut [0; 8]).is_ok(), "nobody goes on");
+    }
 
     /// TCP-10: a bell whose every poll failed was polled again for ever, and the thread never slept.
     #[test]
     fn tcp_10_a_bell_that_cannot_be_watched_keeps_the_thread_busy() {
         let Some((mut events, _)) = super::super::events::tests::that_fail() else { return };
-        let commands = Arc::new(Commands {
-            queue: Mutex::default(),
-            lines: Mutex::new(Lines::new(Box::new(|_| true))),
-            stopping: AtomicBool::new(false),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
-        });
+        let commands = Arc::new(commands(Queue::default(), Lines::new(Box::new(|_| true))));
         events.add(BELL, commands.bell.as_fd()).unwrap();
         let mut thread = Thread { commands: commands.clone(), events, bell_failures: 0 };
         let mut lines = commands.lines.lock().unwrap();
@@ -343,6 +424,67 @@ mod tests {
         assert!(deadline <= Instant::now() + DEAF_SLEEP);
     }
 
+    /// HOST-1: one peer that announced much and sent nothing had the thread listen for as long as it liked: what any
+    /// other peer said went through the thread.
+    #[test]
+    fn host_1_a_peer_that_falls_silent_in_mid_body_has_the_thread_hear_all_others() {
+        const WAIT: Duration = Duration::from_secs(10);
+        const BODY: u32 = 1 << 20;
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| {
+            all.into_iter().all(|(_, told)| sender.send((std::thread::current().id(), told)).is_ok())
+        };
+        let thread = IoThread::start(Box::new(tell)).unwrap();
+        let commands = &thread.commands;
+        let [mut silent, mut other] = [1, 2].map(|number| {
+            let (open, control, data) = open(number, Handle::from_bits(number));
+            commands.push([open]);
+            (control, data)
+        });
+        let mut head = Vec::new();
+        wire::put_write(&mut head, &request(RequestKind::Write, BODY.into()));
+        head.extend_from_slice(&wire::slice_word(BODY));
+        head.push(7);
+        silent.1.write_all(&head).unwrap();
+        let (_, message) = told.recv_timeout(WAIT).unwrap();
+        let Told::Message { arrived: Some(Arrived::Waiting { body, .. }), .. } = message else { panic!("{message:?}") };
+        commands.push([Command::Admit { connection: 1, body, landing: landing(BODY.into()) }]);
+        let mut begins = true;
+        let mut poll = || {
+            commands.poll(std::mem::take(&mut begins));
+        };
+        let (end, mut heard) = (Instant::now() + WAIT, 0);
+        while heard < 10 {
+            other.0.write_all(&message_bytes()).unwrap();
+            let who = loop {
+                assert!(Instant::now() < end, "{heard} messages of other peers were heard without the thread");
+                poll();
+                if let Ok((who, _)) = told.try_recv() {
+                    break who;
+                }
+            };
+            heard += u32::from(who == std::thread::current().id());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // When it goes on at last, the thread is woken for it.
+        silent.1.set_nonblocking(false).unwrap();
+        let mut rest = vec![7; BODY as usize - 1];
+        rest.extend_from_slice(&wire::end_word());
+        let sends = std::thread::spawn(move || silent.1.write_all(&rest).map(|()| silent));
+        let (_, ended) = loop {
+            assert!(Instant::now() < end + WAIT, "nobody is woken for the rest");
+            poll();
+            if let Ok(told) = told.try_recv() {
+                break told;
+            }
+        };
+        assert!(
+            matches!(ended, Told::TransferEnded { outcome: Ok(moved), .. } if moved.bytes == BODY.into()),
+            "{ended:?}"
+        );
+        sends.join().unwrap().unwrap();
+    }
+
     /// HOST-1: bulk that could not move yet was the thread's alone to look at, and the thread heard its bell only: all
     /// of a context's tcp was deaf for as long as its poller stayed awake.
     #[test]
@@ -355,12 +497,7 @@ mod tests {
         }
         lines.take(frame(1 << 20));
         let queue = Queue { sleeps: true, polled: true, hears_bell_only: true, ..Queue::default() };
-        let commands = Commands {
-            queue: Mutex::new(queue),
-            lines: Mutex::new(Lines::new(Box::new(|_| true))),
-            stopping: AtomicBool::new(false),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
-        };
+        let commands = commands(queue, Lines::new(Box::new(|_| true)));
         commands.move_a_little(&mut lines);
         assert!(lines.are_the_threads() && !lines.has_work(), "it can be moved");
         assert!(!commands.queue().sleeps, "the thread sleeps on");

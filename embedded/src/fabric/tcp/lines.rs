@@ -10,8 +10,15 @@ use super::io_thread::Tell;
 use super::report::Told;
 use super::wire::Lane;
 use dmaplane_ring::abi::{Errno, Handle};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
+
+/// Connections that a brief round sees to: its cost must not grow with those that are busy. The next one goes on where
+/// it has stopped.
+const BRIEF_CONNECTIONS: usize = 8;
+/// Steps that a brief round makes for each of them at most: enough for a small write or two. Who needs more is left to
+/// the I/O thread.
+const BRIEF_STEPS: usize = 4;
 
 /// How much a step may move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +39,16 @@ enum Change {
 /// The connections of a context.
 pub(crate) struct Lines {
     connections: HashMap<u64, Connection>,
-    /// Those that may have something to do.
-    active: Vec<u64>,
+    /// Those that may have something to do, next first.
+    active: VecDeque<u64>,
+    /// Those that have something to do that is the I/O thread's: more than a little.
+    for_the_thread: Vec<u64>,
     /// Those that have a deadline.
     ending: Vec<u64>,
     /// There are new ones among them.
     ends_anew: bool,
-    /// How many move more than a little.
-    bulk: usize,
+    /// Those that move more than a little.
+    bulk: HashSet<u64>,
     /// What the I/O thread's events have not been told.
     changes: Vec<Change>,
     /// What the engine's poller looks at while it is awake, and what that has not been told.
@@ -56,10 +65,11 @@ impl Lines {
     pub(crate) fn new(tell: Tell) -> Lines {
         Lines {
             connections: HashMap::new(),
-            active: Vec::new(),
+            active: VecDeque::new(),
+            for_the_thread: Vec::new(),
             ending: Vec::new(),
             ends_anew: false,
-            bulk: 0,
+            bulk: HashSet::new(),
             changes: Vec::new(),
             poller: None,
             poller_changes: Vec::new(),
@@ -72,17 +82,22 @@ impl Lines {
 
     /// Whether any moves more than a little.
     pub(crate) fn has_bulk(&self) -> bool {
-        self.bulk > 0
+        !self.bulk.is_empty()
     }
 
-    /// Whether events are the I/O thread's alone: there is bulk to be moved, or a connection ends.
+    /// Whether events are the I/O thread's alone: bulk is being moved, or a connection ends.
     pub(crate) fn are_the_threads(&self) -> bool {
         self.has_bulk() || !self.ending.is_empty()
     }
 
-    /// Whether the I/O thread has something to do, or to wait for, that it does not know of.
-    pub(crate) fn has_work(&self) -> bool {
-        !self.active.is_empty() || self.ends_anew
+    /// Whether the I/O thread has something to do, or to wait for, that it does not know of, and that is nobody else's.
+    pub(crate) fn has_work_for_the_thread(&self) -> bool {
+        !self.for_the_thread.is_empty() || self.ends_anew
+    }
+
+    /// Whether a brief round has left connections for the next one.
+    pub(crate) fn has_brief_work(&self) -> bool {
+        !self.active.is_empty()
     }
 
     pub(crate) fn take(&mut self, command: Command) {
@@ -106,30 +121,39 @@ impl Lines {
     fn activate(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         if !std::mem::replace(&mut connection.is_active, true) {
-            self.active.push(number);
+            self.active.push_back(number);
         }
-        let is_bulk = connection.is_bulk();
-        let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
-        self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+        count(&mut self.bulk, number, connection);
     }
 
-    /// A step of each connection that may have something to do; `false`: none got anywhere.
+    /// Leaves those to themselves that have much to move and do not move it: nobody waits for their bytes any more, and
+    /// what the others say is the poller's to hear.
+    pub(crate) fn leave_what_stands(&mut self) {
+        if self.has_bulk() {
+            let (now, connections) = (Instant::now(), &mut self.connections);
+            self.bulk.retain(|number| connections.get_mut(number).is_some_and(|line| line.pace.goes_on(now)));
+        }
+    }
+
+    /// A step of each connection that may have something to do, or, where it is to be brief, a few steps of some;
+    /// `false`: none got anywhere.
     pub(crate) fn round(&mut self, effort: Effort) -> bool {
+        let (most, steps) = match effort {
+            Effort::Brief => (BRIEF_CONNECTIONS, BRIEF_STEPS),
+            Effort::Full => {
+                self.active.extend(self.for_the_thread.drain(..));
+                (usize::MAX, 1)
+            }
+        };
         let mut worked = false;
-        for place in (0..self.active.len()).rev() {
-            let number = self.active[place];
-            let Some(connection) = self.connections.get_mut(&number) else {
-                self.active.swap_remove(place);
-                continue;
-            };
-            worked |= connection.step(effort);
+        for _ in 0..self.active.len().min(most) {
+            let Some(number) = self.active.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            worked |= (0..steps).take_while(|_| connection.step(effort)).count() > 0;
             self.told.append(&mut connection.reports.told);
-            let is_bulk = connection.is_bulk() && !connection.is_over();
-            let was_bulk = std::mem::replace(&mut connection.was_bulk, is_bulk);
-            self.bulk = self.bulk + usize::from(is_bulk) - usize::from(was_bulk);
+            count(&mut self.bulk, number, connection);
             if connection.is_over() {
                 self.connections.remove(&number);
-                self.active.swap_remove(place);
                 self.change(Change::Remove(number));
                 continue;
             }
@@ -137,9 +161,11 @@ impl Lines {
                 self.ending.push(number);
                 self.ends_anew = true;
             }
-            if !connection.may_step() {
-                connection.is_active = false;
-                self.active.swap_remove(place);
+            connection.is_active = connection.may_step();
+            match (connection.is_active, effort) {
+                (false, _) => {}
+                (true, Effort::Brief) => self.for_the_thread.push(number),
+                (true, Effort::Full) => self.active.push_back(number),
             }
         }
         worked
@@ -155,7 +181,9 @@ impl Lines {
         self.ends_anew = false;
         let connections = &self.connections;
         self.ending.retain(|number| connections.contains_key(number));
-        self.ending.iter().filter_map(|number| connections.get(number)?.deadline()).min()
+        let ends = self.ending.iter().filter_map(|number| connections.get(number)?.deadline());
+        let rests = self.bulk.iter().filter_map(|number| Some(connections.get(number)?.pace.due()));
+        ends.chain(rests).min()
     }
 
     /// Looks at those whose deadline has passed.
@@ -272,9 +300,19 @@ impl Lines {
         }
         self.connections.clear();
         self.active.clear();
+        self.for_the_thread.clear();
         self.ending.clear();
-        self.bulk = 0;
+        self.bulk.clear();
         self.poller = None;
+    }
+}
+
+/// Counts a connection among those that move more than a little, or not any more.
+fn count(bulk: &mut HashSet<u64>, number: u64, connection: &mut Connection) {
+    if connection.is_bulk() {
+        bulk.insert(number);
+    } else if !bulk.is_empty() {
+        bulk.remove(&number);
     }
 }
 
@@ -290,6 +328,7 @@ fn name(number: u64, lane: Lane) -> u64 {
 pub(super) mod tests {
     use super::super::connection::{Shaken, Sockets};
     use super::super::guard::Guard;
+    use super::super::receive::Landing;
     use super::super::report::{Ending, Load};
     use super::super::send::{OutBody, OutFrame};
     use super::super::span::Span;
@@ -301,10 +340,8 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    pub fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
-        let (sender, told) = channel();
-        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
-        let mut lines = Lines::new(Box::new(tell));
+    /// A connection, and its peer's ends of both lanes.
+    pub fn open(connection: u64, peer: Handle) -> (Command, UnixStream, UnixStream) {
         let pair = || {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
@@ -313,8 +350,15 @@ pub(super) mod tests {
         };
         let ((control, their_control), (data, their_data)) = (pair(), pair());
         let sockets = Box::new(Sockets { control, data });
-        let (peer, load) = (Handle::from_bits(0), Arc::new(Load::default()));
-        lines.take(Command::Open { connection: 1, peer, load, sockets });
+        (Command::Open { connection, peer, load: Arc::new(Load::default()), sockets }, their_control, their_data)
+    }
+
+    pub fn lines() -> (Lines, UnixStream, UnixStream, Receiver<Told>) {
+        let (sender, told) = channel();
+        let tell = move |all: Vec<(Handle, Told)>| all.into_iter().all(|(_, told)| sender.send(told).is_ok());
+        let mut lines = Lines::new(Box::new(tell));
+        let (open, their_control, their_data) = open(1, Handle::from_bits(0));
+        lines.take(open);
         while lines.round(Effort::Full) {}
         (lines, their_control, their_data, told)
     }
@@ -325,6 +369,19 @@ pub(super) mod tests {
         let span = Span::range(region, 0, body_bytes as u64).unwrap();
         let body = OutBody { span, guard: Arc::new(Guard::default()), ending: Ending::Operation(OpId::from_bits(3)) };
         Command::Frame { connection: 1, frame: OutFrame { head: vec![0; 80], body: Some(body) } }
+    }
+
+    pub fn landing(bytes: u64) -> Landing {
+        let request = AllocRequest { length_bytes: bytes, node: None, strict: false, huge: false };
+        let span = Span::range(Arc::new(Region::allocate(&request).unwrap()), 0, bytes).unwrap();
+        Landing { span, guard: Arc::new(Guard::default()), ending: Ending::Transfer(OpId::from_bits(3)) }
+    }
+
+    impl Lines {
+        /// Whether anything is left to be done before something happens.
+        pub fn has_work(&self) -> bool {
+            self.has_brief_work() || self.has_work_for_the_thread()
+        }
     }
 
     fn received(mut from: &UnixStream) -> usize {
@@ -387,13 +444,13 @@ pub(super) mod tests {
             readable: false,
             writable: true,
             hung_up: false,
-            again: true,
+            again: false,
             failed: None,
         };
         let failed = Event { writable: false, failed: Some(Errno::ENOMEM), ..event };
         for _ in 0..20 {
             for event in [failed, failed, event] {
-                assert!(lines.ready(&mut events, Event { again: false, ..event }));
+                assert!(lines.ready(&mut events, event));
             }
         }
         while lines.round(Effort::Full) {}

@@ -7,7 +7,8 @@
 //! From the wire inwards: `hello` and `handshake` (how a connection comes about), `noise` (the key), `wire` (records as
 //! bytes), `socket`, `receive` and `send` (the data lane), `connection`, `lines` (all of them), `io_thread`, `command`
 //! (what the host says) and `report` (what it hears). `events` is what the kernel says, by `uring` or epoll: `backend`
-//! chooses. `span` is the memory that a transfer touches and `guard` what may stop it.
+//! chooses. `span` is the memory that a transfer touches, `guard` what may stop it, and `pace`
+//! tells bulk that moves from bulk that merely could.
 
 mod backend;
 mod command;
@@ -19,6 +20,7 @@ mod hello;
 mod io_thread;
 mod lines;
 mod noise;
+mod pace;
 mod receive;
 mod report;
 mod send;

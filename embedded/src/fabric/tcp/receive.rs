@@ -82,9 +82,16 @@ pub(crate) struct Receiving {
     ahead_bytes: usize,
     /// READs of ours that await their bytes, by operation.
     expected: HashMap<u64, Landing>,
+    /// Bytes of bodies that have landed or been thrown away, since somebody has asked.
+    moved: u64,
 }
 
 impl Receiving {
+    /// Bytes of bodies that have come since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
     pub(crate) fn new(connection: u64) -> Receiving {
         let decoder = Decoder::new(Lane::Data);
         Receiving {
@@ -94,6 +101,7 @@ impl Receiving {
             bodies: 0,
             ahead_bytes: AHEAD_BYTES_LARGE,
             expected: HashMap::new(),
+            moved: 0,
         }
     }
 
@@ -272,6 +280,7 @@ impl Receiving {
                 return match came? {
                     Came::Bytes(came) => {
                         body.came(came as u32);
+                        self.moved += came as u64;
                         Ok(true)
                     }
                     Came::Blocked => Ok(true),
@@ -292,7 +301,10 @@ impl Receiving {
             None => return Ok(false),
             Some(Next::Blocked) => {}
             Some(Next::Bytes(left)) => match socket.skip(SKIP_BYTES.min(left as usize))? {
-                Came::Bytes(came) => body.came(came as u32),
+                Came::Bytes(came) => {
+                    body.came(came as u32);
+                    self.moved += came as u64;
+                }
                 Came::Blocked => {}
                 Came::End => return Ok(false),
             },

@@ -63,9 +63,16 @@ pub(crate) struct Sending {
     /// Bodies in the queue that are more than a little.
     queued_bulk: usize,
     current: Option<Current>,
+    /// Bytes of bodies that have been taken, since somebody has asked.
+    moved: u64,
 }
 
 impl Sending {
+    /// Bytes of bodies that have gone since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
     pub(crate) fn push(&mut self, frame: OutFrame) {
         self.queued_bytes += frame.head.len();
         self.queued_bulk += usize::from(frame.is_bulk());
@@ -117,7 +124,9 @@ impl Sending {
             let outcome = if whole { Ok(Moved { bytes: current.bytes, checksum: 0 }) } else { Err(Errno::EKEYREVOKED) };
             reports.ended(&current.body.ending, outcome);
         }
-        current.in_slice -= sent? as u32;
+        let sent = sent?;
+        current.in_slice -= sent as u32;
+        self.moved += sent as u64;
         if whole {
             // The end has been taken with it.
             self.current = None;
