@@ -93,6 +93,8 @@ impl World {
         for plane in 0..self.planes.len() {
             let rings = 0..self.planes[plane].sqs.len() as u32;
             for ring in rings {
+                // Ends a chain that was left open: a CANCEL in a chain that is refused would be refused with it.
+                self.submit(plane, ring, Sqe::default());
                 let op_flags = op_flags::CANCEL_ANY | op_flags::CANCEL_FORCE;
                 self.submit(plane, ring, Sqe { opcode: Opcode::Cancel as u8, op_flags, ..Sqe::default() });
             }

@@ -558,3 +558,19 @@ fn a_claim_behind_a_drain_is_waited_for_at_the_end_of_a_run() {
     ];
     dmaplane_sim::script::run(7795655826330256552, dmaplane_sim::script::Start::Furnished, &script).unwrap();
 }
+
+/// A chain whose end was never published took the CANCEL behind it in, and with it was refused: what a client left open
+/// is the end of no run.
+#[test]
+fn the_cancel_at_the_end_of_a_run_is_taken_for_a_link_of_an_open_chain() {
+    #[rustfmt::skip]
+    let script = [
+        [0, 15, 0, 0, 0, 0, 0, 0], [160, 157, 0, 0, 43, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0],
+        [31, 52, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [224, 93, 0, 0, 0, 0, 0, 0],
+        [190, 0, 0, 0, 0, 0, 0, 0], [160, 142, 0, 162, 0, 0, 0, 0], [160, 113, 0, 0, 0, 0, 0, 0],
+        [160, 15, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0],
+        [160, 205, 220, 0, 44, 0, 0, 0], [160, 8, 0, 0, 20, 0, 0, 0], [96, 63, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0], [160, 23, 232, 5, 21, 0, 0, 0],
+    ];
+    dmaplane_sim::script::run(466876528879048534, dmaplane_sim::script::Start::Furnished, &script).unwrap();
+}
