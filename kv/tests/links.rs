@@ -91,21 +91,24 @@ fn two_that_dial_each_other_ended_each_other_s_connections_for_ever() {
             one.dial(&other);
             (0..head_start).for_each(|_| drop(one.poll()));
             other.dial(&one);
-            changes(&mut one, &mut other, Duration::from_millis(300));
+            // Until nothing has changed for a while: on a busy machine the last end of a connection may be heard of late.
+            let start = Instant::now();
+            while changes(&mut one, &mut other, Duration::from_millis(300)) > 0 || one.peers(0, &other)[0].is_none() {
+                assert!(start.elapsed() < Duration::from_secs(20), "{fabric}: it never comes to rest");
+            }
             let peers = (one.peers(0, &other)[0], other.peers(0, &one)[0]);
-            assert_eq!(
-                changes(&mut one, &mut other, Duration::from_millis(300)),
-                0,
-                "{fabric}: it never comes to rest"
-            );
             let (Some(to_other), Some(to_one)) = peers else { panic!("{fabric}: not connected: {peers:?}") };
             one.shards[0].send(to_other, b"from one").unwrap();
             other.shards[0].send(to_one, b"from the other").unwrap();
             let mut heard = Vec::new();
             turn(&mut one, &mut other, |one, other| {
                 for (_, event) in one.poll().into_iter().chain(other.poll()) {
-                    let Event::Message { bytes, .. } = event else { panic!("{event:?}") };
-                    heard.push(bytes);
+                    match event {
+                        Event::Message { bytes, .. } => heard.push(bytes),
+                        // One that never said its name is none that they keep.
+                        Event::Disconnected { ref name, .. } if name != "A.0" && name != "B.0" => {}
+                        event => panic!("{event:?}"),
+                    }
                 }
                 heard.len() == 2
             });
