@@ -372,7 +372,7 @@ pub(super) mod tests {
     }
 
     pub fn landing(bytes: u64) -> Landing {
-        let request = AllocRequest { length_bytes: bytes, node: None, strict: false, huge: false };
+        let request = AllocRequest::plain(bytes);
         let span = Span::range(Arc::new(Region::allocate(&request).unwrap()), 0, bytes).unwrap();
         Landing { span, guard: Arc::new(Guard::default()), ending: Ending::Transfer(OpId::from_bits(3)) }
     }
