@@ -91,7 +91,7 @@ fn two_that_dial_each_other_ended_each_other_s_connections_for_ever() {
             one.dial(&other);
             (0..head_start).for_each(|_| drop(one.poll()));
             other.dial(&one);
-            // Until nothing has changed for a while: on a busy machine the last end of a connection may be heard of late.
+            // Until nothing has changed for a while: on a busy machine the last end of a connection is heard of late.
             let start = Instant::now();
             while changes(&mut one, &mut other, Duration::from_millis(300)) > 0 || one.peers(0, &other)[0].is_none() {
                 assert!(start.elapsed() < Duration::from_secs(20), "{fabric}: it never comes to rest");
