@@ -385,7 +385,7 @@ impl Shared {
             let Some(line) = &mut desk.line else { return Poll::Ready(None) };
             let own = *waiter.get_or_insert_with(|| line.number());
             match inbox.waiters.iter_mut().find(|(waiter, _)| *waiter == own) {
-                Some((_, known)) => std::mem::swap(known, waker.as_mut().expect("taken only below")),
+                Some((_, known)) => after.stale.extend(waker.take().map(|new| std::mem::replace(known, new))),
                 None => inbox.waiters.extend(waker.take().map(|waker| (own, waker))),
             }
             Poll::Pending
