@@ -118,7 +118,7 @@ fn nothing_is_left_in_the_folder(bench: &Bench, victim: Victim, named: &str) {
     }
     // Killed, it cannot tidy up: O_TMPFILE, where the file system has it; else the named one, which says whose it was.
     assert!(left.iter().all(|name| name.contains(".partial-")), "{named}: {left:?}");
-    common::skip("that nothing at all is left after kill -9", "no O_TMPFILE in the temporary folder");
+    dmaplane_sandbox::skip("that nothing at all is left after kill -9", "no O_TMPFILE in the temporary folder");
     left.iter().for_each(|name| std::fs::remove_file(bench.path("received").join(name)).unwrap());
 }
 
@@ -204,7 +204,7 @@ fn without_unnamed_files_no_partial_file_is_left_either() {
         let mut recv = Running::start_command(command);
         if !recv.line().starts_with("listening on") {
             let why = recv.end().stderr;
-            return common::skip("without_unnamed_files_no_partial_file_is_left_either", why.trim());
+            return dmaplane_sandbox::skip("without_unnamed_files_no_partial_file_is_left_either", why.trim());
         }
         let left = bench.received();
         assert!(matches!(&left[..], [name] if name.starts_with(".out.safetensors.partial-")), "{left:?}");

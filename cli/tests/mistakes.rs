@@ -3,7 +3,8 @@
 mod common;
 
 use common::files::Random;
-use common::{Bench, FABRICS, dmaplane, files, skip};
+use common::{Bench, FABRICS, dmaplane, files};
+use dmaplane_sandbox::skip;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

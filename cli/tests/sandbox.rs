@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{Bench, FABRICS, confined, files, skip};
+use common::{Bench, FABRICS, confined, files};
 use dmaplane_sandbox::Sandbox;
+use dmaplane_sandbox::skip;
 use std::process::Command;
 
 /// More than the container's /dev/shm of 64 MiB has room for: memfds are not files there.

@@ -34,6 +34,8 @@ mod mounts;
 mod profile;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sandbox;
+mod skip;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::{Sandbox, SandboxError};
+pub use skip::skip;

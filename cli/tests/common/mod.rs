@@ -1,7 +1,7 @@
 //! The built command as a user runs it, and files for it to move.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -263,13 +263,4 @@ impl Bench {
 /// A number from the environment.
 pub fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
-}
-
-/// Says why a test does nothing: to `cargo xtask test`, which counts it, and to who sees standard error.
-pub fn skip(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-    if let Some(path) = std::env::var_os("DMAPLANE_SKIPPED") {
-        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
-        file.write_all(format!("{test}: {}\n", why.replace('\n', " ")).as_bytes()).unwrap();
-    }
 }

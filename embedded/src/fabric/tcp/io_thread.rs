@@ -407,7 +407,11 @@ mod tests {
     /// TCP-10: a bell whose every poll failed was polled again for ever, and the thread never slept.
     #[test]
     fn tcp_10_a_bell_that_cannot_be_watched_keeps_the_thread_busy() {
-        let Some((mut events, _)) = super::super::events::tests::that_fail() else { return };
+        let Some((mut events, _)) =
+            super::super::events::tests::that_fail("tcp_10_a_bell_that_cannot_be_watched_keeps_the_thread_busy")
+        else {
+            return;
+        };
         let commands = Arc::new(commands(Queue::default(), Lines::new(Box::new(|_| true))));
         events.add(BELL, commands.bell.as_fd()).unwrap();
         let mut thread = Thread { commands: commands.clone(), events, bell_failures: 0 };

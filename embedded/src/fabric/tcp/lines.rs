@@ -418,7 +418,11 @@ pub(super) mod tests {
     /// heard nothing.
     #[test]
     fn tcp_10_a_poll_that_fails_is_made_again_for_ever() {
-        let Some((mut events, errno)) = super::super::events::tests::that_fail() else { return };
+        let Some((mut events, errno)) =
+            super::super::events::tests::that_fail("tcp_10_a_poll_that_fails_is_made_again_for_ever")
+        else {
+            return;
+        };
         let (mut lines, _control, _data, told) = lines();
         lines.watch(&mut events);
         let mut looks = 0;
