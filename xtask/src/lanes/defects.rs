@@ -41,6 +41,12 @@ const DEFECTS: &[Defect] = &[
         words: "old bytes",
     },
     Defect {
+        package: "dmaplane",
+        feature: "broken-recycling",
+        tests: &["--test", "recycled", "buf_3"],
+        words: "whoever has the descriptor sees the next user's bytes",
+    },
+    Defect {
         package: "dmaplane-cli",
         feature: "broken-no-lease-check",
         // Two cores of a transformer: only optimised does it serve enough to go wrong.
