@@ -370,9 +370,10 @@ impl Shared {
         let mut spins = 0u32;
         // Acquire: pairs with the release of whoever stops us.
         while !self.stopping.load(Ordering::Acquire) {
+            let mut worked = false;
             if self.baton.try_take() {
                 self.baton.look();
-                let worked = self.with_held(|core| {
+                worked = self.with_held(|core| {
                     // Also after a wake-up that found the baton held, and after work that was found while going to
                     // sleep: a flag that stays up costs every client and peer a system call for each batch.
                     if core.flags_up {
@@ -406,8 +407,12 @@ impl Shared {
             while self.callers.load(Ordering::Acquire) > 0 {
                 std::thread::yield_now();
             }
-            spins = spins.wrapping_add(1);
-            dmaplane_ring::wait::relax(spins);
+            if worked {
+                spins = 0;
+            } else {
+                spins = spins.wrapping_add(1);
+                dmaplane_ring::wait::relax(spins);
+            }
         }
     }
 

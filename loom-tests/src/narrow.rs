@@ -41,6 +41,8 @@ pub struct Pairs;
 
 impl QueueKind for Pairs {
     type Entry = Pair;
+    type Staged = [Pair; 1];
+    const NOTHING_STAGED: [Pair; 1] = [Pair(0, 0)];
     const TAIL: RingWord = RingWord::SqTail;
     const HEAD: RingWord = RingWord::SqHead;
 

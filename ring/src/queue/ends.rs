@@ -189,7 +189,7 @@ pub struct Completions<M>(Producer<M, CompletionQueue>);
 
 impl<M: RingMemory> Completions<M> {
     /// Writes a CQE, to be made visible by [`Completions::publish`].
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, cqe: &Cqe) -> Result<(), Full<Cqe>> {
         if self.0.push(cqe) { Ok(()) } else { Err(Full(*cqe)) }
     }

@@ -133,6 +133,35 @@ mod tests {
     }
 
     #[test]
+    fn ring_4_batches_of_any_length_arrive_whole_and_in_order() {
+        // More than is staged, and more than the ring takes in one round.
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(64, 128).unwrap());
+        let mut next = 0;
+        for length in (0..=64).chain([64, 1, 33, 32, 31, 2]) {
+            for n in next..next + length {
+                client.submitter.push(&sqe(n)).unwrap();
+            }
+            assert!(engine.submissions.peek(0).is_none(), "{length} were visible before they were published");
+            let _ = client.submitter.publish();
+            for n in next..next + length {
+                let taken = engine.submissions.peek(0).unwrap();
+                assert_eq!(taken, sqe(n));
+                engine.submissions.advance(1);
+                engine.completions.push(&Cqe::new(n, -1)).unwrap();
+            }
+            assert_eq!(client.completer.available(), 0);
+            let _ = engine.completions.publish();
+            let mut reaped = next;
+            client.completer.reap(u32::MAX, |cqe| {
+                assert_eq!(cqe, Cqe::new(reaped, -1));
+                reaped += 1;
+            });
+            next += length;
+            assert_eq!(reaped, next);
+        }
+    }
+
+    #[test]
     fn ring_7_lying_indices_move_nothing() {
         let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
         client.submitter.push(&sqe(1)).unwrap();

@@ -3,6 +3,7 @@
 use super::{RingMemory, RingWord};
 use crate::abi::{Cqe, Sqe};
 use crate::atomic::Atomics;
+use core::fmt::Debug;
 
 /// A fixed-size entry, moved as relaxed 64-bit words so that a racing writer is never undefined behaviour.
 pub trait Entry: Copy {
@@ -45,6 +46,13 @@ entry!(Cqe);
 pub trait QueueKind {
     /// What it carries.
     type Entry: Entry;
+    /// Where the producer keeps entries until it moves them into the ring, all at once. A ring's lines are in the
+    /// consumer's cache, and a store that waits for one holds up every store behind it: those of a batch side by side
+    /// wait at the same time, those among the stores of the program that makes the entries one after the other. It
+    /// costs a copy, so whoever makes entries quickly, or one at a time, has room for none here.
+    type Staged: AsRef<[Self::Entry]> + AsMut<[Self::Entry]> + Debug;
+    /// What that is at first.
+    const NOTHING_STAGED: Self::Staged;
     /// The word that counts entries published.
     const TAIL: RingWord;
     /// The word that counts entries consumed.
@@ -61,6 +69,8 @@ pub struct SubmissionQueue;
 
 impl QueueKind for SubmissionQueue {
     type Entry = Sqe;
+    type Staged = [Sqe; 32];
+    const NOTHING_STAGED: [Sqe; 32] = [Sqe::from_words([0; Sqe::WORDS]); 32];
     const TAIL: RingWord = RingWord::SqTail;
     const HEAD: RingWord = RingWord::SqHead;
 
@@ -81,6 +91,8 @@ pub struct CompletionQueue;
 
 impl QueueKind for CompletionQueue {
     type Entry = Cqe;
+    type Staged = [Cqe; 32];
+    const NOTHING_STAGED: [Cqe; 32] = [Cqe::from_words([0; Cqe::WORDS]); 32];
     const TAIL: RingWord = RingWord::CqTail;
     const HEAD: RingWord = RingWord::CqHead;
 

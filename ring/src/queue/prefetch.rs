@@ -1,5 +1,5 @@
-//! Hints that a cache line will be wanted: entries lie in the other side's cache, and fetching one takes longer than
-//! handling it. A hint changes nothing but time.
+//! Hints that a cache line will be read: entries lie in the other side's cache, and fetching one takes longer than
+//! handling it. A hint changes nothing but time. Lines that will be written need none: see `QueueKind::Staged`.
 
 /// A line that will be read.
 #[inline(always)]
@@ -9,19 +9,6 @@ pub fn to_read<T>(place: &T) {
     unsafe {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>((&raw const *place).cast());
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse", not(miri))))]
-    let _ = place;
-}
-
-/// A line that will be written.
-#[inline(always)]
-pub fn to_write<T>(place: &T) {
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse", not(miri)))]
-    // SAFETY: as above; it writes nothing.
-    unsafe {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>((&raw const *place).cast());
     }
     #[cfg(not(all(target_arch = "x86_64", target_feature = "sse", not(miri))))]
     let _ = place;

@@ -1,18 +1,19 @@
 //! The producing end.
 
-use super::{Entry, QueueKind, RingMemory, prefetch};
+use super::{Entry, QueueKind, RingMemory};
 use crate::atomic::Word;
 use core::marker::PhantomData;
 
-/// How far ahead of the entry that is written lines are fetched from the consumer's cache: those that are free.
-const PREFETCH_ENTRIES: u32 = 16;
-
 /// Writes entries privately and publishes them by batch: one release store whatever their number (clause RING-4).
 #[derive(Debug)]
-pub struct Producer<M, Q> {
+pub struct Producer<M, Q: QueueKind> {
     memory: M,
     /// Entries written so far, published or not. Never read back from shared memory (clause RING-6).
     written: u32,
+    /// The last of those, which are not in the ring yet.
+    staged: Q::Staged,
+    /// How many: at most what `staged` holds, and `written - published`.
+    staged_count: u32,
     /// What the other side has been told; at most `written`.
     published: u32,
     /// The consumer's head when last looked at, clamped so that `written - consumed <= entries`.
@@ -26,7 +27,16 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     /// The end over fresh memory (all counts zero). There must be one producer a queue.
     pub fn new(memory: M) -> Self {
         let entries = Q::entries(&memory);
-        Producer { memory, written: 0, published: 0, consumed: 0, entries, kind: PhantomData }
+        Producer {
+            memory,
+            written: 0,
+            staged: Q::NOTHING_STAGED,
+            staged_count: 0,
+            published: 0,
+            consumed: 0,
+            entries,
+            kind: PhantomData,
+        }
     }
 
     /// Where the ring lies.
@@ -60,26 +70,37 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     }
 
     /// Writes an entry that [`Producer::publish`] will make visible; `false` when the queue is full.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, entry: &Q::Entry) -> bool {
         if self.free_at_least() == 0 && self.free() == 0 {
             return false;
         }
-        let first = (self.written & (self.entries - 1)) as usize * Q::Entry::WORDS;
-        let words = Q::entry_words(&self.memory, first);
-        entry.store(|index, word| {
-            if let Some(place) = words.get(index) {
-                place.store_relaxed(word);
+        let staged = self.staged.as_mut();
+        // What may be a batch of one goes straight to its place.
+        if staged.is_empty() || self.written == self.published {
+            place::<M, Q>(&self.memory, self.entries, self.written, entry);
+        } else {
+            if self.staged_count as usize >= staged.len() {
+                self.move_staged();
             }
-        });
-        self.written = self.written.wrapping_add(1);
-        if self.free_at_least() > PREFETCH_ENTRIES {
-            let ahead = self.written.wrapping_add(PREFETCH_ENTRIES) & (self.entries - 1);
-            if let Some(word) = Q::entry_words(&self.memory, ahead as usize * Q::Entry::WORDS).first() {
-                prefetch::to_write(word);
+            if let Some(place) = self.staged.as_mut().get_mut(self.staged_count as usize) {
+                *place = *entry;
             }
+            self.staged_count += 1;
         }
+        self.written = self.written.wrapping_add(1);
         true
+    }
+
+    /// Moves what is staged into the ring.
+    #[inline]
+    fn move_staged(&mut self) {
+        let mut position = self.written.wrapping_sub(self.staged_count);
+        for entry in self.staged.as_ref().iter().take(self.staged_count as usize) {
+            place::<M, Q>(&self.memory, self.entries, position, entry);
+            position = position.wrapping_add(1);
+        }
+        self.staged_count = 0;
     }
 
     /// Entries written and not yet published.
@@ -94,9 +115,22 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
         if self.published == self.written {
             return false;
         }
+        self.move_staged();
         self.published = self.written;
         // Release: pairs with the consumer's acquire in `available`; the entries come before the count.
         self.memory.word(Q::TAIL).store_release(self.written);
         true
     }
+}
+
+/// Writes an entry into the ring.
+#[inline(always)]
+fn place<M: RingMemory, Q: QueueKind>(memory: &M, entries: u32, position: u32, entry: &Q::Entry) {
+    let first = (position & (entries - 1)) as usize * Q::Entry::WORDS;
+    let words = Q::entry_words(memory, first);
+    entry.store(|index, word| {
+        if let Some(place) = words.get(index) {
+            place.store_relaxed(word);
+        }
+    });
 }

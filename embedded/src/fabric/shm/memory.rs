@@ -30,6 +30,8 @@ pub(crate) struct Incoming;
 
 impl QueueKind for Outgoing {
     type Entry = Entry;
+    type Staged = [Entry; 0];
+    const NOTHING_STAGED: [Entry; 0] = [];
     const TAIL: RingWord = RingWord::SqTail;
     const HEAD: RingWord = RingWord::SqHead;
 
@@ -44,6 +46,8 @@ impl QueueKind for Outgoing {
 
 impl QueueKind for Incoming {
     type Entry = Entry;
+    type Staged = [Entry; 0];
+    const NOTHING_STAGED: [Entry; 0] = [];
     const TAIL: RingWord = RingWord::CqTail;
     const HEAD: RingWord = RingWord::CqHead;
 
