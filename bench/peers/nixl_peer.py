@@ -155,6 +155,7 @@ class Initiator:
         block_bytes = numpy.uint64(workload.BLOCK_BYTES)
         local, remote = workload.local_blocks() * block_bytes, workload.remote_blocks() * block_bytes
         self.large = self._prepare(front, front, workload.LARGE_BYTES, b"")
+        self.large_notified = self._prepare(front, front, workload.LARGE_BYTES, QUESTION)
         self.small = self._prepare(front, front, workload.BLOCK_BYTES, b"")
         self.small_notified = self._prepare(front, front, workload.BLOCK_BYTES, QUESTION)
         self.scattered = self._prepare(local, remote, workload.BLOCK_BYTES, b"")
@@ -201,6 +202,20 @@ class Initiator:
 
     def write_large(self) -> Sample:
         return self._bulk(self.large, workload.LARGE_BYTES, ("check_front", workload.LARGE_BYTES))
+
+    def write_large_answered(self) -> Sample:
+        """Until the target's program has seen each notification and its own has come back, both programs spinning."""
+        times = workload.ANSWERED_WRITES
+        self.target.ask("clear", workload.LARGE_BYTES)
+        self.target.ask("answer_notifications", times)
+        start = time.perf_counter()
+        for _ in range(times):
+            self._complete(self.large_notified)
+            self.agent.await_notification()
+        wall_seconds = time.perf_counter() - start
+        self.target.answer("answer_notifications")
+        check(self.target.ask("check_front", workload.LARGE_BYTES))
+        return Sample(workload.LARGE_BYTES * times / wall_seconds / 1e9)
 
     def write_scattered(self) -> Sample:
         return self._bulk(self.scattered, workload.MEMORY_BYTES, ("check_blocks",))
@@ -277,6 +292,8 @@ def open_peer(options: argparse.Namespace) -> Peer:
         version=importlib.metadata.version("nixl"),
         figures=[
             Figure("write_large", f"{name}: 64 MiB write", "GB/s", initiator.write_large),
+            Figure("write_large_answered", f"{name}: 64 MiB write, notification answered", "GB/s",
+                   initiator.write_large_answered),
             Figure("write_small", f"{name}: 4 KiB write", "us", initiator.write_small),
             Figure("write_small_notified", f"{name}: 4 KiB write with notification", "us",
                    initiator.write_small_notified),

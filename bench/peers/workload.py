@@ -12,6 +12,8 @@ BLOCK_BYTES = 4096
 BLOCKS = 81_920
 MEMORY_BYTES = BLOCKS * BLOCK_BYTES
 SMALL_WRITES = 200
+# Large writes of a measurement, each answered before the next.
+ANSWERED_WRITES = 4
 # Throughput against the size of a block: plain writes of each, and LARGE_BYTES as scattered blocks of each.
 CURVE_BLOCKS_BYTES = tuple(4096 << (2 * step) for step in range(8))
 CURVE_WRITES_MAX = 1024

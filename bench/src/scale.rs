@@ -4,7 +4,7 @@
 use crate::ours::child::Child;
 use crate::ours::connection::Fabric;
 use crate::results::Results;
-use crate::rings::{BATCHED, CQ_ENTRIES, IDLE, SQ_ENTRIES, settle, turns};
+use crate::rings::{BATCHED, BATCHED_TO_PEER, CQ_ENTRIES, IDLE, SQ_ENTRIES, settle, turns};
 use crate::sample::Measurement;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane::{Config, Context, Cqe, Limits, Rights, RunMode};
@@ -127,7 +127,8 @@ impl Plenty {
                 },
             }
         };
-        let rate = turns(ring, BATCHED, operations, sqe)?;
+        let pace = if matches!(what, What::Write) { BATCHED_TO_PEER } else { BATCHED };
+        let rate = turns(ring, pace, operations, sqe)?;
         Ok(Measurement::plain(1e3 / rate.value))
     }
 }

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 #[derive(Clone, Copy)]
 enum Ours {
     Large,
+    LargeAnswered,
     Scattered,
     Small,
     Answered,
@@ -38,6 +39,7 @@ const fn with_cpu(row: &'static str, ours: Ours, key: &'static str, cpu_row: &'s
 }
 
 const LARGE: &str = "write_large";
+const LARGE_ANSWERED: &str = "write_large_answered";
 const SCATTERED: &str = "write_scattered";
 const SMALL: &str = "write_small";
 const NOTIFIED: &str = "write_small_notified";
@@ -48,6 +50,7 @@ const SHM: &[(Kind, &[Beside])] = &[
         Kind::NixlDefault,
         &[
             with_cpu("shm_large_nixl_default", Ours::Large, LARGE, "shm_large_cpu_nixl_default"),
+            beside("shm_large_answered_nixl_default", Ours::LargeAnswered, LARGE_ANSWERED),
             with_cpu("shm_list_nixl_default", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_default"),
             beside("shm_small_nixl_default", Ours::Small, NOTIFIED),
             beside("shm_answered_nixl_default", Ours::Answered, ANSWERED),
@@ -57,6 +60,7 @@ const SHM: &[(Kind, &[Beside])] = &[
         Kind::NixlTuned,
         &[
             with_cpu("shm_large_nixl_tuned", Ours::Large, LARGE, "shm_large_cpu_nixl_tuned"),
+            beside("shm_large_answered_nixl_tuned", Ours::LargeAnswered, LARGE_ANSWERED),
             with_cpu("shm_list_nixl_tuned", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_tuned"),
             beside("shm_small_nixl_tuned", Ours::Small, NOTIFIED),
             beside("shm_answered_nixl_tuned", Ours::Answered, ANSWERED),
@@ -66,6 +70,7 @@ const SHM: &[(Kind, &[Beside])] = &[
         Kind::NixlCma,
         &[
             with_cpu("shm_large_nixl_cma", Ours::Large, LARGE, "shm_large_cpu_nixl_cma"),
+            beside("shm_large_answered_nixl_cma", Ours::LargeAnswered, LARGE_ANSWERED),
             with_cpu("shm_list_nixl_cma", Ours::Scattered, SCATTERED, "shm_list_cpu_nixl_cma"),
             beside("shm_small_nixl_cma", Ours::Small, NOTIFIED),
             beside("shm_answered_nixl_cma", Ours::Answered, ANSWERED),
@@ -194,6 +199,7 @@ fn with_peer(
 fn our_measurement(what: Ours, pair: &mut Pair, scattered: &Scattered) -> Result<Measurement> {
     match what {
         Ours::Large => pair.write_large(),
+        Ours::LargeAnswered => pair.write_large_answered(),
         Ours::Scattered => pair.write_scattered(scattered),
         Ours::Small => pair.write_small(),
         Ours::Answered => pair.write_small_answered(),

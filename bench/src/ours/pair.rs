@@ -1,7 +1,9 @@
 //! Transfers between two processes, one at a time.
 
 use super::connection::{Connection, Fabric, WAIT};
-use super::workload::{self, ANSWER, BLOCK_BYTES, BLOCKS, LARGE_BYTES, QUESTION, SMALL_WRITES, STATEMENT};
+use super::workload::{
+    self, ANSWER, ANSWERED_WRITES, BLOCK_BYTES, BLOCKS, LARGE_BYTES, QUESTION, SMALL_WRITES, STATEMENT,
+};
 use crate::plain::cpu_seconds;
 use crate::sample::{Measurement, median_microseconds};
 use anyhow::{Result, ensure};
@@ -55,6 +57,16 @@ impl Pair {
         })
     }
 
+    /// Until the other process's program has seen each write's immediate and its own message has come back.
+    pub fn write_large_answered(&mut self) -> Result<Measurement> {
+        self.transfer(LARGE_BYTES * ANSWERED_WRITES, |connection| {
+            for _ in 0..ANSWERED_WRITES {
+                ask(connection, LARGE_BYTES)?;
+            }
+            Ok(())
+        })
+    }
+
     pub fn write_scattered(&mut self, scattered: &Scattered) -> Result<Measurement> {
         let Scattered { list, leased, pairs, bytes } = scattered;
         self.transfer(*bytes, |connection| {
@@ -65,28 +77,17 @@ impl Pair {
 
     /// Until the completion says that the bytes and the immediate have been delivered.
     pub fn write_small(&mut self) -> Result<Measurement> {
-        median_microseconds(SMALL_WRITES, || self.write_imm(STATEMENT))
+        median_microseconds(SMALL_WRITES, || write_imm(&mut self.connection, BLOCK_BYTES, STATEMENT))
     }
 
     /// Until the other process's program has seen the immediate and its own message has come back.
     pub fn write_small_answered(&mut self) -> Result<Measurement> {
-        median_microseconds(SMALL_WRITES, || {
-            self.write_imm(QUESTION)?;
-            let arrival = self.connection.plane.receive(&self.connection.peer, WAIT)?;
-            ensure!(arrival.payload == ANSWER, "{arrival:?} came where the answer was due");
-            Ok(())
-        })
+        median_microseconds(SMALL_WRITES, || ask(&mut self.connection, BLOCK_BYTES))
     }
 
     /// Lets the receiver compare what has arrived with what was sent, and ends it.
     pub fn check(self) -> Result<()> {
         self.connection.check()
-    }
-
-    fn write_imm(&mut self, immediate: u32) -> Result<()> {
-        let Connection { plane, source, leased, .. } = &mut self.connection;
-        plane.write_imm(source, 0, leased, 0, BLOCK_BYTES, immediate)?;
-        Ok(())
     }
 
     fn transfer(&mut self, bytes: u64, run: impl FnOnce(&mut Connection) -> Result<()>) -> Result<Measurement> {
@@ -97,4 +98,18 @@ impl Pair {
         let cpu_seconds = cpu_seconds() + self.connection.receiver.cpu_seconds()? - cpu_start;
         Ok(Measurement::transfer(bytes, wall_seconds, cpu_seconds))
     }
+}
+
+fn write_imm(connection: &mut Connection, bytes: u64, immediate: u32) -> Result<()> {
+    let Connection { plane, source, leased, .. } = connection;
+    plane.write_imm(source, 0, leased, 0, bytes, immediate)?;
+    Ok(())
+}
+
+/// Writes, and waits for the answer of the program at the other end.
+fn ask(connection: &mut Connection, bytes: u64) -> Result<()> {
+    write_imm(connection, bytes, QUESTION)?;
+    let arrival = connection.plane.receive(&connection.peer, WAIT)?;
+    ensure!(arrival.payload == ANSWER, "{arrival:?} came where the answer was due");
+    Ok(())
 }

@@ -6,6 +6,8 @@ pub const LARGE_BYTES: u64 = 64 << 20;
 pub const BLOCK_BYTES: u64 = 4096;
 pub const BLOCKS: u64 = 81_920;
 pub const SMALL_WRITES: usize = 200;
+/// Large writes of a measurement, each answered before the next.
+pub const ANSWERED_WRITES: u64 = 4;
 
 /// The immediate that the receiving program answers.
 pub const QUESTION: u32 = 1;

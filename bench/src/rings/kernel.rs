@@ -1,7 +1,7 @@
 //! No-ops through io_uring, at its best: a batch is published once and handed over by one call.
 
 use super::ours::sum_below;
-use super::{CQ_ENTRIES, Pace, SQ_ENTRIES};
+use super::{CQ_ENTRIES, ONE, Pace, SQ_ENTRIES};
 use crate::sample::Measurement;
 use anyhow::{Context as _, Result, bail, ensure};
 use io_uring::{IoUring, SubmissionQueue, opcode, squeue};
@@ -57,7 +57,7 @@ impl Kernel {
 
     /// Millions of operations a second.
     pub fn turns(&mut self, pace: Pace, operations: u64) -> Result<Measurement> {
-        self.some(Pace { batch: 1, depth: 1 }, 1)?;
+        self.some(ONE, 1)?;
         let start = Instant::now();
         self.some(pace, operations)?;
         Ok(Measurement::rate(operations, start))
@@ -65,7 +65,7 @@ impl Kernel {
 
     fn some(&mut self, pace: Pace, operations: u64) -> Result<()> {
         let (submitter, mut sq, mut cq) = self.0.split();
-        let Pace { batch, depth } = pace;
+        let Pace { batch, depth, .. } = pace;
         let (mut pushed, mut reaped, mut names, mut failed) = (0, 0, 0u64, 0u64);
         while reaped < operations {
             while pushed < operations && pushed - reaped + batch <= depth {

@@ -28,10 +28,14 @@ const WRITE_BYTES: u64 = 64;
 pub struct Pace {
     pub batch: u64,
     pub depth: u64,
+    /// Whether the client gives its core away now and then while nothing has come: where a third thread has to run for
+    /// that, as another process's does, and there may be no third core.
+    pub gives_way: bool,
 }
 
-pub const BATCHED: Pace = Pace { batch: 32, depth: 128 };
-pub const ONE: Pace = Pace { batch: 1, depth: 1 };
+pub const BATCHED: Pace = Pace { batch: 32, depth: 128, gives_way: false };
+pub const BATCHED_TO_PEER: Pace = Pace { gives_way: true, ..BATCHED };
+pub const ONE: Pace = Pace { batch: 1, depth: 1, gives_way: false };
 
 /// Waits until the poller that was measured before is asleep: it must not take a core from what is measured next.
 pub fn settle() {
@@ -192,7 +196,7 @@ fn other_operations(results: &mut Results, operations: u64) -> Result<()> {
         let mut nop = || turns(&mut ring.borrow_mut(), BATCHED, operations, |n| Nop::new().user_data(n).sqe());
         let mut query =
             || turns(&mut ring.borrow_mut(), BATCHED, operations, |n| CreditQuery::new(peer).user_data(n).sqe());
-        let mut write = || turns(&mut ring.borrow_mut(), BATCHED, operations / 4, |n| write.user_data(n).sqe());
+        let mut write = || turns(&mut ring.borrow_mut(), BATCHED_TO_PEER, operations / 4, |n| write.user_data(n).sqe());
         alternate(results.effort.rounds, &mut [&mut nop, &mut query, &mut write])
             .map_err(|Failed { who, why }| why.context(["NOP", "CREDIT_QUERY", "WRITE"][who]))?
     };

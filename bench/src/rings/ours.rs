@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use dmaplane_embedded::Ring;
 use dmaplane_ring::abi::Sqe;
 use dmaplane_ring::build::Nop;
+use dmaplane_ring::wait::relax;
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -16,9 +17,10 @@ pub fn turns(ring: &mut Ring, pace: Pace, operations: u64, sqe: impl Fn(u64) -> 
     ensure!(ring.push(Nop::new()).is_ok(), "the ring is not empty");
     ring.submit();
     ensure!(ring.wait_one(WAIT).is_some(), "the engine does not answer");
-    let Pace { batch, depth } = pace;
+    let Pace { batch, depth, gives_way } = pace;
     let start = Instant::now();
     let (mut pushed, mut reaped, mut names, mut failed) = (0, 0, 0u64, 0u64);
+    let mut empty = 0u32;
     while reaped < operations {
         while pushed < operations && pushed - reaped + batch <= depth {
             for _ in 0..batch {
@@ -29,10 +31,17 @@ pub fn turns(ring: &mut Ring, pace: Pace, operations: u64, sqe: impl Fn(u64) -> 
             }
             ring.submit();
         }
-        reaped += u64::from(ring.reap(depth as u32, |cqe| {
+        let found = ring.reap(depth as u32, |cqe| {
             names = names.wrapping_add(cqe.user_data);
             failed += u64::from(cqe.res < 0);
-        }));
+        });
+        reaped += u64::from(found);
+        if gives_way {
+            empty = if found == 0 { empty.wrapping_add(1) } else { 0 };
+            if found == 0 {
+                relax(empty);
+            }
+        }
     }
     let rate = Measurement::rate(operations, start);
     ensure!(failed == 0, "{failed} of {operations} operations failed");
