@@ -221,6 +221,9 @@ pub const ROWS: &[Row] = &[
     row("scale_query", Part::Scale, "CREDIT_QUERY of each peer in turn, as many", "with one of each")
         .less("ns")
         .target(1.0 / 1.2),
+    row("scale_write_one", Part::Scale, "64-byte WRITE from one buffer among as many", "with one of each")
+        .less("ns")
+        .target(1.0 / 1.2),
     row("scale_write", Part::Scale, "64-byte WRITE from each buffer in turn, as many", "with one of each")
         .less("ns")
         .target(1.0 / 1.2)

@@ -51,7 +51,12 @@ pub fn run(results: &mut Results) -> Result<()> {
     let mut small = Plenty::open(Size { buffers: 1, peers: 1, rings: 1 })?;
     let mut large = Plenty::open(Size { buffers: BUFFERS, peers, rings: RINGS })?;
     let operations = if results.effort.quick { OPERATIONS / 4 } else { OPERATIONS };
-    for (key, what) in [("scale_nop", What::Nop), ("scale_query", What::Query), ("scale_write", What::Write)] {
+    for (key, what) in [
+        ("scale_nop", What::Nop),
+        ("scale_query", What::Query),
+        ("scale_write_one", What::WriteFromOne),
+        ("scale_write", What::Write),
+    ] {
         results.compare(key, || large.cost(what, operations), || small.cost(what, operations));
     }
     results.note(format!(
@@ -73,6 +78,9 @@ fn affordable_peers() -> usize {
 enum What {
     Nop,
     Query,
+    /// Always from the same buffer.
+    WriteFromOne,
+    /// From each buffer in turn.
     Write,
 }
 
@@ -116,18 +124,21 @@ impl Plenty {
         let Plenty { rings, buffers, peers, import, .. } = self;
         let ring = rings.last_mut().context("no ring")?;
         let sqe = |n: u64| -> Sqe {
-            let buffer = buffers[n as usize % buffers.len()];
+            let buffer = match what {
+                What::Write => buffers[n as usize % buffers.len()],
+                What::Nop | What::Query | What::WriteFromOne => buffers[0],
+            };
             match what {
                 What::Nop => Nop::new().user_data(n).sqe(),
                 What::Query => CreditQuery::new(peers[n as usize % peers.len()]).user_data(n).sqe(),
-                What::Write => match Write::new(buffer, 0, *import, 0, WRITE_BYTES) {
+                What::Write | What::WriteFromOne => match Write::new(buffer, 0, *import, 0, WRITE_BYTES) {
                     Ok(write) => write.user_data(n).sqe(),
                     // It fails, and is counted as a failure.
                     Err(_) => Sqe::default(),
                 },
             }
         };
-        let pace = if matches!(what, What::Write) { BATCHED_TO_PEER } else { BATCHED };
+        let pace = if matches!(what, What::Write | What::WriteFromOne) { BATCHED_TO_PEER } else { BATCHED };
         let rate = turns(ring, pace, operations, sqe)?;
         Ok(Measurement::plain(1e3 / rate.value))
     }

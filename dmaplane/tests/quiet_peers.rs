@@ -1,5 +1,5 @@
-//! Who has been silent for long is heard all the same (clause RUN-2): a turn looks at few of the quiet links, and a
-//! poller that never sleeps is woken by nobody.
+//! Who has been silent for long is heard all the same (clause RUN-2): a turn does not look at quiet links, and a poller
+//! that never sleeps is not woken by their bells.
 
 use dmaplane::{Config, Plane, RunMode};
 use std::time::Duration;

@@ -32,8 +32,26 @@ const EVENT_BUDGET: u32 = 1024;
 /// How often who has let go for a call gives its core away, so that the call gets the baton first.
 const STEP_ASIDE: u32 = 64;
 
+/// Bells heard at once; others are heard the next time.
+const BELLS_AT_ONCE: usize = 16;
+/// This process's own bell, among those of peers, which are named by the peer's index.
+const OWN_BELL: u64 = u64::MAX;
+
 /// The service thread is awake, and makes a turn before it sleeps: nobody need wake it, whatever is due.
 const AWAKE: u64 = 0;
+
+/// Peers that have rung, by their index. It may be another's by now: a look at that one does no harm.
+#[derive(Default)]
+pub(crate) struct Rung {
+    peers: [u32; BELLS_AT_ONCE],
+    count: usize,
+}
+
+impl Rung {
+    pub(crate) fn peers(&self) -> &[u32] {
+        &self.peers[..self.count]
+    }
+}
 
 /// What the baton guards.
 pub(crate) struct Core {
@@ -96,7 +114,7 @@ impl Shared {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let bell = rustix::event::eventfd(0, flags)?;
         let bells = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&bells, &bell, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        epoll::add(&bells, &bell, epoll::EventData::new_u64(OWN_BELL), epoll::EventFlags::IN)?;
         // Messages go from the links straight to the engine; none waits in the inbox.
         let slots = config.limits.inbox_slots(1024);
         let slots: Box<[_]> = (0..slots).map(|n| InboxSlot::new(n, Into::into, || 0.into())).collect();
@@ -368,6 +386,8 @@ impl Shared {
         let mut awake_since = Instant::now();
         let mut rounds = 0u32;
         let mut spins = 0u32;
+        // Heard in the last sleep, for the next turn.
+        let mut rung = Rung::default();
         // Acquire: pairs with the release of whoever stops us.
         while !self.stopping.load(Ordering::Acquire) {
             let mut worked = false;
@@ -378,6 +398,9 @@ impl Shared {
                     // sleep: a flag that stays up costs every client and peer a system call for each batch.
                     if core.flags_up {
                         self.wake_up(core);
+                    }
+                    if rung.count > 0 {
+                        core.host.hear(&std::mem::take(&mut rung));
                     }
                     if !idle.is_zero() {
                         core.host.poll_sockets();
@@ -394,7 +417,7 @@ impl Shared {
                     // Release: pairs with the acquire of who wakes us; the baton orders it, too.
                     self.sleeps_until_ns.store(until_ns, Ordering::Release);
                     if self.baton.let_go() == Release::Released {
-                        self.sleep(until_ns);
+                        rung = self.sleep(until_ns);
                         self.sleeps_until_ns.store(AWAKE, Ordering::Release);
                         (awake_since, rounds) = (Instant::now(), 0);
                         continue;
@@ -427,22 +450,39 @@ impl Shared {
         }
     }
 
-    fn sleep(&self, until_ns: u64) {
-        let timeout = (until_ns != u64::MAX).then(|| {
-            let left = until_ns.saturating_sub(self.now_ns());
-            rustix::event::Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 }
-        });
-        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 16];
-        let _ = epoll::wait(&self.bells, &mut events[..], timeout.as_ref());
+    /// Sleeps until then, or until somebody rings.
+    fn sleep(&self, until_ns: u64) -> Rung {
+        let left = (until_ns != u64::MAX).then(|| Duration::from_nanos(until_ns.saturating_sub(self.now_ns())));
+        let rung = self.listen(left);
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
+        rung
+    }
+
+    /// Which peers have rung, when one has, or after that time. A ring is told of once.
+    pub(crate) fn listen(&self, at_most: Option<Duration>) -> Rung {
+        let timeout = at_most.map(|left| rustix::event::Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BELLS_AT_ONCE];
+        let mut rung = Rung::default();
+        let heard = epoll::wait(&self.bells, &mut events[..], timeout.as_ref());
+        for event in heard.iter().flat_map(|(heard, _)| heard.iter()) {
+            let name = event.data.u64();
+            if name != OWN_BELL {
+                rung.peers[rung.count] = name as u32;
+                rung.count += 1;
+            }
+        }
+        rung
     }
 
     /// From now on a peer's bell wakes the service thread. Edges are enough, and nobody has to read it: so nothing that
     /// the peer does to it costs anybody else a wake-up.
-    pub(crate) fn watch_bell(&self, bell: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(crate) fn watch_bell(&self, bell: BorrowedFd<'_>, peer: u32) -> Result<(), Errno> {
         let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&self.bells, bell, epoll::EventData::new_u64(1), edges).map_err(crate::memory::errno)
+        epoll::add(&self.bells, bell, epoll::EventData::new_u64(peer.into()), edges).map_err(crate::memory::errno)
     }
 
     pub(crate) fn unwatch_bell(&self, bell: BorrowedFd<'_>) {

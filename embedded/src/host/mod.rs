@@ -123,7 +123,7 @@ impl EmbeddedHost {
             recycled: recycled::Recycled::new(config.recycled_bytes),
             lists: Vec::new(),
             peers: Vec::new(),
-            links: peers::BusyLinks::default(),
+            links: peers::BusyLinks::NEW,
             listeners: HashMap::new(),
             descriptors: HashMap::new(),
             frames: Frames::default(),

@@ -9,7 +9,7 @@ use crate::fabric::frames::{FABRIC_WORDS, Frame};
 use crate::fabric::shm::{self, ENTRIES, Entry, Kind, Link};
 use crate::fabric::tcp;
 use crate::memory::Region;
-use crate::runner::{Shared, failed};
+use crate::runner::{Rung, Shared, failed};
 use crate::storage::Heap;
 use dmaplane_engine::{Engine, Event, Message, OpId, Outcome, RequestKind, WIRE_WORDS};
 use dmaplane_ring::abi::{Errno, Handle};
@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 
 /// Entries taken from one link in one turn.
 const LINK_BUDGET: u32 = 128;
-/// Looks at a link that bring nothing before it is looked at now and then only.
+/// Looks at a link that bring nothing before its peer is asked to ring instead.
 const QUIET_LOOKS: u32 = 4096;
-/// Quiet links that a turn looks at.
-const QUIET_LINKS_A_TURN: usize = 8;
-/// How long a quiet link may wait for its look, however much each turn has to do.
-const QUIET_LINKS_WITHIN: Duration = Duration::from_micros(200);
+/// So few links are looked at in every turn, whatever they bring: that costs less than hearing a bell.
+const FEW_LINKS: usize = 8;
+/// How long a bell may ring before a thread that is awake hears it: a system call, so not in every turn.
+const BELLS_HEARD_WITHIN: Duration = Duration::from_micros(20);
 
 /// An adopted connection of either fabric.
 pub(super) enum PeerLink {
@@ -44,24 +44,26 @@ pub(crate) struct PeerSlot {
     pub(super) lane: Arc<Lane>,
     /// Its end has been reported: nothing more is read or sent.
     pub(super) ended: bool,
-    /// It stands among the busy links.
+    /// It stands among the busy links. If it does not, its flag is up, and it has been looked at since.
     busy: bool,
     /// Looks since it has brought something.
     quiet_looks: u32,
 }
 
-/// Which links a turn looks at: its cost must not grow with the peers that say nothing.
-#[derive(Default)]
+/// Which links a turn looks at: neither its cost nor that of going to sleep may grow with the peers that say nothing.
+/// What is not busy is quiet: its flag is up, so that its peer rings.
 pub(super) struct BusyLinks {
     /// Peers that are looked at in every turn: who has lately sent or been sent something, and all that have something
-    /// to be sent.
+    /// to be sent. Their flags are up while the service thread sleeps.
     busy: Vec<u32>,
-    /// The next of all to be looked at.
-    cursor: usize,
-    /// When all were last looked at.
-    all_looked_at: Option<Instant>,
-    /// Somebody has rung: the next turn looks at all.
-    look_at_all: bool,
+    /// The service thread is awake, as it is at first.
+    awake: bool,
+    /// When bells were last listened for while it was.
+    listened: Option<Instant>,
+}
+
+impl BusyLinks {
+    pub(super) const NEW: BusyLinks = BusyLinks { busy: Vec::new(), awake: true, listened: None };
 }
 
 impl PeerSlot {
@@ -136,7 +138,7 @@ impl EmbeddedHost {
         let connection = match pending.connection {
             Connection::Shm(link) => {
                 if let Some(shared) = self.shared()
-                    && let Err(errno) = shared.watch_bell(link.bell())
+                    && let Err(errno) = shared.watch_bell(link.bell(), peer.index())
                 {
                     // Nobody would wake us for it.
                     tracing::error!(%errno, "shm: a peer's bell cannot be watched");
@@ -219,6 +221,11 @@ impl EmbeddedHost {
             slot.quiet_looks = 0;
             if !std::mem::replace(&mut slot.busy, true) {
                 self.links.busy.push(peer);
+                if self.links.awake
+                    && let Some(link) = slot.link()
+                {
+                    link.awake();
+                }
             }
         }
     }
@@ -271,52 +278,63 @@ impl EmbeddedHost {
         while let Some(&index) = self.links.busy.get(place) {
             if self.poll_link(engine, index, LINK_BUDGET) {
                 worked = true;
-            } else if self.has_gone_quiet(index) {
+            } else if self.goes_quiet(index) {
                 self.links.busy.swap_remove(place);
                 continue;
             }
             place += 1;
         }
-        for _ in 0..self.quiet_links_due() {
-            let index = self.links.cursor % self.peers.len();
-            self.links.cursor = index + 1;
-            // The busy ones have been looked at.
-            let quiet = self.peers[index].as_ref().is_some_and(|slot| !slot.busy);
-            if quiet && self.poll_link(engine, index as u32, LINK_BUDGET) {
-                self.make_busy(index as u32);
-                worked = true;
-            }
-        }
+        self.listen();
         worked
     }
 
-    /// How many of the quiet links this turn looks at.
-    fn quiet_links_due(&mut self) -> usize {
-        let all = self.peers.len();
-        let has_rung = std::mem::take(&mut self.links.look_at_all);
-        if all <= QUIET_LINKS_A_TURN {
-            return all;
+    /// While the service thread is awake nobody sleeps in what hears the bells of quiet links.
+    fn listen(&mut self) {
+        if !self.links.awake || self.peers.len() <= self.links.busy.len() {
+            return;
         }
         let now = Instant::now();
-        let last = self.links.all_looked_at.get_or_insert(now);
-        if has_rung || now.duration_since(*last) >= QUIET_LINKS_WITHIN {
-            *last = now;
-            return all;
+        if self.links.listened.is_some_and(|last| now.duration_since(last) < BELLS_HEARD_WITHIN) {
+            return;
         }
-        QUIET_LINKS_A_TURN
+        self.links.listened = Some(now);
+        if let Some(shared) = self.shared() {
+            self.hear(&shared.listen(Some(Duration::ZERO)));
+        }
+    }
+
+    /// These peers have rung. One that has sent nothing all the same gets no further look for it.
+    pub(crate) fn hear(&mut self, rung: &Rung) {
+        for &index in rung.peers() {
+            let slot = self.peers.get_mut(index as usize).and_then(Option::as_mut);
+            if slot.and_then(PeerSlot::link).is_some_and(Link::has_incoming) {
+                self.make_busy(index);
+            }
+        }
     }
 
     /// After a look that has brought nothing: whether the link need not be looked at in every turn any more.
-    fn has_gone_quiet(&mut self, index: u32) -> bool {
+    fn goes_quiet(&mut self, index: u32) -> bool {
+        let (few, awake) = (self.links.busy.len() <= FEW_LINKS, self.links.awake);
         let Some(Some(slot)) = self.peers.get_mut(index as usize) else { return true };
-        // While its backlog keeps it busy there is no bound.
         slot.quiet_looks = slot.quiet_looks.saturating_add(1);
-        let rests = match &slot.connection {
-            PeerLink::Shm(link) => slot.quiet_looks > QUIET_LOOKS && !link.has_backlog(),
-            PeerLink::Tcp(_) | PeerLink::None => true,
+        let patient = slot.quiet_looks <= QUIET_LOOKS;
+        let quiet = match slot.link() {
+            Some(link) if few || patient || link.has_backlog() => false,
+            Some(link) => {
+                link.announce_sleep();
+                shm::settle();
+                let quiet = !link.has_incoming();
+                if !quiet && awake {
+                    link.awake();
+                }
+                quiet
+            }
+            // Tcp tells by itself.
+            None => true,
         };
-        slot.busy = !rests;
-        rests
+        slot.busy = !quiet;
+        quiet
     }
 
     fn poll_link(&mut self, engine: &mut Engine<Heap>, index: u32, budget: u32) -> bool {
@@ -379,28 +397,31 @@ impl EmbeddedHost {
         }
     }
 
-    /// Tells peers that we are about to sleep; `false` when one of them has sent something.
+    /// Tells peers that we are about to sleep; `false` when one of them has sent something. Quiet ones know.
     pub(crate) fn announce_sleep(&mut self) -> bool {
         self.tcp.stop_polling();
-        let mut idle = true;
-        shm::announce_sleep(self.peers.iter_mut().flatten().filter_map(PeerSlot::link));
-        for index in 0..self.peers.len() as u32 {
-            let link = self.peers[index as usize].as_mut().and_then(PeerSlot::link);
-            if link.is_some_and(|link| link.has_incoming()) {
-                self.make_busy(index);
-                idle = false;
+        self.links.awake = false;
+        for place in 0..self.links.busy.len() {
+            if let Some(link) = self.busy_link(place) {
+                link.announce_sleep();
             }
         }
-        idle
+        shm::settle();
+        !(0..self.links.busy.len()).any(|place| self.busy_link(place).is_some_and(Link::has_incoming))
     }
 
     pub(crate) fn awake(&mut self) {
-        self.links.look_at_all = true;
-        for slot in self.peers.iter_mut().flatten() {
-            if let Some(link) = slot.link() {
+        self.links.awake = true;
+        for place in 0..self.links.busy.len() {
+            if let Some(link) = self.busy_link(place) {
                 link.awake();
             }
         }
+    }
+
+    fn busy_link(&mut self, place: usize) -> Option<&mut Link> {
+        let index = *self.links.busy.get(place)?;
+        self.peers.get_mut(index as usize)?.as_mut()?.link()
     }
 }
 

@@ -269,6 +269,13 @@ impl Link {
         self.incoming.available() > 0
     }
 
+    /// Asks the peer to ring from now on. [`settle`] has to follow, then a look at [`Link::has_incoming`].
+    pub(crate) fn announce_sleep(&mut self) {
+        self.bell_was_asked_for = true;
+        handshake::announce(&*self.memory, RingWord::ClientFlags, RingFlags::NONE);
+    }
+
+    /// Asks it no more.
     pub(crate) fn awake(&self) {
         handshake::lower(&*self.memory, RingWord::ClientFlags);
     }
@@ -284,13 +291,8 @@ impl Link {
     }
 }
 
-/// Says to all peers that we are about to sleep; look at [`Link::has_incoming`] of each once more after it.
-pub(crate) fn announce_sleep<'a>(links: impl Iterator<Item = &'a mut Link>) {
-    for link in links {
-        link.bell_was_asked_for = true;
-        handshake::announce(&*link.memory, RingWord::ClientFlags, RingFlags::NONE);
-    }
-    // For all of them: each flag stands before each later look.
+/// After [`Link::announce_sleep`] of all links and before a look at any: each flag stands before each later look.
+pub(crate) fn settle() {
     handshake::settle::<LinkMemory>();
 }
 
@@ -384,7 +386,8 @@ mod tests {
     #[test]
     fn shm_3_a_bell_is_emptied_for_a_link_that_received_nothing() {
         let [mut ours, mut theirs] = pair();
-        announce_sleep([&mut ours].into_iter());
+        ours.announce_sleep();
+        settle();
         ring(&theirs.peer_bell);
         ours.awake();
         assert!(ours.receive().is_none());
@@ -411,7 +414,8 @@ mod tests {
             // The entry is published and found before the bell is rung for it.
             theirs.send(an_entry(), Vec::new());
             theirs.flush().unwrap();
-            announce_sleep([&mut ours].into_iter());
+            ours.announce_sleep();
+            settle();
             ours.receive().unwrap().unwrap();
             ring(&theirs.peer_bell);
             ours.awake();

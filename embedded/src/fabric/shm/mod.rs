@@ -11,5 +11,5 @@ mod memory;
 
 pub(crate) use entry::{Entry, FragmentSource, Kind};
 pub(crate) use handshake::{connect, listen, serve_incoming};
-pub(crate) use link::{Link, NUMBERS_USED_UP, announce_sleep};
+pub(crate) use link::{Link, NUMBERS_USED_UP, settle};
 pub(crate) use memory::ENTRIES;
