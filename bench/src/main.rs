@@ -6,6 +6,7 @@
 
 mod abort;
 mod allocation;
+mod cores;
 mod curve;
 mod goals;
 mod latency;

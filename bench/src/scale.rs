@@ -1,6 +1,7 @@
 //! What an operation costs when there is much of everything, beside one of each. All peers are real: connections over
 //! shm of another process, which is one context that connects as often.
 
+use crate::cores::wait_until_near;
 use crate::ours::child::Child;
 use crate::ours::connection::Fabric;
 use crate::results::Results;
@@ -50,6 +51,7 @@ pub fn run(results: &mut Results) -> Result<()> {
     }
     let mut small = Plenty::open(Size { buffers: 1, peers: 1, rings: 1 })?;
     let mut large = Plenty::open(Size { buffers: BUFFERS, peers, rings: RINGS })?;
+    wait_until_near();
     let operations = if results.effort.quick { OPERATIONS / 4 } else { OPERATIONS };
     for (key, what) in [
         ("scale_nop", What::Nop),

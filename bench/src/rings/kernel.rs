@@ -1,7 +1,7 @@
 //! No-ops through io_uring, at its best: a batch is published once and handed over by one call.
 
 use super::ours::sum_below;
-use super::{CQ_ENTRIES, ONE, Pace, SQ_ENTRIES};
+use super::{CQ_ENTRIES, Pace, SQ_ENTRIES, spread};
 use crate::sample::Measurement;
 use anyhow::{Context as _, Result, bail, ensure};
 use io_uring::{IoUring, SubmissionQueue, opcode, squeue};
@@ -57,7 +57,7 @@ impl Kernel {
 
     /// Millions of operations a second.
     pub fn turns(&mut self, pace: Pace, operations: u64) -> Result<Measurement> {
-        self.some(ONE, 1)?;
+        spread(|| self.some(pace, pace.depth))?;
         let start = Instant::now();
         self.some(pace, operations)?;
         Ok(Measurement::rate(operations, start))

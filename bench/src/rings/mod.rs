@@ -4,6 +4,7 @@ mod bare;
 mod kernel;
 mod ours;
 
+use crate::cores::{Distance, wait_until_near};
 use crate::goals::row_of;
 use crate::ours::connection::{Connection, Fabric};
 use crate::results::Results;
@@ -36,6 +37,19 @@ pub struct Pace {
 pub const BATCHED: Pace = Pace { batch: 32, depth: 128, gives_way: false };
 pub const BATCHED_TO_PEER: Pace = Pace { gives_way: true, ..BATCHED };
 pub const ONE: Pace = Pace { batch: 1, depth: 1, gives_way: false };
+
+/// How long operations run before the clock starts. A polling thread that is woken begins on the core of who woke it,
+/// and the kernel takes some milliseconds to move one of them.
+const SPREADING: Duration = Duration::from_millis(10);
+
+/// Runs `some` again and again until threads have their cores.
+fn spread(mut some: impl FnMut() -> Result<()>) -> Result<()> {
+    let start = std::time::Instant::now();
+    while start.elapsed() < SPREADING {
+        some()?;
+    }
+    Ok(())
+}
 
 /// Waits until the poller that was measured before is asleep: it must not take a core from what is measured next.
 pub fn settle() {
@@ -75,7 +89,10 @@ fn batched(results: &mut Results, operations: u64) -> Result<()> {
     let context = Context::open(poller())?;
     let mut ring = context.ring(SQ_ENTRIES, CQ_ENTRIES)?;
     let modes = [("nop_enter", Mode::Enter), ("nop_defer", Mode::DeferTaskrun), ("nop_sqpoll", Mode::Sqpoll)];
+    let mut distance = Distance::NONE;
+    wait_until_near();
     let samples = beside_modes(results, &modes, BATCHED, operations, &mut || {
+        distance.look();
         turns(&mut ring, BATCHED, operations, |n| Nop::new().user_data(n).sqe())
     })?;
     let Some((ours, theirs)) = samples.split_first() else { return Ok(()) };
@@ -84,7 +101,7 @@ fn batched(results: &mut Results, operations: u64) -> Result<()> {
             results.add(key, ours.clone().unwrap_or_default(), Some(theirs.clone()), "");
         }
     }
-    best(results, "nop_best", ours.as_ref(), theirs, &modes);
+    best(results, "nop_best", ours.as_ref(), theirs, &modes, &distance.in_words());
     Ok(())
 }
 
@@ -95,11 +112,17 @@ fn best(
     ours: Option<&Sample>,
     theirs: &[Option<Sample>],
     modes: &[(&'static str, Mode)],
+    remark: &str,
 ) {
     let measured = theirs.iter().zip(modes).filter_map(|(sample, mode)| Some((sample.as_ref()?, mode)));
     let best = measured.max_by(|a, b| a.0.median().total_cmp(&b.0.median()));
     if let (Some(ours), Some((theirs, (_, mode)))) = (ours, best) {
-        results.add(key, ours.clone(), Some(theirs.clone()), &format!("The best is {}.", mode.name()));
+        results.add(
+            key,
+            ours.clone(),
+            Some(theirs.clone()),
+            format!("The best is {}. {remark}", mode.name()).trim_end(),
+        );
     }
 }
 
@@ -179,7 +202,7 @@ fn inline(results: &mut Results, operations: u64) -> Result<()> {
             samples[place + 1] = Some(theirs.clone());
         }
     }
-    best(results, "inline_1", samples[0].as_ref(), &samples[1..], &modes);
+    best(results, "inline_1", samples[0].as_ref(), &samples[1..], &modes, "");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Operations through a ring of ours.
 
-use super::Pace;
+use super::{Pace, spread};
 use crate::sample::Measurement;
 use anyhow::{Result, ensure};
 use dmaplane_embedded::Ring;
@@ -17,8 +17,14 @@ pub fn turns(ring: &mut Ring, pace: Pace, operations: u64, sqe: impl Fn(u64) -> 
     ensure!(ring.push(Nop::new()).is_ok(), "the ring is not empty");
     ring.submit();
     ensure!(ring.wait_one(WAIT).is_some(), "the engine does not answer");
-    let Pace { batch, depth, gives_way } = pace;
+    spread(|| some(ring, pace, pace.depth, &sqe))?;
     let start = Instant::now();
+    some(ring, pace, operations, &sqe)?;
+    Ok(Measurement::rate(operations, start))
+}
+
+fn some(ring: &mut Ring, pace: Pace, operations: u64, sqe: &impl Fn(u64) -> Sqe) -> Result<()> {
+    let Pace { batch, depth, gives_way } = pace;
     let (mut pushed, mut reaped, mut names, mut failed) = (0, 0, 0u64, 0u64);
     let mut empty = 0u32;
     while reaped < operations {
@@ -43,10 +49,9 @@ pub fn turns(ring: &mut Ring, pace: Pace, operations: u64, sqe: impl Fn(u64) -> 
             }
         }
     }
-    let rate = Measurement::rate(operations, start);
     ensure!(failed == 0, "{failed} of {operations} operations failed");
     ensure!(names == sum_below(operations), "completions carry other names than the operations had");
-    Ok(rate)
+    Ok(())
 }
 
 /// The sum of the names that `operations` operations had.
