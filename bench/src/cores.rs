@@ -73,11 +73,19 @@ pub fn line_ns() -> f64 {
     })
 }
 
-/// Waits for cores that are near each other, for a minute at most: the host may move a virtual machine's at any time.
-pub fn wait_until_near() {
-    let start = Instant::now();
-    while line_ns() > NEAR_NS && start.elapsed() < PATIENCE {
-        std::thread::sleep(PAUSE);
+/// Waits for cores that are near each other: the host may move a virtual machine's at any time.
+pub struct Patience(Duration);
+
+impl Patience {
+    /// For a minute in all.
+    pub const NEW: Patience = Patience(PATIENCE);
+
+    /// Waits as long as there is patience left.
+    pub fn wait_until_near(&mut self) {
+        while !self.0.is_zero() && line_ns() > NEAR_NS {
+            std::thread::sleep(PAUSE.min(self.0));
+            self.0 = self.0.saturating_sub(PAUSE);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an operation costs when there is much of everything, beside one of each. All peers are real: connections over
 //! shm of another process, which is one context that connects as often.
 
-use crate::cores::wait_until_near;
+use crate::cores::Patience;
 use crate::ours::child::Child;
 use crate::ours::connection::Fabric;
 use crate::results::Results;
@@ -51,7 +51,6 @@ pub fn run(results: &mut Results) -> Result<()> {
     }
     let mut small = Plenty::open(Size { buffers: 1, peers: 1, rings: 1 })?;
     let mut large = Plenty::open(Size { buffers: BUFFERS, peers, rings: RINGS })?;
-    wait_until_near();
     let operations = if results.effort.quick { OPERATIONS / 4 } else { OPERATIONS };
     for (key, what) in [
         ("scale_nop", What::Nop),
@@ -59,7 +58,12 @@ pub fn run(results: &mut Results) -> Result<()> {
         ("scale_write_one", What::WriteFromOne),
         ("scale_write", What::Write),
     ] {
-        results.compare(key, || large.cost(what, operations), || small.cost(what, operations));
+        let mut patience = Patience::NEW;
+        let mut ours = || {
+            patience.wait_until_near();
+            large.cost(what, operations)
+        };
+        results.compare(key, &mut ours, || small.cost(what, operations));
     }
     results.note(format!(
         "The rows at scale are of {BUFFERS} buffers of 4 KiB, {peers} shm connections of another process and {RINGS} \

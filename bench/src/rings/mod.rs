@@ -4,7 +4,7 @@ mod bare;
 mod kernel;
 mod ours;
 
-use crate::cores::{Distance, wait_until_near};
+use crate::cores::{Distance, Patience};
 use crate::goals::row_of;
 use crate::ours::connection::{Connection, Fabric};
 use crate::results::Results;
@@ -89,9 +89,9 @@ fn batched(results: &mut Results, operations: u64) -> Result<()> {
     let context = Context::open(poller())?;
     let mut ring = context.ring(SQ_ENTRIES, CQ_ENTRIES)?;
     let modes = [("nop_enter", Mode::Enter), ("nop_defer", Mode::DeferTaskrun), ("nop_sqpoll", Mode::Sqpoll)];
-    let mut distance = Distance::NONE;
-    wait_until_near();
+    let (mut distance, mut patience) = (Distance::NONE, Patience::NEW);
     let samples = beside_modes(results, &modes, BATCHED, operations, &mut || {
+        patience.wait_until_near();
         distance.look();
         turns(&mut ring, BATCHED, operations, |n| Nop::new().user_data(n).sqe())
     })?;
