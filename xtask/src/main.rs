@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
+use xtask::driver::{self, uapi};
 use xtask::engine_object::{self, variants};
+use xtask::lab::kernel::{self, Kernel};
 use xtask::lanes::{self, Options};
-use xtask::{Workspace, bench, sandbox, setup, test_command};
+use xtask::{Workspace, bench, lab, sandbox, setup, test_command};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands of dmaplane")]
@@ -60,12 +62,53 @@ enum Command {
         #[arg(long, value_name = "PART", num_args = 1..)]
         only: Vec<String>,
     },
+    /// Write the driver's UAPI header anew, of the ring crate's types
+    Uapi,
+    /// The kernel module
+    Driver {
+        #[command(subcommand)]
+        command: DriverCommand,
+    },
+    /// Virtual machines for the driver
+    Vm {
+        #[command(subcommand)]
+        command: VmCommand,
+    },
     /// Build ring, engine and the driver's Rust object as a kernel object, and check it
     EngineObject {
         /// Variants to build; none means all
         #[arg(long = "variant", value_name = "VARIANT")]
         #[arg(value_parser = PossibleValuesParser::new(variants::names()))]
         variants: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DriverCommand {
+    /// Build dmaplane.ko for a kernel; fetches what it is built against
+    Build {
+        /// The kernel
+        #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
+        kernel: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum VmCommand {
+    /// Run a command in a machine of a kernel; its files are this machine's, and what it writes is forgotten
+    Run {
+        /// The kernel
+        #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
+        kernel: String,
+        /// The program and its arguments, after `--`
+        #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Build the module for a kernel, and run the driver's tests in a machine of it
+    Test {
+        /// The kernel
+        #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
+        kernel: String,
     },
 }
 
@@ -97,6 +140,20 @@ fn run(command: Command) -> Result<bool> {
         Command::Sandbox { words } => sandbox::run(&words),
         Command::Bench { quick, runs, profile, only } => {
             bench::run(&workspace, &bench::Options { quick, runs, profile, only })
+        }
+        Command::Uapi => {
+            std::fs::write(workspace.root.join(uapi::HEADER), uapi::header())?;
+            Ok(true)
+        }
+        Command::Driver { command: DriverCommand::Build { kernel } } => {
+            let kernel = Kernel::named(&kernel).context("no such kernel")?;
+            driver::build::build(&workspace, kernel).map(|_| true)
+        }
+        Command::Vm { command: VmCommand::Run { kernel, words } } => {
+            lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &words)
+        }
+        Command::Vm { command: VmCommand::Test { kernel } } => {
+            lab::test(&workspace, Kernel::named(&kernel).context("no such kernel")?)
         }
         Command::EngineObject { variants } => {
             setup::run(&workspace, Some(&["engine-object"]))?;

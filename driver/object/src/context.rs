@@ -12,7 +12,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use dmaplane_engine::{Baton, Engine, Inbox, InboxSlot};
 use dmaplane_ring::abi::{MAX_CHAIN, Sqe};
-use dmaplane_ring::atomic::{Native, Word};
+use dmaplane_ring::atomic::{Atomics, Native, Word};
 
 /// No deadline.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -38,6 +38,8 @@ pub struct Context {
     pub(crate) baton: Baton<Native>,
     pub(crate) inbox: Inbox<Native, KernelTable<InboxSlot<Native>>>,
     pub(crate) glue: Glue,
+    /// By ring: clients that C has waiting in ENTER, whose flags need not be up (clause DEV-4).
+    pub(crate) waiters: KernelTable<AtomicU32>,
     /// 1: `dmaplane_close` has been called.
     pub(crate) close_asked: AtomicU32,
     /// 1: nothing of the context is left with the glue. Written by runners.
@@ -61,6 +63,8 @@ impl Context {
         let inlets = Inlets::new(block, limits.rings)?;
         let outlets = Outlets::new(block, limits.rings)?;
         let window = block.entries(MAX_CHAIN, |_| Sqe::default())?;
+        let waiters = block.entries(limits.rings as usize, |_| AtomicU32::new(0))?;
+        // Last: without memory it cannot be made, and nothing behind it would be counted.
         let slots = limits.inbox_slots(setup.messages) as usize;
         let slots = block.entries(slots, |position| InboxSlot::new(position, AtomicU32::new, || AtomicU64::new(0)))?;
         let inbox = Inbox::new(slots, AtomicU32::new(0), AtomicU32::new(0))?;
@@ -70,6 +74,7 @@ impl Context {
             baton: Baton::new(AtomicU32::new(0)),
             inbox,
             glue,
+            waiters,
             close_asked: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             deadline_ns: AtomicU64::new(NEVER),
@@ -90,5 +95,21 @@ impl Context {
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire: pairs with the release in `Context::tell_closed`; what teardown did is visible to who then destroys.
         self.closed.load_acquire() != 0
+    }
+
+    /// Counts a client in that waits for CQEs of this ring, or out: `false` where there is no such ring.
+    pub(crate) fn count_waiter(&self, ring: u32, coming: bool) -> bool {
+        let Some(waiters) = self.waiters.get(ring as usize) else {
+            return false;
+        };
+        let mut count = waiters.load_relaxed();
+        let changed = |count: u32| if coming { count.wrapping_add(1) } else { count.wrapping_sub(1) };
+        while let Err(found) = Word::compare_exchange(waiters, count, changed(count)) {
+            count = found;
+        }
+        // Partner: the fence in `peer_sleeps`, behind which `Outlets::publish` looks. Either it sees that somebody
+        // waits, or who waits sees what was published.
+        Native::fence_full();
+        true
     }
 }

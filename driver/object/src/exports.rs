@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 use dmaplane_ring::abi::{ABI_VERSION, Errno, RingLayout};
 use dmaplane_ring::atomic::Word;
-use dmaplane_ring::queue::Engine as RingEnds;
+use dmaplane_ring::queue::{Engine as RingEnds, RingMemory, RingWord};
 
 /// What a call says to C: a number, or a negative errno.
 pub(crate) fn as_result(outcome: Result<u32, Errno>) -> i32 {
@@ -167,16 +167,66 @@ pub unsafe extern "C" fn dmaplane_detach_ring(context: *const Context, ring: u32
     let context = unsafe { &*context };
     let detached = context.with_engine(|core| {
         core.engine.detach_ring(&mut core.host, ring);
-        core.host.outlets.publish(core.host.glue);
+        core.host.outlets.publish(core.host.glue, &context.waiters);
         core.host.outlets.detach(ring);
         if core.inlets.detach(ring) { Ok(0) } else { Err(Errno::ENOENT) }
     });
     as_result(detached.flatten())
 }
 
+/// How many CQEs of a ring the client has not reaped, by the areas alone: any context, no baton. The client's word for
+/// what it has reaped is not believed beyond what a ring holds.
+///
+/// # Safety
+/// Both areas are a ring's, as for [`dmaplane_attach_ring`].
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_ring_ready(
+    client_area: *mut c_void,
+    engine_area: *mut c_void,
+    sq_entries: u32,
+    cq_entries: u32,
+) -> u32 {
+    let areas = (NonNull::new(client_area), NonNull::new(engine_area), RingLayout::new(sq_entries, cq_entries));
+    let (Some(client), Some(engine), Some(layout)) = areas else {
+        return 0;
+    };
+    // SAFETY: the caller's promise.
+    let areas = unsafe { Areas::new(client.cast(), engine.cast(), layout) };
+    // Acquire: pairs with the release in `Producer::publish`; the client that is told finds its CQEs.
+    let published = areas.word(RingWord::CqTail).load_acquire();
+    published.wrapping_sub(areas.word(RingWord::CqHead).load_relaxed()).min(cq_entries)
+}
+
+/// A client begins to wait for CQEs of a ring: from now on `dmaplane_glue_wake_client` is called for each batch,
+/// whether its flag is up or not. Look at [`dmaplane_ring_ready`] after this. 0, or -ENOENT.
+///
+/// # Safety
+/// `context` is valid.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_wait_begin(context: *const Context, ring: u32) -> i32 {
+    // SAFETY: the caller's promise.
+    let context = unsafe { &*context };
+    if context.count_waiter(ring, true) { 0 } else { Errno::ENOENT.as_result() }
+}
+
+/// It waits no more.
+///
+/// # Safety
+/// `context` is valid; [`dmaplane_wait_begin`] has succeeded.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmaplane_wait_end(context: *const Context, ring: u32) {
+    // SAFETY: the caller's promise.
+    let context = unsafe { &*context };
+    context.count_waiter(ring, false);
+}
+
 /// Runs the engine, at most `turns` turns, each of which takes some microseconds but for slow calls of the glue: for
-/// workers, ENTER and the poller. 0: somebody else runs, and looks again before it stops. 1: nothing is left to do. 2:
-/// the turns are used up, and `dmaplane_glue_run_soon` has been called, so that the caller may as well leave.
+/// workers, ENTER and the poller. 0: somebody else runs, and looks again before it stops. 1: nothing was to be done. 2:
+/// the turns are used up, and `dmaplane_glue_run_soon` has been called, so that the caller may as well leave. 3:
+/// nothing is left to do, but something was.
 ///
 /// # Safety
 /// `context` is valid.
@@ -189,6 +239,7 @@ pub unsafe extern "C" fn dmaplane_run(context: *const Context, turns: u32) -> i3
         Ran::Elsewhere => 0,
         Ran::Idle => 1,
         Ran::Used => 2,
+        Ran::Worked => 3,
     }
 }
 

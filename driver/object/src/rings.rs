@@ -3,8 +3,10 @@
 use crate::areas::Areas;
 use crate::glue::{BUG_CQ_OVERFLOW, Glue};
 use crate::tables::{Block, KernelTable};
+use core::sync::atomic::AtomicU32;
 use dmaplane_engine::Stop;
 use dmaplane_ring::abi::{Cqe, Sqe};
+use dmaplane_ring::atomic::Word;
 use dmaplane_ring::queue::{Completions, Submissions};
 
 /// What our flags tell a client to ring for.
@@ -182,14 +184,17 @@ impl Outlets {
         }
     }
 
-    /// Publishes what was written, and wakes the clients that sleep (clause WAKE-2).
-    pub(crate) fn publish(&mut self, glue: Glue) {
+    /// Publishes what was written, and wakes the clients that sleep (clause WAKE-2) or wait in ENTER.
+    pub(crate) fn publish(&mut self, glue: Glue, waiters: &[AtomicU32]) {
         for (ring, outlet) in self.0.iter_mut().enumerate() {
             if let Some(outlet) = outlet
                 && outlet.dirty
             {
                 outlet.dirty = false;
-                if outlet.completions.publish() {
+                let sleeps = outlet.completions.publish();
+                // Behind the fence that looking at the client's flag takes: see `Context::count_waiter`.
+                let waits = waiters.get(ring).is_some_and(|waiters| waiters.load_relaxed() > 0);
+                if sleeps || waits {
                     glue.wake_client(ring as u32);
                 }
             }

@@ -29,6 +29,8 @@ pub(crate) enum Ran {
     Idle = 1,
     /// Until the turns were used up; C has been told to run again soon.
     Used = 2,
+    /// As idle, and something was done on the way: a poller goes on looking.
+    Worked = 3,
 }
 
 impl Context {
@@ -118,28 +120,30 @@ impl Context {
     /// The caller holds the baton, and does not hold it any more when this has returned.
     unsafe fn run_and_let_go(&self, turns: u32) -> Ran {
         let mut left = turns.max(1);
+        let mut worked = false;
         loop {
             self.baton.look();
             // SAFETY: the caller's baton.
-            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left)) };
+            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left, &mut worked)) };
             if !finished {
                 self.let_go_and_run_soon();
                 return Ran::Used;
             }
             if self.baton.let_go() == Release::Released {
-                return Ran::Idle;
+                return if worked { Ran::Worked } else { Ran::Idle };
             }
         }
     }
 
     /// Turns until nothing is left to do, or none of them is left: `false`.
-    fn turns(&self, core: &mut Core, left: &mut u32) -> bool {
+    fn turns(&self, core: &mut Core, left: &mut u32, any: &mut bool) -> bool {
         loop {
             if *left == 0 {
                 return false;
             }
             *left -= 1;
             let worked = self.turn(core);
+            *any |= worked;
             if !worked && (core.polled || self.may_sleep(core)) {
                 self.note_deadline(core);
                 return true;
@@ -181,7 +185,7 @@ impl Context {
             core.engine.step(&mut core.host);
             worked = true;
         }
-        core.host.outlets.publish(self.glue);
+        core.host.outlets.publish(self.glue, &self.waiters);
         self.tell_closed(core);
         worked
     }

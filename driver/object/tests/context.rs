@@ -5,7 +5,8 @@ mod glue;
 use dmaplane_engine_object::calls::{dmaplane_add_buffer, dmaplane_add_slot, dmaplane_hold_buffer, dmaplane_take_slot};
 use dmaplane_engine_object::exports::{
     dmaplane_awake, dmaplane_close, dmaplane_context_bytes, dmaplane_detach_ring, dmaplane_engine_abi_version,
-    dmaplane_is_closed, dmaplane_next_deadline_ns, dmaplane_prepare_sleep, dmaplane_usage,
+    dmaplane_is_closed, dmaplane_next_deadline_ns, dmaplane_prepare_sleep, dmaplane_usage, dmaplane_wait_begin,
+    dmaplane_wait_end,
 };
 use dmaplane_engine_object::lists::{
     dmaplane_list_get, dmaplane_list_locate, dmaplane_list_put, dmaplane_list_record_bytes, dmaplane_list_seal,
@@ -130,6 +131,30 @@ fn wake_1_a_poller_takes_the_flags_down_and_raises_them_before_it_sleeps() {
     assert!(submit(&mut ring, &sqe(Opcode::Nop, 2)), "nobody polls");
     assert_eq!(plane.run(), 1);
     assert_eq!(all(&mut ring).len(), 1);
+}
+
+/// DEV-4: who waits in ENTER is woken whether its flag is up or not, and sees what it waits for without the baton.
+#[test]
+fn dev_4_a_client_that_waits_in_a_call_is_woken_without_its_flag() {
+    let plane = Plane::new();
+    let (index, mut ring) = plane.ring(8, 16).unwrap();
+    submit(&mut ring, &sqe(Opcode::Nop, 1));
+    assert_eq!(plane.run_turns(), 3, "something was done");
+    assert_eq!(plane.run_turns(), 1, "nothing was");
+    assert!(plane.noted().woken.is_empty(), "nobody waits");
+    // SAFETY: the context lives.
+    let (begin, end) =
+        unsafe { (dmaplane_wait_begin(plane.context, index), dmaplane_wait_begin(plane.context, index + 1000)) };
+    assert_eq!((begin, end), (0, Errno::ENOENT.as_result()));
+    submit(&mut ring, &sqe(Opcode::Nop, 2));
+    plane.run();
+    assert_eq!(plane.noted().woken, [index]);
+    // SAFETY: the context lives.
+    unsafe { dmaplane_wait_end(plane.context, index) };
+    submit(&mut ring, &sqe(Opcode::Nop, 3));
+    plane.run();
+    assert_eq!(plane.noted().woken, [index], "it waits no more");
+    assert_eq!(all(&mut ring).len(), 3);
 }
 
 #[test]

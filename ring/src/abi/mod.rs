@@ -1,6 +1,7 @@
 //! What crosses the boundary, version 0. Every type here is plain words; the layouts are asserted at compile time.
 
 mod cqe;
+pub mod device;
 mod errno;
 mod flags;
 mod handle;

@@ -30,6 +30,13 @@ pub const VARIANTS: &[Variant] = &[
         padding: false,
     },
     Variant {
+        name: "ibt",
+        file_name: "dmaplane_engine.ibt.o",
+        branch_tracking: true,
+        return_thunk: false,
+        padding: false,
+    },
+    Variant {
         name: "ibt-rethunk",
         file_name: "dmaplane_engine.ibt-rethunk.o",
         branch_tracking: true,

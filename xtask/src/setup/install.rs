@@ -32,7 +32,8 @@ pub fn packages(missing: &[&Tool]) -> Result<()> {
     apt_get(&arguments)
 }
 
-fn apt_get(arguments: &[&str]) -> Result<()> {
+/// Runs apt-get; needs root.
+pub fn apt_get(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     quietly(command)

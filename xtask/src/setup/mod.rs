@@ -3,7 +3,7 @@
 //! Debian packages need root. Any other user is told what to install; the tests do not start then.
 
 pub mod bench;
-mod install;
+pub mod install;
 pub mod tools;
 
 use std::os::unix::fs::MetadataExt;

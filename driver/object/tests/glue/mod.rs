@@ -102,7 +102,16 @@ impl Plane {
         self.side.noted.lock().unwrap()
     }
 
+    /// 0: somebody else runs; 1: nothing is left to do; 2: there is more.
     pub fn run(&self) -> i32 {
+        match self.run_turns() {
+            3 => 1,
+            ran => ran,
+        }
+    }
+
+    /// As C sees it: 3 where something was done, too.
+    pub fn run_turns(&self) -> i32 {
         // SAFETY: the context lives as long as the plane.
         unsafe { dmaplane_run(self.context, 64) }
     }

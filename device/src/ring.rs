@@ -1,0 +1,96 @@
+//! A ring of the driver's.
+
+use crate::call::call;
+use crate::mapping::Mapping;
+use dmaplane_ring::abi::device::{DEVICE_ENTER, DeviceEnter, DeviceRing};
+use dmaplane_ring::abi::{Cqe, RingLayout, Sqe};
+use dmaplane_ring::queue::{Client, Full, MappedRing};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The client's area and the engine's.
+type Areas = [Mapping; 2];
+
+/// One thread's submission and completion queues. Dropping it never blocks: operations in flight are cancelled as far
+/// as they can be, and end without anybody's seeing.
+#[derive(Debug)]
+pub struct Ring {
+    client: Client<Arc<MappedRing<Areas>>>,
+    fd: OwnedFd,
+}
+
+impl Ring {
+    pub(crate) fn new(fd: OwnedFd, arguments: &DeviceRing, layout: RingLayout) -> io::Result<Ring> {
+        let client = Mapping::new(fd.as_fd(), 0, arguments.client_bytes as usize, true)?;
+        let engine = Mapping::new(fd.as_fd(), arguments.engine_offset, arguments.engine_bytes as usize, false)?;
+        let (client_area, engine_area) = (client.bytes(), engine.bytes());
+        // SAFETY: the mappings are as long as that, page-aligned, and live as long as the ring, which owns them (moving
+        // them does not move the memory). In this process nothing else touches them.
+        let ring = unsafe { MappedRing::attach(client_area, engine_area, layout, [client, engine]) };
+        let ring = ring.map_err(|mismatch| io::Error::other(mismatch.to_string()))?;
+        let client = Client::attach(Arc::new(ring)).map_err(|mismatch| io::Error::other(mismatch.to_string()))?;
+        Ok(Ring { client, fd })
+    }
+
+    /// Writes an SQE; [`Ring::submit`] or [`Ring::enter`] makes it visible. A full queue hands it back.
+    pub fn push(&mut self, sqe: impl Into<Sqe>) -> Result<(), Full<Sqe>> {
+        self.client.submitter.push(&sqe.into())
+    }
+
+    /// Publishes what was pushed, and runs the engine unless the poller is awake.
+    pub fn submit(&mut self) -> io::Result<()> {
+        if self.client.submitter.publish() {
+            self.call(0, Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what was pushed, runs the engine, and waits until so many CQEs are there: how many are. TIMEDOUT, or
+    /// INTERRUPTED by a signal.
+    pub fn enter(&mut self, min_complete: u32, timeout: Duration) -> io::Result<u32> {
+        self.client.submitter.publish_without_doorbell();
+        self.call(min_complete, timeout)
+    }
+
+    fn call(&self, min_complete: u32, timeout: Duration) -> io::Result<u32> {
+        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let mut enter = DeviceEnter { min_complete, timeout_ns, ..DeviceEnter::default() };
+        Ok(call(self.fd.as_fd(), DEVICE_ENTER, &mut enter)?.cast_unsigned())
+    }
+
+    /// Takes one CQE.
+    pub fn reap_one(&mut self) -> Option<Cqe> {
+        let cqe = self.client.completer.reap_one()?;
+        self.give_room();
+        Some(cqe)
+    }
+
+    /// Hands up to `most` CQEs to `each`; returns how many.
+    pub fn reap(&mut self, most: u32, each: impl FnMut(Cqe)) -> u32 {
+        let count = self.client.completer.reap(most, each);
+        if count > 0 {
+            self.give_room();
+        }
+        count
+    }
+
+    fn give_room(&self) {
+        if self.client.completer.engine_awaits_room() {
+            // What it would say is of no interest: the engine looks again.
+            let _ = self.call(0, Duration::ZERO);
+        }
+    }
+
+    /// Whether the context is closed: nothing more is taken.
+    pub fn closed(&self) -> bool {
+        self.client.submitter.closed()
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

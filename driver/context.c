@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A context: made by the first call on a descriptor, ended by the last one who holds it.
+ *
+ * Closing is the engine's affair: dmp_context_close asks for it, dmaplane_glue_closed says when it is over. Only then,
+ * and when no descriptor is left, is the memory given back, on a queue, since the last to let go may be the engine's own
+ * runner.
+ *
+ * Locks: setup_lock.
+ */
+#include "dmaplane.h"
+
+#include <linux/memcontrol.h>
+#include <linux/module.h>
+#include <linux/random.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+/* Bounds of what a context may be asked to have; memory for the tables is charged to who asks. */
+#define LIMIT_MAX (1u << 18)
+#define BUFFER_BYTES_MAX (1ull << 36)
+#define MESSAGES_DEFAULT 256
+
+static void dmp_context_end(struct work_struct *work)
+{
+	struct dmp_context *context = container_of(work, struct dmp_context, end_work);
+
+	if (context->engine) {
+		dmp_runner_stop(context);
+		/* Nobody is left who could run it, and it is closed: dmaplane_glue_closed has let go of its hold. */
+		WARN_ON(dmaplane_context_destroy(context->engine));
+		vfree(context->block);
+	}
+	dmp_memory_end(context);
+	kvfree(context->buffers);
+	kvfree(context->lists);
+	kvfree(context->rings);
+	xa_destroy(&context->mappings);
+#ifdef CONFIG_MEMCG
+	mem_cgroup_put(context->memcg);
+#endif
+	if (context->mm)
+		mmdrop(context->mm);
+	mutex_destroy(&context->setup_lock);
+	kfree(context);
+	atomic_long_dec(&dmp_accounts.contexts);
+	module_put(THIS_MODULE);
+}
+
+struct dmp_context *dmp_context_new(void)
+{
+	struct dmp_context *context = kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
+
+	if (!context)
+		return ERR_PTR(-ENOMEM);
+	/* Until the last statement of dmp_context_end: the descriptor's own hold goes earlier. */
+	__module_get(THIS_MODULE);
+	atomic_long_inc(&dmp_accounts.contexts);
+	kref_init(&context->references);
+	mutex_init(&context->setup_lock);
+	spin_lock_init(&context->tables_lock);
+	xa_init_flags(&context->mappings, XA_FLAGS_ALLOC);
+	INIT_WORK(&context->end_work, dmp_context_end);
+	dmp_runner_init(context);
+	return context;
+}
+
+static void dmp_context_last(struct kref *references)
+{
+	struct dmp_context *context = container_of(references, struct dmp_context, references);
+
+	queue_work(dmp_workers, &context->end_work);
+}
+
+void dmp_context_put(struct dmp_context *context)
+{
+	kref_put(&context->references, dmp_context_last);
+}
+
+/* Whether it is still there to be held. */
+bool dmp_context_get(struct dmp_context *context)
+{
+	return kref_get_unless_zero(&context->references);
+}
+
+/* Begins the end; any number of times. */
+void dmp_context_close(struct dmp_context *context)
+{
+	/* A context that is being set up at this moment belongs to a call that holds the file, so this is not its end. */
+	if (smp_load_acquire(&context->engine) && !atomic_xchg(&context->closing, 1))
+		dmaplane_close(context->engine);
+}
+
+/* A limit as it is asked for, or the default; 0 where it is too large. */
+static u32 limit(u32 *asked, u32 usual)
+{
+	if (!*asked)
+		*asked = usual;
+	return *asked <= LIMIT_MAX ? *asked : 0;
+}
+
+static int check_setup(struct dmaplane_setup *setup)
+{
+	int i;
+
+	if (setup->abi_version != DMAPLANE_ABI_VERSION)
+		return -EPROTONOSUPPORT;
+	if (setup->flags & ~(DMAPLANE_SETUP_POLLER | DMAPLANE_SETUP_POLLER_CPU) || setup->features || setup->reserved0)
+		return -EINVAL;
+	for (i = 0; i < ARRAY_SIZE(setup->reserved); i++)
+		if (setup->reserved[i])
+			return -EINVAL;
+	if (!(setup->flags & DMAPLANE_SETUP_POLLER) && (setup->flags || setup->poller_idle_us || setup->poller_cpu))
+		return -EINVAL;
+	if (setup->flags & DMAPLANE_SETUP_POLLER_CPU) {
+		if (setup->poller_cpu >= nr_cpu_ids || !cpu_online(setup->poller_cpu))
+			return -EINVAL;
+	} else if (setup->poller_cpu) {
+		return -EINVAL;
+	}
+	if (!setup->buffer_bytes)
+		setup->buffer_bytes = 1ull << 30;
+	if (setup->buffer_bytes > BUFFER_BYTES_MAX)
+		return -EINVAL;
+	if (!setup->memory_bytes)
+		setup->memory_bytes = U64_MAX >> 1;
+	if (setup->memory_bytes > U64_MAX >> 1)
+		return -EINVAL;
+	setup->features = DMAPLANE_FEATURE_PLACEMENT;
+	return 0;
+}
+
+static int take_memory(struct dmp_context *context, struct dmaplane_setup *setup)
+{
+	struct dmp_setup engine = {
+		.buffer_bytes = setup->buffer_bytes,
+		.rings = limit(&setup->rings, 16),
+		.operations = limit(&setup->operations, 8192),
+		.buffers = limit(&setup->buffers, 1024),
+		.lists = limit(&setup->lists, 256),
+		.leases = limit(&setup->leases, 1024),
+		.imports = limit(&setup->imports, 1024),
+		.peers = limit(&setup->peers, 64),
+		.listeners = limit(&setup->listeners, 8),
+		.slots = limit(&setup->slots, 256),
+		.inbound_per_peer = limit(&setup->inbound_per_peer, 64),
+		.messages = MESSAGES_DEFAULT,
+	};
+	struct dmp_engine *made;
+	u64 bytes;
+
+	get_random_bytes(engine.context, sizeof(engine.context));
+	get_random_bytes(engine.token_key, sizeof(engine.token_key));
+	bytes = dmaplane_context_bytes(&engine);
+	if (!bytes)
+		return -EINVAL;
+	context->buffers = kvcalloc(engine.buffers, sizeof(*context->buffers), GFP_KERNEL_ACCOUNT);
+	context->lists = kvcalloc(engine.lists, sizeof(*context->lists), GFP_KERNEL_ACCOUNT);
+	context->rings = kvcalloc(engine.rings, sizeof(*context->rings), GFP_KERNEL_ACCOUNT);
+	context->block = __vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!context->buffers || !context->lists || !context->rings || !context->block)
+		goto no_memory;
+	/* Before anything can run the engine. */
+	context->limits = *setup;
+	made = dmaplane_context_init(context->block, bytes, &engine, context);
+	memzero_explicit(engine.token_key, sizeof(engine.token_key));
+	if (WARN_ON(!made))
+		goto no_memory;
+	/* The engine's own hold, until dmaplane_glue_closed. */
+	kref_get(&context->references);
+	/* Release: pairs with the acquires of who finds the context set up. */
+	smp_store_release(&context->engine, made);
+	return 0;
+
+no_memory:
+	kvfree(context->buffers);
+	kvfree(context->lists);
+	kvfree(context->rings);
+	vfree(context->block);
+	context->buffers = NULL;
+	context->lists = NULL;
+	context->rings = NULL;
+	context->block = NULL;
+	return -ENOMEM;
+}
+
+int dmp_context_setup(struct dmp_context *context, struct dmaplane_setup *setup)
+{
+	int error = check_setup(setup);
+
+	if (error)
+		return error;
+	if (setup->flags & DMAPLANE_SETUP_POLLER && !capable(CAP_SYS_NICE))
+		return -EPERM;
+	if (mutex_lock_killable(&context->setup_lock))
+		return -EINTR;
+	error = -EBUSY;
+	if (!context->engine) {
+		error = take_memory(context, setup);
+		if (!error) {
+			mmgrab(current->mm);
+			context->mm = current->mm;
+#ifdef CONFIG_MEMCG
+			context->memcg = get_mem_cgroup_from_mm(current->mm);
+#endif
+			error = dmp_runner_start(context);
+			/* It is a context all the same, and can only be closed. */
+			if (error)
+				dmp_context_close(context);
+		}
+	}
+	mutex_unlock(&context->setup_lock);
+	return error;
+}

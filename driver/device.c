@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The character device: a descriptor is a context. Its calls, and mapping buffers.
+ *
+ * Locks: setup_lock inside of the calls that it names.
+ */
+#include "dmaplane.h"
+
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+
+static int dmp_open(struct inode *inode, struct file *file)
+{
+	struct dmp_context *context = dmp_context_new();
+
+	if (IS_ERR(context))
+		return PTR_ERR(context);
+	file->private_data = context;
+	return nonseekable_open(inode, file);
+}
+
+/* Comes for every descriptor that is closed, and for each of an owner that exits, even while others hold the file. */
+static int dmp_flush(struct file *file, fl_owner_t owner)
+{
+	struct dmp_context *context = file->private_data;
+
+	if ((current->flags & PF_EXITING) && context->mm && current->mm == context->mm)
+		dmp_context_close(context);
+	return 0;
+}
+
+/* Never waits: what is in flight ends by itself, and the last of it ends the context. */
+static int dmp_release(struct inode *inode, struct file *file)
+{
+	struct dmp_context *context = file->private_data;
+
+	dmp_context_close(context);
+	dmp_context_put(context);
+	return 0;
+}
+
+static long dmp_call_setup(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_setup setup;
+	int error;
+
+	if (copy_from_user(&setup, user, sizeof(setup)))
+		return -EFAULT;
+	error = dmp_context_setup(context, &setup);
+	if (error)
+		return error;
+	return copy_to_user(user, &setup, sizeof(setup)) ? -EFAULT : 0;
+}
+
+static long dmp_call_ring(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_ring ring;
+	int fd;
+
+	if (copy_from_user(&ring, user, sizeof(ring)))
+		return -EFAULT;
+	/*
+	 * What is filled in is written before the descriptor exists, so that a bad pointer costs nothing: the sizes follow
+	 * from what was asked for, and the index is that of the ring.
+	 */
+	fd = dmp_ring_new(context, &ring);
+	if (fd < 0)
+		return fd;
+	if (copy_to_user(user, &ring, sizeof(ring))) {
+		/* The user can still close it: a number is not lost with the answer. */
+		return fd;
+	}
+	return fd;
+}
+
+static long dmp_call_map(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_map map;
+	int error;
+
+	if (copy_from_user(&map, user, sizeof(map)))
+		return -EFAULT;
+	error = dmp_memory_offer(context, &map);
+	if (error)
+		return error;
+	return copy_to_user(user, &map, sizeof(map)) ? -EFAULT : 0;
+}
+
+static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argument)
+{
+	struct dmp_context *context = file->private_data;
+	void __user *user = (void __user *)argument;
+
+	if (call == DMAPLANE_IOCTL_SETUP)
+		return dmp_call_setup(context, user);
+	/* Acquire: pairs with the release in dmp_context_setup; what it made is there. */
+	if (!smp_load_acquire(&context->engine))
+		return -ENXIO;
+	switch (call) {
+	case DMAPLANE_IOCTL_RING:
+		return dmp_call_ring(context, user);
+	case DMAPLANE_IOCTL_MAP:
+		return dmp_call_map(context, user);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static int dmp_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct dmp_context *context = file->private_data;
+	unsigned long first_page;
+	struct dmp_memory *memory;
+	int error;
+
+	if (!smp_load_acquire(&context->engine))
+		return -ENXIO;
+	memory = dmp_memory_at(context, vma->vm_pgoff, &first_page);
+	if (!memory)
+		return -EINVAL;
+	error = dmp_memory_map(memory, vma, first_page, false);
+	dmp_memory_put(memory);
+	return error;
+}
+
+static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
+{
+	struct dmp_context *context = file->private_data;
+	struct dmp_usage usage;
+
+	if (!smp_load_acquire(&context->engine))
+		return;
+	if (dmp_until_free(dmaplane_usage(context->engine, &usage)))
+		return;
+	seq_printf(out, "dmaplane-closed:\t%d\n", dmaplane_is_closed(context->engine));
+	seq_printf(out, "dmaplane-operations:\t%u\n", usage.operations);
+	seq_printf(out, "dmaplane-buffers:\t%u\n", usage.buffers);
+	seq_printf(out, "dmaplane-lists:\t%u\n", usage.lists);
+	seq_printf(out, "dmaplane-leases:\t%u\n", usage.leases);
+	seq_printf(out, "dmaplane-imports:\t%u\n", usage.imports);
+	seq_printf(out, "dmaplane-peers:\t%u\n", usage.peers);
+	seq_printf(out, "dmaplane-memory-bytes:\t%lld\n", atomic64_read(&context->memory_bytes));
+}
+
+const struct file_operations dmp_device_operations = {
+	.owner = THIS_MODULE,
+	.open = dmp_open,
+	.flush = dmp_flush,
+	.release = dmp_release,
+	.unlocked_ioctl = dmp_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = dmp_mmap,
+	.show_fdinfo = dmp_show_fdinfo,
+	.llseek = noop_llseek,
+};

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of the driver know of each other.
+ *
+ * Lock order, outermost first; a call of the Rust object that may run the engine comes before all of them, and none of
+ * them is held around one:
+ *
+ *	context->setup_lock (mutex)	making the context and its rings
+ *	context->tables_lock (spinlock)	the glue's own tables: buffers, lists, mappings, rings
+ *	ring->eventfd_lock (spinlock)
+ */
+#ifndef DMAPLANE_H
+#define DMAPLANE_H
+
+#include "compat.h"
+
+#include <linux/atomic.h>
+#include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "engine.h"
+#include "include/dmaplane.h"
+
+struct dmp_memory;
+struct dmp_ring;
+
+/* Everything that the module has made and not yet given back, for its own accounts: all zero when it is unloaded. */
+struct dmp_accounts {
+	atomic_long_t contexts;
+	atomic_long_t rings;
+	atomic_long_t memories;
+	atomic_long_t pages;
+	atomic_long_t lists;
+	atomic_long_t works;
+};
+extern struct dmp_accounts dmp_accounts;
+
+/* A list as the glue keeps it: records of the engine's, one a run. */
+struct dmp_list {
+	u32 runs;
+	void *records;
+};
+
+/* One descriptor of /dev/dmaplane. */
+struct dmp_context {
+	/*
+	 * Held by the descriptor, by each ring's, by every work item, and by the engine until it is closed. The last one
+	 * ends the context.
+	 */
+	struct kref references;
+	struct dmp_engine *engine;
+	/* What the engine lies in. */
+	void *block;
+
+	/* Made one after the other; `engine` is set last. */
+	struct mutex setup_lock;
+	struct dmaplane_setup limits;
+
+	/* Who set it up. Only counted (mm_count), never used to reach memory: who exits must not wait for us. */
+	struct mm_struct *mm;
+	struct mem_cgroup *memcg;
+
+	/* Guards the tables below against calls that come without the baton. */
+	spinlock_t tables_lock;
+	/* By the engine's index. */
+	struct dmp_memory **buffers;
+	struct dmp_list *lists;
+	struct dmp_ring **rings;
+	/* Buffers that may be mapped, by the number that their offset begins with. */
+	struct xarray mappings;
+	/* Bytes of all buffers, mapped ones that were freed among them. */
+	atomic64_t memory_bytes;
+
+	struct work_struct run_work;
+	struct work_struct end_work;
+	struct hrtimer timer;
+
+	/* The poller, where there is one. */
+	struct task_struct *poller;
+	wait_queue_head_t poller_wait;
+	/* Somebody wants the engine run: the poller must not sleep. */
+	atomic_t wanted;
+
+	/* Told to close; so that it is told once. */
+	atomic_t closing;
+};
+
+/* One ring's descriptor. */
+struct dmp_ring {
+	struct dmp_context *context;
+	/* The engine's index. */
+	u32 index;
+	u32 sq_entries;
+	u32 cq_entries;
+	/* Both are whole pages, mapped for the kernel as well; the second read-only for the client. */
+	struct dmp_memory *client_area;
+	struct dmp_memory *engine_area;
+	/* Clients that wait in ENTER or poll. */
+	wait_queue_head_t wait;
+	spinlock_t eventfd_lock;
+	struct eventfd_ctx *eventfd;
+};
+
+/* main.c */
+extern struct workqueue_struct *dmp_runners;
+extern struct workqueue_struct *dmp_workers;
+
+/* device.c */
+extern const struct file_operations dmp_device_operations;
+
+/* context.c */
+struct dmp_context *dmp_context_new(void);
+int dmp_context_setup(struct dmp_context *context, struct dmaplane_setup *setup);
+void dmp_context_put(struct dmp_context *context);
+void dmp_context_close(struct dmp_context *context);
+bool dmp_context_get(struct dmp_context *context);
+
+/* runner.c */
+#define DMP_RUN_TURNS 64
+void dmp_runner_init(struct dmp_context *context);
+int dmp_runner_start(struct dmp_context *context);
+void dmp_runner_stop(struct dmp_context *context);
+/* Calls `call` until it does not say -EAGAIN, which it does while somebody else runs the engine. -EINTR when killed. */
+#define dmp_until_free(call)                                                        \
+	({                                                                          \
+		int dmp_result;                                                     \
+		while ((dmp_result = (call)) == -EAGAIN) {                          \
+			if (fatal_signal_pending(current)) {                        \
+				dmp_result = -EINTR;                                \
+				break;                                              \
+			}                                                           \
+			cond_resched();                                             \
+			cpu_relax();                                                \
+		}                                                                   \
+		dmp_result;                                                         \
+	})
+
+/* ring.c */
+int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments);
+
+/* memory.c */
+struct dmp_memory *dmp_memory_for_area(u64 bytes);
+void dmp_memory_put(struct dmp_memory *memory);
+void *dmp_memory_address(struct dmp_memory *memory);
+u64 dmp_memory_bytes(struct dmp_memory *memory);
+int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsigned long first_page, bool read_only);
+int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments);
+struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgoff, unsigned long *first_page);
+void dmp_memory_end(struct dmp_context *context);
+
+#endif

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The module: its device, its workqueues, its accounts.
+ *
+ * Locks: none.
+ */
+#include "dmaplane.h"
+
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+
+struct dmp_accounts dmp_accounts;
+/* Run engines: short, and needed for memory to be given back. */
+struct workqueue_struct *dmp_runners;
+/* Zero, copy and load: long. */
+struct workqueue_struct *dmp_workers;
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "dmaplane",
+	.fops = &dmp_device_operations,
+	/* The udev rule gives it to the group dmaplane; nobody else may open it. */
+	.mode = 0600,
+};
+
+static int __init dmp_init(void)
+{
+	int error = -ENOMEM;
+
+	if (dmaplane_engine_abi_version() != DMAPLANE_ABI_VERSION) {
+		pr_err("dmaplane: the engine speaks ABI %u, the driver %u: build both from one source\n",
+		       dmaplane_engine_abi_version(), DMAPLANE_ABI_VERSION);
+		return -EINVAL;
+	}
+	dmp_runners = alloc_workqueue("dmaplane-run", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
+	if (!dmp_runners)
+		return -ENOMEM;
+	dmp_workers = alloc_workqueue("dmaplane-work", WQ_UNBOUND, 0);
+	if (!dmp_workers)
+		goto no_workers;
+	error = misc_register(&device);
+	if (error)
+		goto no_device;
+	return 0;
+
+no_device:
+	destroy_workqueue(dmp_workers);
+no_workers:
+	destroy_workqueue(dmp_runners);
+	return error;
+}
+
+/* Not while a descriptor, a context or a mapping lives: each holds the module. */
+static void __exit dmp_exit(void)
+{
+	misc_deregister(&device);
+	/* The end of a context gives the module back in its last statement, on this queue. */
+	destroy_workqueue(dmp_workers);
+	destroy_workqueue(dmp_runners);
+	pr_info("dmaplane: left over: %ld contexts, %ld rings, %ld memories, %ld pages, %ld lists, %ld works\n",
+		atomic_long_read(&dmp_accounts.contexts), atomic_long_read(&dmp_accounts.rings),
+		atomic_long_read(&dmp_accounts.memories), atomic_long_read(&dmp_accounts.pages),
+		atomic_long_read(&dmp_accounts.lists), atomic_long_read(&dmp_accounts.works));
+}
+
+module_init(dmp_init);
+module_exit(dmp_exit);
+
+MODULE_LICENSE("Dual MIT/GPL");
+MODULE_DESCRIPTION("dmaplane: buffers that are safe to reuse, driven through rings");

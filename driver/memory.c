@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Pages: of buffers and of rings. Allocated by a worker, zeroed, on the node that was asked for, the largest blocks
+ * first; mapped by inserting referenced pages, so that a mapping keeps them whatever becomes of the buffer.
+ *
+ * Locks: tables_lock for the table of buffers. Calls of the engine's baton-holder take it and nothing else.
+ */
+#include "dmaplane.h"
+
+#include <linux/highmem.h>
+#include <linux/memcontrol.h>
+#include <linux/module.h>
+#include <linux/nospec.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+/* The largest block that is asked of the page allocator: 4 MiB at most, whatever the kernel's own bound is. */
+#define ORDER_MAX 10
+/* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
+#define PAGE_BITS 24
+
+/* What memory counts against; outlives the context as long as a mapping lives. */
+struct dmp_memory {
+	/* Held by the buffer or ring, and by each mapping. */
+	struct kref references;
+	/* Of a buffer: where its bytes are counted; NULL for a ring's area. */
+	struct dmp_context *context;
+	unsigned long nr_pages;
+	struct page **pages;
+	/* Of a ring's area: all pages in a row. */
+	void *address;
+	/* Of a buffer: its number among the context's mappings. */
+	u32 mapping;
+	struct work_struct free_work;
+};
+
+static void free_pages_of(struct dmp_memory *memory, unsigned long count)
+{
+	unsigned long i;
+
+	for (i = 0; i < count; i++) {
+		put_page(memory->pages[i]);
+		if (i % 1024 == 1023)
+			cond_resched();
+	}
+	atomic_long_sub(count, &dmp_accounts.pages);
+}
+
+static void dmp_memory_free(struct work_struct *work)
+{
+	struct dmp_memory *memory = container_of(work, struct dmp_memory, free_work);
+
+	if (memory->address)
+		vunmap(memory->address);
+	free_pages_of(memory, memory->nr_pages);
+	if (memory->context) {
+		atomic64_sub((u64)memory->nr_pages << PAGE_SHIFT, &memory->context->memory_bytes);
+		dmp_context_put(memory->context);
+	}
+	kvfree(memory->pages);
+	kfree(memory);
+	atomic_long_dec(&dmp_accounts.memories);
+	module_put(THIS_MODULE);
+}
+
+/* By a worker: the last to let go may be the engine's runner, or an munmap. */
+static void dmp_memory_last(struct kref *references)
+{
+	struct dmp_memory *memory = container_of(references, struct dmp_memory, references);
+
+	queue_work(dmp_workers, &memory->free_work);
+}
+
+void dmp_memory_put(struct dmp_memory *memory)
+{
+	kref_put(&memory->references, dmp_memory_last);
+}
+
+/*
+ * Takes so many pages, zeroed, the largest blocks first. `node` NUMA_NO_NODE: anywhere. `strict`: there or not at all.
+ */
+static int take_pages(struct dmp_memory *memory, int node, bool strict)
+{
+	unsigned long taken = 0;
+	unsigned int order = min_t(unsigned int, ORDER_MAX, get_order(memory->nr_pages << PAGE_SHIFT));
+	gfp_t gfp = GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT;
+
+	if (strict)
+		gfp |= __GFP_THISNODE;
+	while (taken < memory->nr_pages) {
+		struct page *block;
+		unsigned long i;
+
+		while (order && (1ul << order) > memory->nr_pages - taken)
+			order--;
+		/* A large block is a wish: no reclaim for it, no report that there is none. */
+		block = alloc_pages_node(node, order ? gfp | __GFP_NORETRY | __GFP_NOWARN : gfp | __GFP_NOWARN, order);
+		if (!block) {
+			if (!order) {
+				free_pages_of(memory, taken);
+				return -ENOMEM;
+			}
+			order--;
+			continue;
+		}
+		/* Each page has a count of its own from here on: mappings hold single pages. */
+		if (order)
+			split_page(block, order);
+		for (i = 0; i < 1ul << order; i++)
+			memory->pages[taken++] = block + i;
+		atomic_long_add(1l << order, &dmp_accounts.pages);
+		cond_resched();
+	}
+	return 0;
+}
+
+static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, int node, bool strict)
+{
+	struct dmp_memory *memory = kzalloc(sizeof(*memory), GFP_KERNEL_ACCOUNT);
+
+	if (!memory)
+		return ERR_PTR(-ENOMEM);
+	memory->pages = kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
+	if (!memory->pages)
+		goto no_memory;
+	memory->nr_pages = nr_pages;
+	if (take_pages(memory, node, strict))
+		goto no_memory;
+	kref_init(&memory->references);
+	INIT_WORK(&memory->free_work, dmp_memory_free);
+	__module_get(THIS_MODULE);
+	atomic_long_inc(&dmp_accounts.memories);
+	return memory;
+
+no_memory:
+	kvfree(memory->pages);
+	kfree(memory);
+	return ERR_PTR(-ENOMEM);
+}
+
+/* Pages of a ring, in a row for the kernel. NULL: no memory. */
+struct dmp_memory *dmp_memory_for_area(u64 bytes)
+{
+	struct dmp_memory *memory = dmp_memory_new(PAGE_ALIGN(bytes) >> PAGE_SHIFT, NUMA_NO_NODE, false);
+
+	if (IS_ERR(memory))
+		return NULL;
+	memory->address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
+	if (!memory->address) {
+		dmp_memory_put(memory);
+		return NULL;
+	}
+	return memory;
+}
+
+void *dmp_memory_address(struct dmp_memory *memory)
+{
+	return memory->address;
+}
+
+u64 dmp_memory_bytes(struct dmp_memory *memory)
+{
+	return (u64)memory->nr_pages << PAGE_SHIFT;
+}
+
+/* Mapping. */
+
+static void dmp_vma_open(struct vm_area_struct *vma)
+{
+	struct dmp_memory *memory = vma->vm_private_data;
+
+	kref_get(&memory->references);
+}
+
+static void dmp_vma_close(struct vm_area_struct *vma)
+{
+	dmp_memory_put(vma->vm_private_data);
+}
+
+static const struct vm_operations_struct dmp_vma_operations = {
+	.open = dmp_vma_open,
+	.close = dmp_vma_close,
+};
+
+/* Maps pages from `first_page` on. All of them are there from the beginning: there is no fault to serve. */
+int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsigned long first_page, bool read_only)
+{
+	unsigned long wanted = vma_pages(vma), left = wanted;
+	int error;
+
+	if (first_page >= memory->nr_pages || wanted > memory->nr_pages - first_page)
+		return -EINVAL;
+	/* A private mapping would show copies. */
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	if (vma->vm_flags & VM_EXEC || (read_only && vma->vm_flags & VM_WRITE))
+		return -EACCES;
+	dmp_vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
+			 VM_MAYEXEC | (read_only ? VM_MAYWRITE : 0));
+	error = vm_insert_pages(vma, vma->vm_start, memory->pages + first_page, &left);
+	if (error)
+		/* What was inserted goes with the mapping, which does not come to be. */
+		return error;
+	kref_get(&memory->references);
+	vma->vm_private_data = memory;
+	vma->vm_ops = &dmp_vma_operations;
+	return 0;
+}
+
+/* Tells where a buffer can be mapped from. */
+int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments)
+{
+	struct dmp_memory *memory;
+	void *object;
+	int error;
+
+	if (arguments->flags || arguments->offset || arguments->length_bytes)
+		return -EINVAL;
+	error = dmp_until_free(dmaplane_hold_buffer(context->engine, arguments->buffer, &object));
+	if (error)
+		return error;
+	memory = object;
+	arguments->offset = (u64)memory->mapping << (PAGE_BITS + PAGE_SHIFT);
+	arguments->length_bytes = dmp_memory_bytes(memory);
+	dmp_memory_put(memory);
+	return 0;
+}
+
+/* The buffer that an offset names, held, and the page in it; NULL where there is none. */
+struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgoff, unsigned long *first_page)
+{
+	struct dmp_memory *memory;
+
+	*first_page = pgoff & ((1ul << PAGE_BITS) - 1);
+	spin_lock(&context->tables_lock);
+	memory = xa_load(&context->mappings, pgoff >> PAGE_BITS);
+	/* A live buffer holds its memory. */
+	if (memory)
+		kref_get(&memory->references);
+	spin_unlock(&context->tables_lock);
+	return memory;
+}
+
+/* What is left in the tables when a context ends. */
+void dmp_memory_end(struct dmp_context *context)
+{
+	u32 i;
+
+	for (i = 0; context->buffers && i < context->limits.buffers; i++)
+		WARN_ON_ONCE(context->buffers[i]);
+}
+
+/* Buffers. */
+
+struct dmp_alloc_work {
+	struct work_struct work;
+	struct dmp_context *context;
+	u64 op;
+	u32 buffer;
+	struct dmp_alloc request;
+};
+
+/* Makes a buffer: 0 and its length, or an errno. */
+static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request, u64 *length_bytes)
+{
+	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
+	bool strict = request->flags & DMP_ALLOC_STRICT;
+	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
+	int node = NUMA_NO_NODE;
+	struct dmp_memory *memory;
+	unsigned long i;
+	int error;
+
+	if (request->flags & DMP_ALLOC_HUGE)
+		return -EOPNOTSUPP;
+	if (nr_pages >= 1ul << PAGE_BITS)
+		return -EMSGSIZE;
+	if (request->flags & DMP_ALLOC_HAS_NODE) {
+		if (request->node >= nr_node_ids)
+			return -EINVAL;
+		node = array_index_nospec(request->node, nr_node_ids);
+		if (!node_online(node))
+			return -EINVAL;
+	}
+	if (atomic64_add_return(bytes, &context->memory_bytes) > context->limits.memory_bytes) {
+		atomic64_sub(bytes, &context->memory_bytes);
+		return -EDQUOT;
+	}
+	memory = dmp_memory_new(nr_pages, node, strict);
+	if (IS_ERR(memory)) {
+		atomic64_sub(bytes, &context->memory_bytes);
+		return PTR_ERR(memory);
+	}
+	/* From here on its end gives the bytes back. */
+	kref_get(&context->references);
+	memory->context = context;
+	/* Verified page by page, whatever the allocator promises. */
+	for (i = 0; strict && i < nr_pages; i++)
+		if (page_to_nid(memory->pages[i]) != node) {
+			dmp_memory_put(memory);
+			return -ENOMEM;
+		}
+	error = xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
+	if (error) {
+		dmp_memory_put(memory);
+		return error == -EBUSY ? -ENFILE : error;
+	}
+	spin_lock(&context->tables_lock);
+	context->buffers[buffer] = memory;
+	spin_unlock(&context->tables_lock);
+	/* Its place is reserved: this does not allocate. */
+	xa_store(&context->mappings, memory->mapping, memory, GFP_KERNEL);
+	*length_bytes = bytes;
+	return 0;
+}
+
+static void dmp_alloc_worker(struct work_struct *item)
+{
+	struct dmp_alloc_work *work = container_of(item, struct dmp_alloc_work, work);
+	struct dmp_context *context = work->context;
+	u64 length_bytes = 0;
+	int error;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
+
+	error = make_buffer(context, work->buffer, &work->request, &length_bytes);
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
+	dmaplane_post_finished(context->engine, work->op, error, length_bytes, 0);
+	kfree(work);
+	atomic_long_dec(&dmp_accounts.works);
+	dmp_context_put(context);
+}
+
+void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const struct dmp_alloc *request,
+			 struct dmp_outcome *outcome)
+{
+	struct dmp_alloc_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+
+	if (!work) {
+		outcome->result = -ENOMEM;
+		return;
+	}
+	atomic_long_inc(&dmp_accounts.works);
+	INIT_WORK(&work->work, dmp_alloc_worker);
+	/* The engine is not closed before this work has posted its event, and holds the context until then. */
+	kref_get(&context->references);
+	work->context = context;
+	work->op = op;
+	work->buffer = buffer;
+	work->request = *request;
+	outcome->started = 1;
+	queue_work(dmp_workers, &work->work);
+}
+
+void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct dmp_outcome *outcome)
+{
+	struct dmp_memory *memory;
+
+	spin_lock(&context->tables_lock);
+	memory = context->buffers[buffer];
+	context->buffers[buffer] = NULL;
+	if (memory)
+		xa_erase(&context->mappings, memory->mapping);
+	spin_unlock(&context->tables_lock);
+	if (memory)
+		dmp_memory_put(memory);
+	outcome->result = 0;
+}
+
+/* Under the baton an index's memory stays: only dmaplane_glue_free takes it away. */
+static struct dmp_memory *buffer_of(struct dmp_context *context, u32 buffer)
+{
+	return READ_ONCE(context->buffers[buffer]);
+}
+
+void *dmaplane_glue_hold_buffer(struct dmp_context *context, u32 buffer)
+{
+	struct dmp_memory *memory = buffer_of(context, buffer);
+
+	if (memory)
+		kref_get(&memory->references);
+	return memory;
+}
+
+void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u32 node, struct dmp_outcome *outcome)
+{
+	struct dmp_memory *memory = buffer_of(context, buffer);
+	unsigned long i;
+
+	if (!memory) {
+		outcome->result = -EIO;
+		return;
+	}
+	outcome->result = 0;
+	outcome->word1 = memory->nr_pages;
+	for (i = 0; i < memory->nr_pages; i++)
+		outcome->word0 += page_to_nid(memory->pages[i]) == node;
+}
+
+/* Copies between a buffer and memory of Rust's; the range is checked. */
+static int copy_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes bytes, bool in)
+{
+	struct dmp_memory *memory = buffer_of(context, buffer);
+	u8 *other = bytes.start;
+
+	if (!memory || offset + bytes.length > dmp_memory_bytes(memory))
+		return -EIO;
+	while (bytes.length) {
+		unsigned int start = offset_in_page(offset);
+		unsigned int some = min_t(u64, PAGE_SIZE - start, bytes.length);
+		u8 *page = kmap_local_page(memory->pages[offset >> PAGE_SHIFT]);
+
+		if (in)
+			memcpy(page + start, other, some);
+		else
+			memcpy(other, page + start, some);
+		kunmap_local(page);
+		other += some;
+		offset += some;
+		bytes.length -= some;
+	}
+	return 0;
+}
+
+int dmaplane_glue_read_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes to)
+{
+	return copy_bytes(context, buffer, offset, to, false);
+}
+
+int dmaplane_glue_write_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes from)
+{
+	return copy_bytes(context, buffer, offset, from, true);
+}

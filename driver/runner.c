@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who runs the engine: a work item, the poller, or a client in ENTER. And its clock.
+ *
+ * Locks: none. dmaplane_glue_run_soon may be called from hard interrupts.
+ */
+#include "dmaplane.h"
+
+#include <linux/kthread.h>
+#include <linux/sched.h>
+
+/* How long a poller looks before it sleeps, where nobody says. */
+#define POLLER_IDLE_US 1000
+
+static void dmp_run_work(struct work_struct *work)
+{
+	struct dmp_context *context = container_of(work, struct dmp_context, run_work);
+
+	/* 2: it has asked to be run again, so that others get this thread meanwhile. */
+	dmaplane_run(context->engine, DMP_RUN_TURNS);
+	dmp_context_put(context);
+}
+
+void dmaplane_glue_run_soon(struct dmp_context *context)
+{
+	if (context->poller) {
+		/* Release: pairs with the acquire of the poller before it sleeps. */
+		atomic_set_release(&context->wanted, 1);
+		wake_up(&context->poller_wait);
+		return;
+	}
+	/*
+	 * The item's hold. There is somebody who holds the context now, or nobody could have called: with the last hold gone
+	 * it is closed, and there is nothing to run.
+	 */
+	if (!dmp_context_get(context))
+		return;
+	if (!queue_work(dmp_runners, &context->run_work))
+		/* Due already, with a hold of its own. */
+		dmp_context_put(context);
+}
+
+static enum hrtimer_restart dmp_timer(struct hrtimer *timer)
+{
+	struct dmp_context *context = container_of(timer, struct dmp_context, timer);
+
+	dmaplane_glue_run_soon(context);
+	return HRTIMER_NORESTART;
+}
+
+void dmaplane_glue_arm_timer(struct dmp_context *context, u64 deadline_ns)
+{
+	if (deadline_ns == U64_MAX)
+		hrtimer_try_to_cancel(&context->timer);
+	else
+		hrtimer_start(&context->timer, ns_to_ktime(min_t(u64, deadline_ns, KTIME_MAX)), HRTIMER_MODE_ABS);
+}
+
+u64 dmaplane_glue_now_ns(struct dmp_context *context)
+{
+	return ktime_get_ns();
+}
+
+/* Called by who runs the engine, and therefore has a hold of its own: this is never the last. */
+void dmaplane_glue_closed(struct dmp_context *context)
+{
+	dmp_context_put(context);
+}
+
+void dmaplane_glue_bug(struct dmp_context *context, u32 what)
+{
+	WARN_ONCE(1, "dmaplane: what cannot be is (%u)\n", what);
+}
+
+void dmp_runner_init(struct dmp_context *context)
+{
+	INIT_WORK(&context->run_work, dmp_run_work);
+	dmp_hrtimer_setup(&context->timer, dmp_timer);
+	init_waitqueue_head(&context->poller_wait);
+}
+
+static bool dmp_poller_wanted(struct dmp_context *context)
+{
+	/* Acquire: pairs with the release in dmaplane_glue_run_soon. */
+	return atomic_read_acquire(&context->wanted) || kthread_should_stop();
+}
+
+static int dmp_poll(void *argument)
+{
+	struct dmp_context *context = argument;
+	u64 idle_ns = (u64)(context->limits.poller_idle_us ?: POLLER_IDLE_US) * NSEC_PER_USEC;
+	u64 busy_ns = ktime_get_ns();
+
+	while (!dmaplane_awake(context->engine))
+		cond_resched();
+	while (!kthread_should_stop()) {
+		bool wanted = atomic_xchg(&context->wanted, 0);
+		int ran = dmaplane_run(context->engine, DMP_RUN_TURNS);
+
+		if (wanted || ran == 2)
+			busy_ns = ktime_get_ns();
+		cond_resched();
+		if (ktime_get_ns() - busy_ns < idle_ns) {
+			cpu_relax();
+			continue;
+		}
+		if (dmaplane_prepare_sleep(context->engine)) {
+			u64 deadline_ns = dmaplane_next_deadline_ns(context->engine);
+
+			/* The engine's timer is armed by dmaplane_prepare_sleep, and wakes us through run_soon. */
+			(void)deadline_ns;
+			wait_event_interruptible(context->poller_wait, dmp_poller_wanted(context));
+			while (!dmaplane_awake(context->engine) && !kthread_should_stop())
+				cond_resched();
+		}
+		busy_ns = ktime_get_ns();
+	}
+	return 0;
+}
+
+/* The poller's own life is that of the context: it is stopped by dmp_context_end. */
+int dmp_runner_start(struct dmp_context *context)
+{
+	struct task_struct *poller;
+
+	if (!(context->limits.flags & DMAPLANE_SETUP_POLLER))
+		return 0;
+	poller = kthread_create(dmp_poll, context, "dmaplane-poll");
+	if (IS_ERR(poller))
+		return PTR_ERR(poller);
+	if (context->limits.flags & DMAPLANE_SETUP_POLLER_CPU)
+		kthread_bind(poller, context->limits.poller_cpu);
+	context->poller = poller;
+	wake_up_process(poller);
+	return 0;
+}
+
+void dmp_runner_stop(struct dmp_context *context)
+{
+	if (context->poller)
+		kthread_stop(context->poller);
+	hrtimer_cancel(&context->timer);
+	/* It has no hold left, so it is not due; it may be in its last statements. */
+	flush_work(&context->run_work);
+}

@@ -1,0 +1,91 @@
+//! Buffers: made, placed, freed, bounded.
+
+use crate::Test;
+use crate::kit::{alloc, complete, device, information, succeed, until};
+use anyhow::{Result, anyhow, ensure};
+use dmaplane_device::Device;
+use dmaplane_ring::abi::device::DeviceSetup;
+use dmaplane_ring::abi::{BufferHandle, Errno};
+use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement};
+
+pub const TESTS: &[Test] = &[
+    ("buf_1_new_buffers_are_zero_and_as_long_as_asked", zero),
+    ("bug_16_a_size_that_is_no_page_multiple_maps_whole", odd_sizes),
+    ("buf_4_a_freed_handle_is_stale", stale),
+    ("lim_1_limits_answer_with_their_errno_and_give_back_what_they_count", limits),
+    ("buf_2_placement_is_verified_page_by_page", placed),
+];
+
+fn sqe(bytes: u64) -> Result<Alloc> {
+    Alloc::new(bytes).map_err(|error| anyhow!("{error}"))
+}
+
+fn zero() -> Result<()> {
+    let (device, mut ring) = device()?;
+    // Dirtied and freed first, so that pages come back.
+    for round in 0..3u8 {
+        let (buffer, length) = alloc(&mut ring, 8 << 20)?;
+        ensure!(length == 8 << 20, "{length} bytes");
+        let mapping = device.map(buffer)?;
+        let mut bytes = vec![1; 8 << 20];
+        ensure!(mapping.read(0, &mut bytes) && bytes.iter().all(|&byte| byte == 0), "round {round}: not zeroed");
+        bytes.fill(round + 1);
+        ensure!(mapping.write(0, &bytes), "writing");
+        drop(mapping);
+        succeed(&mut ring, Free::new(buffer))?;
+    }
+    Ok(())
+}
+
+fn odd_sizes() -> Result<()> {
+    let (device, mut ring) = device()?;
+    for asked in [1u64, 4095, 4097, 12_345, (1 << 20) + 1] {
+        let (buffer, length) = alloc(&mut ring, asked)?;
+        ensure!(length == asked.next_multiple_of(4096), "{asked} bytes were rounded to {length}");
+        let mapping = device.map(buffer)?;
+        ensure!(mapping.length_bytes() as u64 == length, "{} of {length} bytes are mapped", mapping.length_bytes());
+        ensure!(mapping.write(length as usize - 1, b"x"), "its last byte cannot be written");
+    }
+    Ok(())
+}
+
+fn stale() -> Result<()> {
+    let (device, mut ring) = device()?;
+    let (buffer, _) = alloc(&mut ring, 4096)?;
+    succeed(&mut ring, Free::new(buffer))?;
+    let again = complete(&mut ring, Free::new(buffer))?;
+    ensure!(again.result() == Err(Errno::ESTALE), "{again:?}");
+    crate::kit::refused(device.map(buffer), libc::ESTALE, "mapping a freed buffer")
+}
+
+fn limits() -> Result<()> {
+    let device =
+        Device::open(DeviceSetup { buffers: 3, buffer_bytes: 1 << 20, memory_bytes: 2 << 20, ..Default::default() })?;
+    let mut ring = device.ring(16, 32)?;
+    let large = complete(&mut ring, sqe((1 << 20) + 1)?.sqe())?;
+    ensure!(large.result() == Err(Errno::EMSGSIZE), "a buffer too large: {large:?}");
+    let first = alloc(&mut ring, 1 << 20)?.0;
+    alloc(&mut ring, 1 << 20)?;
+    ensure!(information(&device, "memory-bytes")? == 2 << 20, "what is charged");
+    let full = complete(&mut ring, sqe(4096)?.sqe())?;
+    ensure!(full.res == -libc::EDQUOT, "more memory than the context may have: {full:?}");
+    succeed(&mut ring, Free::new(first))?;
+    until("what was freed is not charged", || Ok(information(&device, "memory-bytes")? == 1 << 20))?;
+    alloc(&mut ring, 4096)?;
+    alloc(&mut ring, 4096)?;
+    let many = complete(&mut ring, sqe(4096)?.sqe())?;
+    ensure!(many.result() == Err(Errno::ENFILE), "a buffer too many: {many:?}");
+    Ok(())
+}
+
+fn placed() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let strict = sqe(4 << 20)?.placement(PagePlacement::Strict(0));
+    let made = succeed(&mut ring, strict)?;
+    let buffer = BufferHandle::from_bits(made.word0).ok_or_else(|| anyhow!("no buffer"))?;
+    let found = succeed(&mut ring, Placement::new(buffer, 0))?;
+    ensure!((found.word0, found.word1) == (1024, 1024), "{found:?}");
+    let nowhere = complete(&mut ring, sqe(4096)?.placement(PagePlacement::Strict(63)))?;
+    ensure!(nowhere.result().is_err(), "on a node that is not there: {nowhere:?}");
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Opening and setting up.
+
+use crate::Test;
+use crate::kit::{command, device, refused};
+use anyhow::{Context, Result, ensure};
+use dmaplane_device::{Device, PATH};
+use dmaplane_ring::abi::ABI_VERSION;
+use dmaplane_ring::abi::device::{DEVICE_RING, DEVICE_SETUP, DeviceSetup, device_features, setup_flags};
+use std::os::fd::AsRawFd;
+
+pub const TESTS: &[Test] = &[
+    ("dev_2_a_context_is_made_once_and_says_what_it_was_made_with", made_once),
+    ("dev_2_unknown_flags_and_reserved_fields_are_refused", unknown_is_refused),
+    ("dev_2_before_it_is_set_up_a_descriptor_can_do_nothing", nothing_before),
+    ("bug_13_a_bad_pointer_costs_nothing", bad_pointers),
+    ("dev_1_who_is_not_in_the_group_may_not_open_it", not_in_the_group),
+];
+
+fn made_once() -> Result<()> {
+    let device = Device::open(DeviceSetup { rings: 3, ..DeviceSetup::default() })?;
+    let setup = device.setup();
+    ensure!(setup.rings == 3 && setup.buffers > 0 && setup.buffer_bytes > 0, "{setup:?}");
+    ensure!(setup.features & device_features::PLACEMENT != 0, "{setup:?}");
+    let again = rustix::io::dup(&device)?;
+    refused(Device::set_up(again, DeviceSetup::default()), libc::EBUSY, "a second set-up")
+}
+
+fn unknown_is_refused() -> Result<()> {
+    let usual = DeviceSetup::default();
+    let wrong = [
+        DeviceSetup { flags: 1 << 31, ..usual },
+        DeviceSetup { features: 1, ..usual },
+        DeviceSetup { reserved0: 1, ..usual },
+        DeviceSetup { reserved: [0, 0, 0, 1], ..usual },
+        DeviceSetup { poller_idle_us: 1, ..usual },
+        DeviceSetup { flags: setup_flags::POLLER_CPU, ..usual },
+        DeviceSetup { flags: setup_flags::POLLER | setup_flags::POLLER_CPU, poller_cpu: 1 << 20, ..usual },
+        DeviceSetup { rings: u32::MAX, ..usual },
+        DeviceSetup { buffer_bytes: u64::MAX, ..usual },
+        DeviceSetup { memory_bytes: u64::MAX, ..usual },
+    ];
+    for setup in wrong {
+        refused(Device::open(setup), libc::EINVAL, &format!("{setup:?}"))?;
+    }
+    let (device, _ring) = device()?;
+    for (sq_entries, cq_entries) in [(3, 16), (64, 32), (1 << 20, 1 << 20), (0, 0)] {
+        let what = format!("a ring of {sq_entries} and {cq_entries}");
+        refused(device.ring(sq_entries, cq_entries), libc::EINVAL, &what)?;
+    }
+    Ok(())
+}
+
+/// An ioctl with any argument, as a program without a library would make it.
+fn raw(fd: i32, number: u32, argument: usize) -> std::io::Result<i32> {
+    // SAFETY: the driver must take any argument; what it could write to is no memory of ours.
+    let result = unsafe { libc::ioctl(fd, number.into(), argument) };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn nothing_before() -> Result<()> {
+    let fd = Device::open_bare(PATH)?;
+    refused(raw(fd.as_raw_fd(), DEVICE_RING, 0), libc::ENXIO, "a ring of no context")?;
+    let mapped = dmaplane_device::Mapping::new(std::os::fd::AsFd::as_fd(&fd), 0, 4096, true);
+    refused(mapped, libc::ENXIO, "mapping a buffer of no context")?;
+    refused(raw(fd.as_raw_fd(), 0x1234, 0), libc::ENXIO, "a call that does not exist, without a context")
+}
+
+fn bad_pointers() -> Result<()> {
+    for argument in [0, 1, usize::MAX, 0xffff_8000_0000_0000] {
+        let fd = Device::open_bare(PATH)?;
+        refused(raw(fd.as_raw_fd(), DEVICE_SETUP, argument), libc::EFAULT, "a set-up at no address")?;
+    }
+    let (device, _ring) = device()?;
+    let fd = std::os::fd::AsFd::as_fd(&device).as_raw_fd();
+    refused(raw(fd, DEVICE_RING, 1), libc::EFAULT, "a ring at no address")?;
+    refused(raw(fd, 0x1234, 0), libc::ENOTTY, "a call that does not exist")
+}
+
+fn not_in_the_group() -> Result<()> {
+    let program = std::env::current_exe()?;
+    let program = program.to_str().context("the program's name is text")?;
+    let said = command("setpriv", &["--reuid=65534", "--clear-groups", program, "--child=open"])?;
+    ensure!(said.trim() == libc::EACCES.to_string(), "opening said {said:?}");
+    Ok(())
+}
+
+const _: () = assert!(ABI_VERSION == 0);

@@ -1,0 +1,51 @@
+//! What other processes of the tests do: this program again, with a role.
+
+use crate::kit::{alloc, device};
+use dmaplane_device::{Device, PATH};
+use dmaplane_ring::build::{Nop, Timeout};
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub fn run(role: &str) -> ExitCode {
+    let ran = match role {
+        "open" => open(),
+        "hold" => hold(),
+        other => Err(anyhow::anyhow!("no role {other}")),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("child {role}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says with which errno opening fails; 0 where it does not.
+fn open() -> anyhow::Result<()> {
+    let errno = Device::open_bare(PATH).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+    println!("{errno}");
+    Ok(())
+}
+
+/// Holds a context with everything in it until it is killed.
+fn hold() -> anyhow::Result<()> {
+    let (device, mut ring) = device()?;
+    let mut others = Vec::new();
+    for n in 0..4 {
+        let (buffer, _) = alloc(&mut ring, (n + 1) << 20)?;
+        let mapping = device.map(buffer)?;
+        mapping.write(0, b"held");
+        others.push((mapping, device.ring(8, 16)?));
+    }
+    anyhow::ensure!(ring.push(Timeout::after_ns(3_600_000_000_000).sqe()).is_ok(), "the ring is full");
+    ring.submit()?;
+    println!("ready");
+    std::io::stdout().flush()?;
+    loop {
+        anyhow::ensure!(ring.push(Nop::new().sqe()).is_ok(), "the ring is full");
+        ring.enter(1, Duration::from_secs(1))?;
+        ring.reap(u32::MAX, |_| ());
+    }
+}

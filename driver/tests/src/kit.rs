@@ -1,0 +1,74 @@
+//! What the tests have in common.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use dmaplane_device::{Device, Ring};
+use dmaplane_ring::abi::device::DeviceSetup;
+use dmaplane_ring::abi::{BufferHandle, Cqe, Sqe};
+use dmaplane_ring::build::Alloc;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::time::Duration;
+
+pub const WAIT: Duration = Duration::from_secs(20);
+
+/// Runs a program; what it says is in the error.
+pub fn command(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A context of the driver's defaults, and a ring.
+pub fn device() -> Result<(Device, Ring)> {
+    let device = Device::open(DeviceSetup::default())?;
+    let ring = device.ring(64, 128)?;
+    Ok((device, ring))
+}
+
+/// Pushes one SQE and waits for its CQE, whatever it says.
+pub fn complete(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
+    ensure!(ring.push(sqe).is_ok(), "the ring is full");
+    ring.enter(1, WAIT)?;
+    ring.reap_one().context("a completion was announced and is not there")
+}
+
+/// The same for one that has to succeed.
+pub fn succeed(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
+    let cqe = complete(ring, sqe)?;
+    cqe.result().map_err(|errno| anyhow!("{errno}"))?;
+    Ok(cqe)
+}
+
+/// A buffer, and its length after rounding.
+pub fn alloc(ring: &mut Ring, bytes: u64) -> Result<(BufferHandle, u64)> {
+    let cqe = succeed(ring, Alloc::new(bytes).map_err(|error| anyhow!("{error}"))?.sqe())?;
+    Ok((BufferHandle::from_bits(cqe.word0).context("no buffer's handle")?, cqe.word1))
+}
+
+/// A line of the descriptor's fdinfo.
+pub fn information(device: &Device, name: &str) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", device.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("dmaplane-{name}:")));
+    Ok(line.with_context(|| format!("fdinfo says nothing of {name}: {text}"))?.trim().parse()?)
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    for _ in 0..400 {
+        if is_so()? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("it never came to that: {what}")
+}
+
+/// That a call failed, for this reason.
+pub fn refused<T>(result: std::io::Result<T>, errno: i32, what: &str) -> Result<()> {
+    match result {
+        Ok(_) => bail!("{what} was allowed"),
+        Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
+        Err(error) => bail!("{what}: {error}, where errno {errno} was due"),
+    }
+}

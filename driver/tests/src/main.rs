@@ -1,0 +1,67 @@
+//! Tests of the kernel module, run as root in a virtual machine: `dmaplane-driver-tests MODULE`.
+//!
+//! Each test gets the module freshly loaded and has to leave nothing behind: it is unloaded after it, and says itself
+//! what was not given back (the lab looks for that line).
+
+mod buffers;
+mod calls;
+mod child;
+mod kit;
+mod mappings;
+mod rings;
+mod teardown;
+
+use anyhow::{Context, Result, bail};
+use std::process::ExitCode;
+
+/// A test: its name and what it does.
+type Test = (&'static str, fn() -> Result<()>);
+
+const GROUPS: &[&[Test]] = &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, teardown::TESTS];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let Some(first) = arguments.next() else {
+        eprintln!("error: name the module to test");
+        return ExitCode::FAILURE;
+    };
+    if let Some(role) = first.strip_prefix("--child=") {
+        return child::run(role);
+    }
+    let only = arguments.next();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in GROUPS.iter().copied().flatten() {
+        if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        match with_module(&first, *test) {
+            Ok(()) => {
+                passed += 1;
+                println!("ok {name}");
+            }
+            Err(error) => {
+                failed += 1;
+                println!("FAILED {name}: {error:#}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a test with the module loaded, and unloads it.
+fn with_module(module: &str, test: fn() -> Result<()>) -> Result<()> {
+    kit::command("insmod", &[module]).context("loading the module")?;
+    let tested = test();
+    // What ends by itself, on a workqueue, may take a moment.
+    for _ in 0..100 {
+        if kit::command("rmmod", &["dmaplane"]).is_ok() {
+            return tested;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    match tested {
+        Ok(()) => bail!("the module cannot be unloaded afterwards: something is held for good"),
+        Err(error) => Err(error.context("and the module cannot be unloaded")),
+    }
+}

@@ -1,0 +1,148 @@
+//! Operations through rings.
+
+use crate::Test;
+use crate::kit::{WAIT, complete, device, refused, succeed};
+use anyhow::{Context as _, Result, ensure};
+use dmaplane_device::Device;
+use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
+use dmaplane_ring::abi::{Errno, Opcode, Sqe};
+use dmaplane_ring::build::{Nop, Timeout};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("dev_4_no_ops_complete_in_order_by_entering", entered),
+    ("dev_4_a_wait_ends_at_its_time_and_with_what_it_waits_for", waits),
+    ("dev_4_a_poller_takes_what_nobody_enters_for", polled),
+    ("bug_8_threads_with_rings_of_their_own_get_their_own_completions", own_completions),
+    ("bug_14_a_full_completion_queue_costs_nothing_and_loses_nothing", full),
+    ("sqe_4_an_unknown_opcode_is_refused", unknown_opcode),
+];
+
+fn entered() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let mut next = 0;
+    for round in 0..200u64 {
+        for n in 0..48 {
+            ensure!(ring.push(Nop::new().user_data(round * 48 + n)).is_ok(), "the ring is full");
+        }
+        ensure!(ring.enter(48, WAIT)? == 48, "not all of a batch are there");
+        let mut right = true;
+        ring.reap(u32::MAX, |cqe| {
+            right &= cqe.user_data == next && cqe.res == 0;
+            next += 1;
+        });
+        ensure!(right, "a completion is not the next one");
+    }
+    ensure!(next == 200 * 48, "{next} completions");
+    Ok(())
+}
+
+fn waits() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let start = Instant::now();
+    refused(ring.enter(1, Duration::from_millis(50)), libc::ETIME, "a wait for nothing")?;
+    ensure!(start.elapsed() >= Duration::from_millis(50), "it ended after {:?}", start.elapsed());
+    // The CQE comes from the engine's timer, on a work item, while we wait.
+    let cqe = complete(&mut ring, Timeout::after_ns(30_000_000).sqe())?;
+    ensure!(cqe.result() == Err(Errno::ETIME), "{cqe:?}");
+    refused(ring.enter(1, Duration::ZERO), libc::ETIME, "a wait of no time").or_else(|_| {
+        // Nothing is there to be waited for.
+        ensure!(ring.reap_one().is_none(), "a second completion of one operation");
+        Ok(())
+    })
+}
+
+fn polled() -> Result<()> {
+    let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: 2000, ..DeviceSetup::default() };
+    let device = Device::open(setup)?;
+    let mut ring = device.ring(64, 128)?;
+    let (mut pushed, mut reaped, mut sum) = (0u64, 0u64, 0u64);
+    let start = Instant::now();
+    while reaped < 20_000 {
+        while pushed < 20_000 && pushed - reaped + 32 <= 64 {
+            for _ in 0..32 {
+                ensure!(ring.push(Nop::new().user_data(pushed)).is_ok(), "the ring is full");
+                pushed += 1;
+            }
+            ring.submit()?;
+        }
+        reaped += u64::from(ring.reap(u32::MAX, |cqe| sum += cqe.user_data));
+        // Now and then it is left to sleep.
+        if reaped.is_multiple_of(4096) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ensure!(start.elapsed() < Duration::from_secs(60), "{reaped} of 20,000 after a minute");
+    }
+    ensure!(sum == 20_000 * 19_999 / 2, "completions carry other names than the operations had");
+    Ok(())
+}
+
+fn own_completions() -> Result<()> {
+    let device = Device::open(DeviceSetup::default())?;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4u64)
+            .map(|thread| {
+                let device = &device;
+                scope.spawn(move || -> Result<()> {
+                    let mut ring = device.ring(16, 32)?;
+                    for n in 0..2000u64 {
+                        let name = thread << 32 | n;
+                        let cqe = succeed(&mut ring, Nop::new().user_data(name))?;
+                        ensure!(cqe.user_data == name, "thread {thread} got {:#x} for {name:#x}", cqe.user_data);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().ok().context("a thread has panicked")?)
+    })
+}
+
+/// The kernel's CPU time so far, in ticks: user, nice, system, irq.
+fn busy_ticks() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let numbers: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    Ok(numbers.iter().take(3).sum())
+}
+
+fn full() -> Result<()> {
+    let device = Device::open(DeviceSetup::default())?;
+    let mut ring = device.ring(16, 16)?;
+    let mut pushed = 0;
+    for _ in 0..8 {
+        while ring.push(Nop::new().user_data(pushed)).is_ok() {
+            pushed += 1;
+        }
+        ring.enter(0, WAIT)?;
+    }
+    // A few places of the CQ are kept for control operations.
+    ensure!(pushed >= 24, "a CQ and an SQ full, not {pushed}");
+    let before = busy_ticks()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let busy = busy_ticks()? - before;
+    // 500 ms on two processors are 100 ticks.
+    ensure!(busy < 25, "{busy} ticks of work while a full queue waits for its client");
+    let mut next = 0;
+    while next < pushed {
+        let mut right = true;
+        let found = ring.reap(u32::MAX, |cqe| {
+            right &= cqe.user_data == next;
+            next += 1;
+        });
+        ensure!(right, "out of order");
+        if found == 0 {
+            ring.enter(1, WAIT)?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown_opcode() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    for opcode in (0..=255u8).filter(|&byte| Opcode::from_byte(byte).is_none()) {
+        let cqe = complete(&mut ring, Sqe { opcode, ..Sqe::default() })?;
+        ensure!(cqe.result() == Err(Errno::EINVAL), "opcode {opcode}: {cqe:?}");
+    }
+    Ok(())
+}

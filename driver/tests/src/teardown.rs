@@ -1,0 +1,138 @@
+//! How contexts end.
+
+use crate::Test;
+use crate::kit::{alloc, command, device, refused};
+use anyhow::{Context as _, Result, ensure};
+use dmaplane_device::Device;
+use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
+use dmaplane_ring::build::Timeout;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("td_closing_never_waits_and_ends_what_is_in_flight", never_waits),
+    ("td_a_ring_outlives_its_context_and_says_that_it_is_closed", ring_outlives),
+    ("td_the_module_is_held_while_a_context_or_a_mapping_lives", held),
+    ("bug_9_a_killed_process_leaves_nothing_behind", killed),
+    ("bug_11_a_killed_waiter_goes_at_once", killed_waiter),
+    ("bug_12_racing_set_ups_make_one_context", racing),
+    ("td_contexts_with_pollers_end", pollers),
+];
+
+fn never_waits() -> Result<()> {
+    for _ in 0..20 {
+        let (device, mut ring) = device()?;
+        for n in 0..16 {
+            ensure!(ring.push(Timeout::after_ns(3_600_000_000_000).user_data(n)).is_ok(), "the ring is full");
+        }
+        ring.enter(0, Duration::ZERO)?;
+        // An allocation that is under way when its context goes.
+        ensure!(ring.push(dmaplane_ring::build::Alloc::new(64 << 20).map_err(|e| anyhow::anyhow!("{e}"))?).is_ok());
+        ring.enter(0, Duration::ZERO)?;
+        let start = Instant::now();
+        drop(device);
+        drop(ring);
+        ensure!(start.elapsed() < Duration::from_secs(2), "closing took {:?}", start.elapsed());
+    }
+    Ok(())
+}
+
+fn ring_outlives() -> Result<()> {
+    let (device, mut ring) = device()?;
+    drop(device);
+    for _ in 0..400 {
+        if ring.closed() {
+            // It waits for nothing any more.
+            let waited = ring.enter(1, Duration::from_secs(3600));
+            ensure!(waited.is_ok() || waited.is_err(), "it hangs");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    anyhow::bail!("the ring of a closed context never says so")
+}
+
+fn held() -> Result<()> {
+    let (device, mut ring) = device()?;
+    ensure!(command("rmmod", &["dmaplane"]).is_err(), "the module went under an open context");
+    let (buffer, _) = alloc(&mut ring, 4096)?;
+    let mapping = device.map(buffer)?;
+    drop(ring);
+    drop(device);
+    std::thread::sleep(Duration::from_millis(200));
+    ensure!(command("rmmod", &["dmaplane"]).is_err(), "the module went under a mapping");
+    ensure!(mapping.write(0, b"still here"), "writing");
+    Ok(())
+}
+
+fn holder() -> Result<std::process::Child> {
+    let mut child = Command::new(std::env::current_exe()?).arg("--child=hold").stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("the child has no output")?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line.trim() == "ready", "the child said {line:?}");
+    Ok(child)
+}
+
+fn killed() -> Result<()> {
+    for round in 0..5 {
+        let mut child = holder()?;
+        std::thread::sleep(Duration::from_millis(round * 7));
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(())
+}
+
+fn killed_waiter() -> Result<()> {
+    let program = std::env::current_exe()?;
+    let _ = program;
+    // SAFETY: the child makes system calls only, and leaves by a signal.
+    let child = unsafe { libc::fork() };
+    ensure!(child >= 0, "fork failed");
+    if child == 0 {
+        let waited = device().and_then(|(_device, mut ring)| Ok(ring.enter(1, Duration::from_secs(3600))?));
+        // SAFETY: leaves at once.
+        unsafe { libc::_exit(i32::from(waited.is_ok())) };
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    // SAFETY: our own child.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    let mut status = 0;
+    // SAFETY: as above.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    ensure!(libc::WIFSIGNALED(status), "it ended by itself: {status:#x}");
+    ensure!(start.elapsed() < Duration::from_secs(1), "it took {:?} to go", start.elapsed());
+    Ok(())
+}
+
+fn racing() -> Result<()> {
+    for _ in 0..50 {
+        let fd = Device::open_bare(dmaplane_device::PATH)?;
+        let copies: Result<Vec<_>, _> = (0..4).map(|_| rustix::io::dup(&fd)).collect();
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = copies?
+                .into_iter()
+                .map(|copy| scope.spawn(move || Device::set_up(copy, DeviceSetup::default())))
+                .collect();
+            let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            Ok::<_, anyhow::Error>(results.into_iter().map(|result| matches!(result, Ok(Ok(_)))).collect())
+        })?;
+        ensure!(made.iter().filter(|&&made| made).count() == 1, "{made:?}");
+    }
+    refused(Device::open_bare("/dev/dmaplane-not").map(drop), libc::ENOENT, "what is not there")
+}
+
+fn pollers() -> Result<()> {
+    for idle in [0, 1, 50_000] {
+        let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: idle, ..DeviceSetup::default() };
+        let device = Device::open(setup)?;
+        let mut ring = device.ring(16, 32)?;
+        ensure!(ring.push(Timeout::after_ns(3_600_000_000_000)).is_ok(), "the ring is full");
+        ring.submit()?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! The calls on `/dev/dmaplane` (clauses DEV-1 to DEV-7): what an SQE cannot say, because it needs the caller's own
+//! context. Each is an ioctl on the descriptor of a context, or of one of its rings.
+//!
+//! In every structure: unknown flags and reserved words that are not zero are -EINVAL.
+
+/// Bits of [`DeviceSetup::flags`].
+pub mod setup_flags {
+    /// A kernel thread takes SQEs; without it a client calls [`DeviceEnter`](super::DeviceEnter).
+    pub const POLLER: u32 = 1 << 0;
+    /// It runs on [`DeviceSetup::poller_cpu`](super::DeviceSetup::poller_cpu).
+    pub const POLLER_CPU: u32 = 1 << 1;
+}
+
+/// Bits of [`DeviceSetup::features`], as the driver fills them in.
+pub mod device_features {
+    /// Buffers are placed on the node that is asked for, and looked at page by page.
+    pub const PLACEMENT: u32 = 1 << 0;
+}
+
+/// Makes a descriptor's context (clause DEV-2). A limit of 0 stands for the driver's default, and what was chosen is
+/// filled in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceSetup {
+    /// [`ABI_VERSION`](super::ABI_VERSION).
+    pub abi_version: u32,
+    /// [`setup_flags`].
+    pub flags: u32,
+    /// Filled in: [`device_features`].
+    pub features: u32,
+    /// How long the poller looks for work before it sleeps, in microseconds; 0: a millisecond.
+    pub poller_idle_us: u32,
+    /// With POLLER_CPU.
+    pub poller_cpu: u32,
+    /// Rings.
+    pub rings: u32,
+    /// Operations: the CQ entries of all rings together.
+    pub operations: u32,
+    /// Buffers.
+    pub buffers: u32,
+    /// Lists.
+    pub lists: u32,
+    /// Leases.
+    pub leases: u32,
+    /// Imports.
+    pub imports: u32,
+    /// Peers.
+    pub peers: u32,
+    /// Listeners.
+    pub listeners: u32,
+    /// Descriptor slots.
+    pub slots: u32,
+    /// Transfers that one peer may have in flight here.
+    pub inbound_per_peer: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Bytes of one buffer at most.
+    pub buffer_bytes: u64,
+    /// Bytes of all memory of the context at most.
+    pub memory_bytes: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+/// Makes a ring (clause DEV-3): the call returns its descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceRing {
+    /// SQ entries.
+    pub sq_entries: u32,
+    /// CQ entries.
+    pub cq_entries: u32,
+    /// Zero.
+    pub flags: u32,
+    /// Filled in: the ring's index in its context.
+    pub index: u32,
+    /// Filled in: length of the client's area, which is mapped from offset 0 of the ring's descriptor.
+    pub client_bytes: u64,
+    /// Filled in: where the engine's area is mapped from. It cannot be mapped writable.
+    pub engine_offset: u64,
+    /// Filled in: its length.
+    pub engine_bytes: u64,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+
+/// Runs the engine, then waits (clause DEV-4), on a ring's descriptor. Returns how many CQEs are there, at most
+/// `min_complete` of which were waited for; -ETIME, -EINTR.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceEnter {
+    /// CQEs to wait for; 0: do not wait.
+    pub min_complete: u32,
+    /// Zero.
+    pub flags: u32,
+    /// How long to wait at most; `u64::MAX`: without end.
+    pub timeout_ns: u64,
+    /// Address of the signal mask for the wait, or 0.
+    pub signal_mask: u64,
+    /// Its length.
+    pub signal_mask_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Where a buffer can be mapped from (clause DEV-5), on the context's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceMap {
+    /// The buffer's handle.
+    pub buffer: u64,
+    /// Zero.
+    pub flags: u64,
+    /// Filled in: the offset for mmap.
+    pub offset: u64,
+    /// Filled in: its length, whole pages.
+    pub length_bytes: u64,
+}
+
+const _: () = {
+    assert!(size_of::<DeviceSetup>() == 112);
+    assert!(size_of::<DeviceRing>() == 56);
+    assert!(size_of::<DeviceEnter>() == 32);
+    assert!(size_of::<DeviceMap>() == 32);
+};
+
+/// An ioctl's number as Linux makes it: read and written, of this size.
+const fn number<T>(call: u32) -> u32 {
+    3 << 30 | (size_of::<T>() as u32) << 16 | (DEVICE_IOCTL_TYPE as u32) << 8 | call
+}
+
+/// The type byte of the ioctls.
+pub const DEVICE_IOCTL_TYPE: u8 = 0xDA;
+/// [`DeviceSetup`].
+pub const DEVICE_SETUP: u32 = number::<DeviceSetup>(0);
+/// [`DeviceRing`].
+pub const DEVICE_RING: u32 = number::<DeviceRing>(1);
+/// [`DeviceEnter`], on a ring.
+pub const DEVICE_ENTER: u32 = number::<DeviceEnter>(2);
+/// [`DeviceMap`].
+pub const DEVICE_MAP: u32 = number::<DeviceMap>(3);

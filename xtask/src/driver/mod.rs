@@ -1,0 +1,4 @@
+//! The kernel driver: its UAPI header, and building the module for a kernel.
+
+pub mod build;
+pub mod uapi;

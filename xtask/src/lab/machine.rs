@@ -1,0 +1,197 @@
+//! One virtual machine: booted, watched, ended.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::initramfs::{self, END, EXIT, MESSAGES, STARTED};
+use super::kernel::KernelFiles;
+use super::messages;
+use crate::workspace::Workspace;
+
+/// Boots that may fail before the machine's first program runs: one in ten does, under the emulator.
+const BOOTS: usize = 5;
+/// How long a boot may take until then.
+const BOOT_TIME: Duration = Duration::from_secs(90);
+
+/// What a machine is to be.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Virtual processors.
+    pub processors: u32,
+    /// Memory.
+    pub memory_mib: u32,
+    /// How long the command may take.
+    pub time: Duration,
+    /// More of QEMU's arguments.
+    pub more: Vec<String>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine { processors: 2, memory_mib: 2048, time: Duration::from_secs(600), more: Vec::new() }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// The command's exit status.
+    pub status: i32,
+    /// What it printed.
+    pub printed: Vec<String>,
+    /// Lines of the kernel's that report a defect.
+    pub defects: Vec<String>,
+}
+
+/// What became of one boot.
+enum Boot {
+    Ran(Ran),
+    /// The machine's first program never ran.
+    NeverStarted,
+}
+
+/// Runs a command of a shell in the tree, in a machine of this kernel, and passes what it prints on.
+pub fn run(workspace: &Workspace, files: &KernelFiles, machine: &Machine, command: &str) -> Result<Ran> {
+    let folder = workspace.target.join("lab/runs").join(std::process::id().to_string());
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let archive = folder.join("initramfs");
+    fs::write(&archive, initramfs::make(files, &workspace.root, command)?)?;
+    let mut outcome = Ok(Boot::NeverStarted);
+    for boot in 1..=BOOTS {
+        outcome = once(files, machine, &archive);
+        match &outcome {
+            Ok(Boot::NeverStarted) => println!("vm: boot {boot} ended before the first program ran"),
+            _ => break,
+        }
+    }
+    let _ = fs::remove_dir_all(&folder);
+    match outcome? {
+        Boot::Ran(ran) => Ok(ran),
+        Boot::NeverStarted => bail!("{BOOTS} boots ended before the first program ran"),
+    }
+}
+
+/// Ends the emulator whatever happens.
+struct Emulator(Child);
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn once(files: &KernelFiles, machine: &Machine, archive: &Path) -> Result<Boot> {
+    let Machine { processors, memory_mib, time, more } = machine;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-machine", "q35", "-nographic", "-no-reboot"]);
+    qemu.args(["-smp", &processors.to_string(), "-m", &format!("{memory_mib}M"), "-nic", "none"]);
+    qemu.arg("-kernel").arg(&files.image).arg("-initrd").arg(archive);
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=auto"]);
+    qemu.args(["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]);
+    qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]).args(more);
+    let mut child =
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().context("starting QEMU")?;
+    let output = child.stdout.take().context("QEMU has no output")?;
+    let _emulator = Emulator(child);
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(output);
+        let mut bytes = Vec::new();
+        while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+            bytes.clear();
+        }
+    });
+    watch(&lines, *time)
+}
+
+/// Reads what the machine prints until it ends or its time is up.
+fn watch(lines: &Receiver<String>, time: Duration) -> Result<Boot> {
+    let (mut printed, mut kernel, mut all) = (Vec::new(), String::new(), Vec::new());
+    let (mut started, mut in_messages, mut status) = (false, false, None);
+    let mut until = Instant::now() + BOOT_TIME;
+    loop {
+        match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                if line.ends_with(STARTED) {
+                    started = true;
+                    until = Instant::now() + time;
+                } else if line == MESSAGES {
+                    in_messages = true;
+                } else if line == END {
+                    in_messages = false;
+                } else if let Some(number) = line.strip_prefix(EXIT) {
+                    status = number.parse().ok();
+                } else if in_messages {
+                    kernel.push_str(&line);
+                    kernel.push('\n');
+                } else if started {
+                    println!("{line}");
+                    printed.push(line.clone());
+                }
+                all.push(line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if !started => return Ok(Boot::NeverStarted),
+            Err(RecvTimeoutError::Timeout) => bail!("the command was not done after {} s", time.as_secs()),
+        }
+    }
+    if !started {
+        return Ok(Boot::NeverStarted);
+    }
+    let Some(status) = status else {
+        let defects = messages::defects(&all.join("\n")).join("\n");
+        bail!("the machine ended before its command had: {defects}");
+    };
+    let defects = messages::defects(&kernel).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    if !defects.is_empty() {
+        println!("{kernel}");
+    }
+    Ok(Boot::Ran(Ran { status, printed, defects }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(lines: &[&str]) -> Result<Boot> {
+        let (sender, receiver) = channel();
+        lines.iter().for_each(|line| sender.send((*line).to_owned()).unwrap());
+        drop(sender);
+        watch(&receiver, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_run_has_its_status_its_output_and_the_kernels_complaints() {
+        let Boot::Ran(ran) = watched(&[
+            "SeaBIOS",
+            "\u{1b}cdmaplane-lab: started",
+            "ok one",
+            MESSAGES,
+            "[1] WARNING: CPU: 0",
+            END,
+            "dmaplane-lab: exit 3",
+        ])
+        .unwrap() else {
+            panic!("it has started")
+        };
+        assert_eq!((ran.status, ran.printed, ran.defects.len()), (3, vec!["ok one".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_boot_that_never_comes_to_the_first_program_is_no_run_and_a_panic_is_a_failure() {
+        assert!(matches!(watched(&["SeaBIOS"]), Ok(Boot::NeverStarted)));
+        let error = watched(&[STARTED, "[2] Kernel panic - not syncing"]).err().unwrap().to_string();
+        assert!(error.contains("Kernel panic"), "{error}");
+    }
+}
