@@ -146,14 +146,19 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Driver { command: DriverCommand::Build { kernel } } => {
+            setup::run(&workspace, Some(&["vm", "engine-object"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
             driver::build::build(&workspace, kernel).map(|_| true)
         }
         Command::Vm { command: VmCommand::Run { kernel, words } } => {
+            setup::run(&workspace, Some(&["vm"]))?;
             lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &words)
         }
         Command::Vm { command: VmCommand::Test { kernel } } => {
-            lab::test(&workspace, Kernel::named(&kernel).context("no such kernel")?)
+            setup::run(&workspace, Some(&["vm"]))?;
+            let tally = lab::test(&workspace, Kernel::named(&kernel).context("no such kernel")?)?;
+            println!("{tally}");
+            Ok(tally.failed == 0)
         }
         Command::EngineObject { variants } => {
             setup::run(&workspace, Some(&["engine-object"]))?;

@@ -12,6 +12,7 @@ mod r#loom;
 mod test_run;
 mod tidy;
 mod unit;
+mod vm;
 
 use anyhow::{Context, Result};
 
@@ -66,6 +67,7 @@ pub const LANES: &[Lane] = &[
     Lane { name: "loom", purpose: "every interleaving of ring, inbox and baton within bounds", run: r#loom::run },
     Lane { name: "defects", purpose: "defects built in on purpose are caught", run: defects::run },
     Lane { name: "e2e", purpose: "the command from end to end, in release mode", run: e2e::run },
+    Lane { name: "vm", purpose: "the driver on each kernel, in virtual machines", run: vm::run },
     Lane { name: "fuzz", purpose: "each fuzz target for some seconds", run: fuzz::run },
 ];
 

@@ -14,7 +14,7 @@ pub struct Tool {
 }
 
 /// The lanes that build and check kernel objects: the unit tests do too, as a control.
-const OBJECT_LANES: &[&str] = &["engine-object", "unit"];
+const OBJECT_LANES: &[&str] = &["engine-object", "unit", "vm"];
 
 /// All of them.
 pub const TOOLS: &[Tool] = &[
@@ -47,6 +47,22 @@ pub const TOOLS: &[Tool] = &[
         package: "binutils",
         lanes: OBJECT_LANES,
         reason: "shows the kernel object's instructions and relocations",
+    },
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        lanes: &["vm"],
+        reason: "boots the kernels that the driver is tested on",
+    },
+    Tool { program: "busybox", package: "busybox-static", lanes: &["vm"], reason: "is a machine's first program" },
+    Tool { program: "modprobe", package: "kmod", lanes: &["vm"], reason: "knows which modules a kernel needs" },
+    Tool { program: "xz", package: "xz-utils", lanes: &["vm"], reason: "unpacks those modules" },
+    Tool { program: "make", package: "make", lanes: &["vm"], reason: "builds the driver" },
+    Tool {
+        program: "cc",
+        package: "gcc",
+        lanes: &["vm", "unit"],
+        reason: "compiles the driver, and checks its header",
     },
     Tool { program: "c++", package: "g++", lanes: &["fuzz"], reason: "compiles libFuzzer, which is C++" },
 ];

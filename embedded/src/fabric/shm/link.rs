@@ -25,6 +25,9 @@ const REGIONS_PER_LOOK: usize = 1024;
 /// the socket has room for some 200: without it a list over more buffers would wait for good.
 const REGIONS_IN_A_ROW: u32 = 64;
 
+/// Entries that may each have been rung for before the bell is emptied: far fewer than it has room for.
+const BELL_RINGS: u32 = 64;
+
 /// A number may name a live region still, so none is used twice: a link that has used them all has to end.
 pub(crate) const NUMBERS_USED_UP: Errno = Errno::from_raw(libc::EOVERFLOW);
 
@@ -52,8 +55,11 @@ pub(crate) struct Link {
     socket: OwnedFd,
     /// Rung by the peer.
     bell: OwnedFd,
-    /// We have asked for the bell since we last emptied it.
-    bell_was_asked_for: bool,
+    /// The peer has been asked to ring, and may have done so often since the bell was last emptied: once for each entry
+    /// that came; [`BELL_RINGS`] before the first. `None`: it is to be emptied no more before the peer is asked again.
+    rings_at_most: Option<u32>,
+    /// The peer is asked to ring.
+    asks_for_bell: bool,
     peer_bell: OwnedFd,
     backlog: VecDeque<Outbound>,
     /// Numbers of our regions that the peer has, by address. The weak reference keeps the address from being used for
@@ -74,7 +80,8 @@ impl Link {
             read: 0,
             socket,
             bell,
-            bell_was_asked_for: false,
+            rings_at_most: None,
+            asks_for_bell: false,
             peer_bell,
             backlog: VecDeque::new(),
             shared: HashMap::new(),
@@ -271,22 +278,35 @@ impl Link {
 
     /// Asks the peer to ring from now on. [`settle`] has to follow, then a look at [`Link::has_incoming`].
     pub(crate) fn announce_sleep(&mut self) {
-        self.bell_was_asked_for = true;
+        self.rings_at_most = Some(BELL_RINGS);
+        self.asks_for_bell = true;
         handshake::announce(&*self.memory, RingWord::ClientFlags, RingFlags::NONE);
     }
 
     /// Asks it no more.
-    pub(crate) fn awake(&self) {
+    pub(crate) fn awake(&mut self) {
+        self.asks_for_bell = false;
+        // One that nothing came over since is still to be emptied.
+        self.rings_at_most = self.rings_at_most.filter(|&rings| rings >= BELL_RINGS);
         handshake::lower(&*self.memory, RingWord::ClientFlags);
     }
 
-    /// Sees to it that there is always room to ring. An honest peer rings for entries only, so that one which has sent
-    /// none needs no look, however often others wake us. A byte that comes after this, for an entry that we have seen
-    /// already, stays until the next time: at most one a sleep. It wakes nobody twice, since the bell is waited for by
-    /// its edges, and costs no wake-up, since each further byte is an edge of its own.
+    /// Sees to it that there is always room to ring, before a byte for each entry that came could have filled the bell.
+    /// The first entry after an announcement empties it: one that has brought none needs no look, however often others
+    /// wake us. A byte that comes after this, for an entry that we have seen already, stays until the next time. It
+    /// wakes nobody twice, since the bell is waited for by its edges, and costs no wake-up, since each further byte is
+    /// an edge of its own as long as there is room for it.
     fn empty_bell(&mut self) {
-        if std::mem::take(&mut self.bell_was_asked_for) {
-            let _ = rustix::net::recv(&self.bell, &mut [0u8; 256], RecvFlags::DONTWAIT);
+        let Some(rings) = self.rings_at_most else { return };
+        if rings + 1 < BELL_RINGS {
+            self.rings_at_most = Some(rings + 1);
+            return;
+        }
+        // While the flag is up, further entries are rung for.
+        self.rings_at_most = self.asks_for_bell.then_some(0);
+        let mut bytes = [0u8; 256];
+        while rustix::net::recv(&self.bell, &mut bytes, RecvFlags::DONTWAIT).is_ok_and(|(read, _)| read == bytes.len())
+        {
         }
     }
 }
@@ -422,5 +442,37 @@ mod tests {
             assert!(wakes(), "the ring was lost");
             assert!(bytes_in_the_bell(&ours) <= 2);
         }
+    }
+
+    /// SHM-3, WAKE-1: while the service thread has been woken and waits for a core, another thread runs the engine, and
+    /// the peer goes on ringing for each entry, since the flag is still up. The bell filled up, and the ring for the
+    /// first entry after the next sleep was no edge any more: a WRITE_IMM that never completed.
+    #[test]
+    fn shm_3_many_rings_in_one_sleep_fill_the_bell_until_a_wake_up_is_lost() {
+        use rustix::event::epoll;
+        let [mut ours, mut theirs] = pair();
+        let bells = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&bells, ours.bell(), epoll::EventData::new_u64(1), edges).unwrap();
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 1];
+        let mut wakes = || !epoll::wait(&bells, &mut events[..], Some(&now)).unwrap().0.is_empty();
+        let mut ring_for_one = || {
+            theirs.send(an_entry(), Vec::new());
+            theirs.flush().unwrap();
+        };
+        ours.announce_sleep();
+        settle();
+        for _ in 0..5000 {
+            ring_for_one();
+            ours.receive().unwrap().unwrap();
+            assert!(bytes_in_the_bell(&ours) <= 65);
+        }
+        ours.awake();
+        while wakes() {}
+        ours.announce_sleep();
+        settle();
+        ring_for_one();
+        assert!(wakes(), "the ring was lost");
     }
 }

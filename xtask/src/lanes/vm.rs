@@ -1,0 +1,28 @@
+//! The driver in virtual machines: each kernel boots, loads the module and runs the driver's tests.
+
+use anyhow::Result;
+
+use super::LaneContext;
+use crate::lab::{self, kernel::KERNELS};
+use crate::tally::Tally;
+
+pub fn run(context: &LaneContext) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for kernel in KERNELS {
+        println!("\nvm: kernel {}", kernel.name);
+        // What a registry does not have today is no defect of ours, and the others are tested all the same.
+        if let Err(error) = kernel.files(&context.workspace) {
+            tally += Tally::skip(&format!("vm-{}", kernel.name), &format!("{error:#}"));
+            continue;
+        }
+        match lab::test(&context.workspace, *kernel) {
+            Ok(tested) => tally += tested,
+            Err(error) => {
+                println!("vm {}: {error:#}", kernel.name);
+                tally += Tally::FAILED;
+            }
+        }
+    }
+    tally += Tally::skip("vm-newest", "the lab has no recipe yet for a 7.x kernel, which needs another gcc");
+    Ok(tally)
+}
