@@ -62,6 +62,8 @@ struct dmp_context *dmp_context_new(void)
 	spin_lock_init(&context->tables_lock);
 	xa_init_flags(&context->mappings, XA_FLAGS_ALLOC);
 	INIT_WORK(&context->end_work, dmp_context_end);
+	INIT_LIST_HEAD(&context->recycled);
+	dmp_words_init(context);
 	dmp_runner_init(context);
 	return context;
 }

@@ -27,6 +27,7 @@
 #include "engine.h"
 #include "include/dmaplane.h"
 
+struct dmp_list;
 struct dmp_memory;
 struct dmp_ring;
 
@@ -40,12 +41,6 @@ struct dmp_accounts {
 	atomic_long_t works;
 };
 extern struct dmp_accounts dmp_accounts;
-
-/* A list as the glue keeps it: records of the engine's, one a run. */
-struct dmp_list {
-	u32 runs;
-	void *records;
-};
 
 /* One descriptor of /dev/dmaplane. */
 struct dmp_context {
@@ -70,12 +65,21 @@ struct dmp_context {
 	spinlock_t tables_lock;
 	/* By the engine's index. */
 	struct dmp_memory **buffers;
-	struct dmp_list *lists;
+	struct dmp_list **lists;
 	struct dmp_ring **rings;
 	/* Buffers that may be mapped, by the number that their offset begins with. */
 	struct xarray mappings;
-	/* Bytes of all buffers, mapped ones that were freed among them. */
+	/* Bytes of all buffers, mapped ones that were freed and recycled ones among them. */
 	atomic64_t memory_bytes;
+	/* Memory of freed buffers for new ones of the same size and place, oldest first (clause BUF-3). */
+	struct list_head recycled;
+	u64 recycled_bytes;
+	/* None is kept any more: the context closes. */
+	bool recycled_ended;
+	/* Those that wait for a word, and the item that looks at them, which holds the context while it is due. */
+	struct list_head words;
+	struct delayed_work words_work;
+	bool words_due;
 
 	struct work_struct run_work;
 	struct work_struct end_work;
@@ -153,5 +157,11 @@ int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsign
 int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments);
 struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgoff, unsigned long *first_page);
 void dmp_memory_end(struct dmp_context *context);
+int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length);
+u32 dmp_memory_word(struct dmp_memory *memory, u64 offset);
+void dmp_memory_drop_recycled(struct dmp_context *context, u64 down_to_bytes, bool for_good);
+
+/* words.c */
+void dmp_words_init(struct dmp_context *context);
 
 #endif

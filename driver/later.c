@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the driver does not offer yet: lists, exports, waiting on words and descriptors, peers. Each is refused with
+ * What the driver does not offer yet: exports, waiting on descriptors, peers. Each is refused with
  * -EOPNOTSUPP where a client asks for it; what follows only from such an operation cannot be called, and says so.
  *
  * Locks: none.
@@ -25,33 +25,6 @@ void dmaplane_glue_sync(struct dmp_context *context, u64 op, u32 buffer, u32 end
 void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 slot, struct dmp_outcome *outcome)
 {
 	refuse(outcome);
-}
-
-void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u32 value,
-			     struct dmp_outcome *outcome)
-{
-	refuse(outcome);
-}
-
-/* Allocations go on to their end, which is their event. */
-void dmaplane_glue_cancel_work(struct dmp_context *context, u64 op)
-{
-}
-
-void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 buffer, u64 offset, u64 runs,
-			     struct dmp_outcome *outcome)
-{
-	refuse(outcome);
-}
-
-int dmaplane_glue_list_run(struct dmp_context *context, u32 list, u32 run, struct dmp_run *to)
-{
-	return -EOPNOTSUPP;
-}
-
-/* After a load that has failed, too. */
-void dmaplane_glue_list_drop(struct dmp_context *context, u32 list)
-{
 }
 
 void dmaplane_glue_connect(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u64 length,
@@ -100,7 +73,6 @@ void *dmaplane_glue_take_slot(struct dmp_context *context, u32 slot)
 	}
 
 CANNOT_BE(dmaplane_glue_close_slot, struct dmp_context *context, u32 slot)
-CANNOT_BE(dmaplane_glue_list_seal, struct dmp_context *context, u32 list)
 CANNOT_BE(dmaplane_glue_adopt, struct dmp_context *context, u32 pending, u64 peer)
 CANNOT_BE(dmaplane_glue_reject, struct dmp_context *context, u32 pending)
 CANNOT_BE(dmaplane_glue_disconnect, struct dmp_context *context, u32 peer)

@@ -17,6 +17,8 @@
 
 /* The largest block that is asked of the page allocator: 4 MiB at most, whatever the kernel's own bound is. */
 #define ORDER_MAX 10
+/* So much is kept of what was freed to be recycled. */
+#define RECYCLED_BYTES (256ull << 20)
 /* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
 #define PAGE_BITS 24
 
@@ -32,6 +34,11 @@ struct dmp_memory {
 	void *address;
 	/* Of a buffer: its number among the context's mappings. */
 	u32 mapping;
+	/* Of a buffer that was asked for so: it may be recycled, for one of the same node and strictness. */
+	bool recycle;
+	bool strict;
+	int node;
+	struct list_head entry;
 	struct work_struct free_work;
 };
 
@@ -285,6 +292,8 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	}
 	if (atomic64_add_return(bytes, &context->memory_bytes) > context->limits.memory_bytes) {
 		atomic64_sub(bytes, &context->memory_bytes);
+		/* What is kept to be recycled must be in nobody's way; it is given back by a worker, soon. */
+		dmp_memory_drop_recycled(context, 0, false);
 		return -EDQUOT;
 	}
 	memory = dmp_memory_new(nr_pages, node, strict);
@@ -295,6 +304,9 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	/* From here on its end gives the bytes back. */
 	kref_get(&context->references);
 	memory->context = context;
+	memory->recycle = request->flags & DMP_ALLOC_RECYCLE;
+	memory->node = node;
+	memory->strict = strict;
 	/* Verified page by page, whatever the allocator promises. */
 	for (i = 0; strict && i < nr_pages; i++)
 		if (page_to_nid(memory->pages[i]) != node) {
@@ -313,6 +325,52 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	xa_store(&context->mappings, memory->mapping, memory, GFP_KERNEL);
 	*length_bytes = bytes;
 	return 0;
+}
+
+/*
+ * Memory that this context has freed, of the same size and place, with what was left in it; NULL: there is none. The
+ * kernel does not move its own pages, so that where they were verified they still are.
+ */
+static struct dmp_memory *recycled_for(struct dmp_context *context, unsigned long nr_pages, int node, bool strict)
+{
+	struct dmp_memory *memory;
+
+	/* The youngest is the likeliest to be in a cache. */
+	list_for_each_entry_reverse(memory, &context->recycled, entry)
+		if (memory->nr_pages == nr_pages && memory->node == node && memory->strict == strict) {
+			list_del(&memory->entry);
+			context->recycled_bytes -= dmp_memory_bytes(memory);
+			return memory;
+		}
+	return NULL;
+}
+
+/* Nothing is allocated, zeroed or copied: the engine's own thread does it. */
+static bool take_recycled(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request,
+			  struct dmp_outcome *outcome)
+{
+	int node = request->flags & DMP_ALLOC_HAS_NODE ? (int)request->node : NUMA_NO_NODE;
+	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
+	struct dmp_memory *memory;
+
+	spin_lock(&context->tables_lock);
+	memory = recycled_for(context, nr_pages, node, request->flags & DMP_ALLOC_STRICT);
+	if (memory) {
+		context->buffers[buffer] = memory;
+		/* Its number was given back when it was freed; it gets one as every buffer does. */
+		if (xa_alloc(&context->mappings, &memory->mapping, memory, XA_LIMIT(1, 1 << 20), GFP_NOWAIT)) {
+			context->buffers[buffer] = NULL;
+			list_add_tail(&memory->entry, &context->recycled);
+			context->recycled_bytes += dmp_memory_bytes(memory);
+			memory = NULL;
+		}
+	}
+	spin_unlock(&context->tables_lock);
+	if (!memory)
+		return false;
+	outcome->result = 0;
+	outcome->word0 = dmp_memory_bytes(memory);
+	return true;
 }
 
 static void dmp_alloc_worker(struct work_struct *item)
@@ -338,8 +396,11 @@ static void dmp_alloc_worker(struct work_struct *item)
 void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const struct dmp_alloc *request,
 			 struct dmp_outcome *outcome)
 {
-	struct dmp_alloc_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_alloc_work *work;
 
+	if (request->flags & DMP_ALLOC_RECYCLE && take_recycled(context, buffer, request, outcome))
+		return;
+	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 	if (!work) {
 		outcome->result = -ENOMEM;
 		return;
@@ -356,17 +417,49 @@ void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const 
 	queue_work(dmp_workers, &work->work);
 }
 
+/* Lets go of recycled memory, oldest first, until no more than so much is kept. */
+void dmp_memory_drop_recycled(struct dmp_context *context, u64 down_to_bytes, bool for_good)
+{
+	struct dmp_memory *memory, *next;
+	LIST_HEAD(dropped);
+
+	spin_lock(&context->tables_lock);
+	context->recycled_ended |= for_good;
+	list_for_each_entry_safe(memory, next, &context->recycled, entry) {
+		if (context->recycled_bytes <= down_to_bytes)
+			break;
+		context->recycled_bytes -= dmp_memory_bytes(memory);
+		list_move_tail(&memory->entry, &dropped);
+	}
+	spin_unlock(&context->tables_lock);
+	list_for_each_entry_safe(memory, next, &dropped, entry)
+		dmp_memory_put(memory);
+}
+
 void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct dmp_outcome *outcome)
 {
 	struct dmp_memory *memory;
+	bool kept = false;
 
 	spin_lock(&context->tables_lock);
 	memory = context->buffers[buffer];
 	context->buffers[buffer] = NULL;
-	if (memory)
+	if (memory) {
 		xa_erase(&context->mappings, memory->mapping);
+		/*
+		 * Nobody else has it: no mapping, no work. None can come: what looks a buffer up does it in the tables, and
+		 * under their lock.
+		 */
+		kept = memory->recycle && !context->recycled_ended && kref_read(&memory->references) == 1;
+		if (kept) {
+			list_add_tail(&memory->entry, &context->recycled);
+			context->recycled_bytes += dmp_memory_bytes(memory);
+		}
+	}
 	spin_unlock(&context->tables_lock);
-	if (memory)
+	if (kept)
+		dmp_memory_drop_recycled(context, RECYCLED_BYTES, false);
+	else if (memory)
 		dmp_memory_put(memory);
 	outcome->result = 0;
 }
@@ -402,9 +495,8 @@ void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u3
 }
 
 /* Copies between a buffer and memory of Rust's; the range is checked. */
-static int copy_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes bytes, bool in)
+static int copy_bytes(struct dmp_memory *memory, u64 offset, struct dmp_bytes bytes, bool in)
 {
-	struct dmp_memory *memory = buffer_of(context, buffer);
 	u8 *other = bytes.start;
 
 	if (!memory || offset + bytes.length > dmp_memory_bytes(memory))
@@ -426,12 +518,29 @@ static int copy_bytes(struct dmp_context *context, u32 buffer, u64 offset, struc
 	return 0;
 }
 
+int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length)
+{
+	struct dmp_bytes bytes = { .start = to, .length = length };
+
+	return copy_bytes(memory, offset, bytes, false);
+}
+
+/* A word that the client may write at this moment; what was written before it is seen by who sees the word. */
+u32 dmp_memory_word(struct dmp_memory *memory, u64 offset)
+{
+	u8 *page = kmap_local_page(memory->pages[offset >> PAGE_SHIFT]);
+	u32 word = smp_load_acquire((u32 *)(page + offset_in_page(offset)));
+
+	kunmap_local(page);
+	return word;
+}
+
 int dmaplane_glue_read_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes to)
 {
-	return copy_bytes(context, buffer, offset, to, false);
+	return copy_bytes(buffer_of(context, buffer), offset, to, false);
 }
 
 int dmaplane_glue_write_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes from)
 {
-	return copy_bytes(context, buffer, offset, from, true);
+	return copy_bytes(buffer_of(context, buffer), offset, from, true);
 }

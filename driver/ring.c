@@ -131,11 +131,38 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	return result;
 }
 
+static long dmp_register(struct dmp_ring *ring, void __user *user)
+{
+	struct dmaplane_eventfd arguments;
+	struct eventfd_ctx *eventfd = NULL;
+
+	if (copy_from_user(&arguments, user, sizeof(arguments)))
+		return -EFAULT;
+	if (arguments.flags || arguments.fd < -1)
+		return -EINVAL;
+	if (arguments.fd >= 0) {
+		eventfd = eventfd_ctx_fdget(arguments.fd);
+		if (IS_ERR(eventfd))
+			return PTR_ERR(eventfd);
+	}
+	spin_lock(&ring->eventfd_lock);
+	swap(ring->eventfd, eventfd);
+	spin_unlock(&ring->eventfd_lock);
+	if (eventfd)
+		eventfd_ctx_put(eventfd);
+	return 0;
+}
+
 static long dmp_ring_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
-	if (call != DMAPLANE_IOCTL_ENTER)
+	switch (call) {
+	case DMAPLANE_IOCTL_ENTER:
+		return dmp_enter(file->private_data, (void __user *)argument);
+	case DMAPLANE_IOCTL_EVENTFD:
+		return dmp_register(file->private_data, (void __user *)argument);
+	default:
 		return -ENOTTY;
-	return dmp_enter(file->private_data, (void __user *)argument);
+	}
 }
 
 /* A client that polls raises its flag first, as one that sleeps does (clause WAKE-2). */

@@ -64,6 +64,8 @@ u64 dmaplane_glue_now_ns(struct dmp_context *context)
 /* Called by who runs the engine, and therefore has a hold of its own: this is never the last. */
 void dmaplane_glue_closed(struct dmp_context *context)
 {
+	/* Each has a hold of its own. */
+	dmp_memory_drop_recycled(context, 0, true);
 	dmp_context_put(context);
 }
 

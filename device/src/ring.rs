@@ -2,7 +2,7 @@
 
 use crate::call::call;
 use crate::mapping::Mapping;
-use dmaplane_ring::abi::device::{DEVICE_ENTER, DeviceEnter, DeviceRing};
+use dmaplane_ring::abi::device::{DEVICE_ENTER, DEVICE_EVENTFD, DeviceEnter, DeviceEventfd, DeviceRing};
 use dmaplane_ring::abi::{Cqe, RingLayout, Sqe};
 use dmaplane_ring::queue::{Client, Full, MappedRing};
 use std::io;
@@ -52,6 +52,25 @@ impl Ring {
     pub fn enter(&mut self, min_complete: u32, timeout: Duration) -> io::Result<u32> {
         self.client.submitter.publish_without_doorbell();
         self.call(min_complete, timeout)
+    }
+
+    /// Has an eventfd written to where a client that sleeps would be woken: see [`Ring::prepare_sleep`]. `None`: no
+    /// more. EBADF, EINVAL: it is no eventfd.
+    pub fn register(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let fd = eventfd.map_or(-1, |fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
+        call(self.fd.as_fd(), DEVICE_EVENTFD, &mut DeviceEventfd { fd, flags: 0 })?;
+        Ok(())
+    }
+
+    /// Says that this side is about to sleep in a poll of the ring or its eventfd; `false`: CQEs are there. Either way
+    /// [`Ring::awake`] afterwards.
+    pub fn prepare_sleep(&mut self) -> bool {
+        self.client.completer.prepare_sleep().is_some()
+    }
+
+    /// Whoever completes need not wake us any more.
+    pub fn awake(&mut self) {
+        self.client.completer.awake();
     }
 
     fn call(&self, min_complete: u32, timeout: Duration) -> io::Result<u32> {

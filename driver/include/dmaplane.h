@@ -165,6 +165,11 @@ struct dmaplane_enter {
 	__u32 reserved;
 };
 
+struct dmaplane_eventfd {
+	__s32 fd;
+	__u32 flags;
+};
+
 struct dmaplane_map {
 	__u64 buffer;
 	__u64 flags;
@@ -172,11 +177,12 @@ struct dmaplane_map {
 	__u64 length_bytes;
 };
 
-/* Calls on a context, but ENTER, which is on a ring. */
+/* Calls on a context, but ENTER and EVENTFD, which are on a ring. */
 #define DMAPLANE_IOCTL_SETUP _IOWR(0xda, 0, struct dmaplane_setup)
 #define DMAPLANE_IOCTL_RING _IOWR(0xda, 1, struct dmaplane_ring)
 #define DMAPLANE_IOCTL_ENTER _IOWR(0xda, 2, struct dmaplane_enter)
 #define DMAPLANE_IOCTL_MAP _IOWR(0xda, 3, struct dmaplane_map)
+#define DMAPLANE_IOCTL_EVENTFD _IOWR(0xda, 4, struct dmaplane_eventfd)
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
 _Static_assert(sizeof(struct dmaplane_sqe) == 64, "dmaplane_sqe");
@@ -357,6 +363,13 @@ _Static_assert(__builtin_offsetof(struct dmaplane_enter, signal_mask_bytes) == 2
 _Static_assert(__builtin_offsetof(struct dmaplane_enter, reserved) == 28 &&
 		       sizeof(((struct dmaplane_enter *)0)->reserved) == 4,
 	       "dmaplane_enter.reserved");
+_Static_assert(sizeof(struct dmaplane_eventfd) == 8, "dmaplane_eventfd");
+_Static_assert(__builtin_offsetof(struct dmaplane_eventfd, fd) == 0 &&
+		       sizeof(((struct dmaplane_eventfd *)0)->fd) == 4,
+	       "dmaplane_eventfd.fd");
+_Static_assert(__builtin_offsetof(struct dmaplane_eventfd, flags) == 4 &&
+		       sizeof(((struct dmaplane_eventfd *)0)->flags) == 4,
+	       "dmaplane_eventfd.flags");
 _Static_assert(sizeof(struct dmaplane_map) == 32, "dmaplane_map");
 _Static_assert(__builtin_offsetof(struct dmaplane_map, buffer) == 0 &&
 		       sizeof(((struct dmaplane_map *)0)->buffer) == 8,
@@ -374,6 +387,7 @@ _Static_assert(DMAPLANE_IOCTL_SETUP == 0xc070da00u, "SETUP");
 _Static_assert(DMAPLANE_IOCTL_RING == 0xc038da01u, "RING");
 _Static_assert(DMAPLANE_IOCTL_ENTER == 0xc020da02u, "ENTER");
 _Static_assert(DMAPLANE_IOCTL_MAP == 0xc020da03u, "MAP");
+_Static_assert(DMAPLANE_IOCTL_EVENTFD == 0xc008da04u, "EVENTFD");
 #endif
 
 #endif

@@ -8,6 +8,7 @@ mod calls;
 mod child;
 mod kit;
 mod mappings;
+mod objects;
 mod rings;
 mod teardown;
 
@@ -17,7 +18,8 @@ use std::process::ExitCode;
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
 
-const GROUPS: &[&[Test]] = &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, teardown::TESTS];
+const GROUPS: &[&[Test]] =
+    &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, objects::TESTS, teardown::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

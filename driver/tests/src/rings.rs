@@ -7,12 +7,14 @@ use dmaplane_device::Device;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::abi::{Errno, Opcode, Sqe};
 use dmaplane_ring::build::{Nop, Timeout};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     ("dev_4_no_ops_complete_in_order_by_entering", entered),
     ("dev_4_a_wait_ends_at_its_time_and_with_what_it_waits_for", waits),
     ("dev_4_a_poller_takes_what_nobody_enters_for", polled),
+    ("dev_4_an_eventfd_and_poll_tell_of_completions", told),
     ("bug_8_threads_with_rings_of_their_own_get_their_own_completions", own_completions),
     ("bug_14_a_full_completion_queue_costs_nothing_and_loses_nothing", full),
     ("sqe_4_an_unknown_opcode_is_refused", unknown_opcode),
@@ -74,6 +76,40 @@ fn polled() -> Result<()> {
         ensure!(start.elapsed() < Duration::from_secs(60), "{reaped} of 20,000 after a minute");
     }
     ensure!(sum == 20_000 * 19_999 / 2, "completions carry other names than the operations had");
+    Ok(())
+}
+
+fn told() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
+    let pipe = rustix::pipe::pipe()?;
+    refused(ring.register(Some(pipe.0.as_fd())), libc::EINVAL, "a pipe for an eventfd")?;
+    ring.register(Some(eventfd.as_fd()))?;
+    let mut told_by_eventfd = 0;
+    for round in 0..50u64 {
+        ensure!(ring.push(Timeout::after_ns(3_000_000).user_data(round)).is_ok(), "the ring is full");
+        ring.enter(0, WAIT)?;
+        // The eventfd may be written to a moment after the ring has told: that one comes too early for the next.
+        let cqe = loop {
+            if ring.prepare_sleep() {
+                let within = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+                let mut both = [
+                    rustix::event::PollFd::new(&eventfd, rustix::event::PollFlags::IN),
+                    rustix::event::PollFd::new(&ring, rustix::event::PollFlags::IN),
+                ];
+                ensure!(rustix::event::poll(&mut both, Some(&within))? > 0, "round {round}: nothing told");
+            }
+            ring.awake();
+            let mut count = [0; 8];
+            told_by_eventfd += u32::from(rustix::io::read(&eventfd, &mut count).is_ok());
+            if let Some(cqe) = ring.reap_one() {
+                break cqe;
+            }
+        };
+        ensure!(cqe.user_data == round && cqe.result() == Err(Errno::ETIME), "{cqe:?}");
+    }
+    ensure!(told_by_eventfd > 10, "the eventfd told of {told_by_eventfd} of 50");
+    ring.register(None)?;
     Ok(())
 }
 

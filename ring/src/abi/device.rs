@@ -117,7 +117,18 @@ pub struct DeviceMap {
     pub length_bytes: u64,
 }
 
+/// Registers an eventfd (clause DEV-4), on a ring: it is written to where a client that sleeps would be woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceEventfd {
+    /// The descriptor; -1: none any more.
+    pub fd: i32,
+    /// Zero.
+    pub flags: u32,
+}
+
 const _: () = {
+    assert!(size_of::<DeviceEventfd>() == 8);
     assert!(size_of::<DeviceSetup>() == 112);
     assert!(size_of::<DeviceRing>() == 56);
     assert!(size_of::<DeviceEnter>() == 32);
@@ -137,5 +148,7 @@ pub const DEVICE_SETUP: u32 = number::<DeviceSetup>(0);
 pub const DEVICE_RING: u32 = number::<DeviceRing>(1);
 /// [`DeviceEnter`], on a ring.
 pub const DEVICE_ENTER: u32 = number::<DeviceEnter>(2);
+/// [`DeviceEventfd`], on a ring.
+pub const DEVICE_EVENTFD: u32 = number::<DeviceEventfd>(4);
 /// [`DeviceMap`].
 pub const DEVICE_MAP: u32 = number::<DeviceMap>(3);

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use dmaplane_ring::abi::device::{
-    DEVICE_ENTER, DEVICE_IOCTL_TYPE, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceEnter, DeviceMap, DeviceRing,
-    DeviceSetup, device_features, setup_flags,
+    DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceEnter, DeviceEventfd,
+    DeviceMap, DeviceRing, DeviceSetup, device_features, setup_flags,
 };
 use dmaplane_ring::abi::{
     ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, Opcode, RING_MAGIC, RingFlags, Run, Sqe, SqeFlags,
@@ -72,6 +72,7 @@ fn structures() -> Vec<Structure> {
             min_complete: "__u32", flags: "__u32", timeout_ns: "__u64", signal_mask: "__u64",
             signal_mask_bytes: "__u32", reserved: "__u32",
         }),
+        structure!(DeviceEventfd as "dmaplane_eventfd" { fd: "__s32", flags: "__u32" }),
         structure!(DeviceMap as "dmaplane_map" {
             buffer: "__u64", flags: "__u64", offset: "__u64", length_bytes: "__u64",
         }),
@@ -185,12 +186,13 @@ pub fn header() -> String {
         }
         out.push_str("};\n");
     }
-    let _ = writeln!(out, "\n/* Calls on a context, but ENTER, which is on a ring. */");
+    let _ = writeln!(out, "\n/* Calls on a context, but ENTER and EVENTFD, which are on a ring. */");
     let calls = [
         ("SETUP", "dmaplane_setup", DEVICE_SETUP),
         ("RING", "dmaplane_ring", DEVICE_RING),
         ("ENTER", "dmaplane_enter", DEVICE_ENTER),
         ("MAP", "dmaplane_map", DEVICE_MAP),
+        ("EVENTFD", "dmaplane_eventfd", DEVICE_EVENTFD),
     ];
     for (call, structure, number) in calls {
         let (name, low) = (format!("DMAPLANE_IOCTL_{call}"), number & 0xff);

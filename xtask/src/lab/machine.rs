@@ -16,6 +16,8 @@ use crate::workspace::Workspace;
 
 /// Boots that may fail before the machine's first program runs: one in ten does, under the emulator.
 const BOOTS: usize = 5;
+/// How long a machine may take to go once its command has ended.
+const GOING: Duration = Duration::from_secs(20);
 /// How long a boot may take until then.
 const BOOT_TIME: Duration = Duration::from_secs(90);
 
@@ -132,6 +134,7 @@ fn watch(lines: &Receiver<String>, time: Duration) -> Result<Boot> {
                     in_messages = false;
                 } else if let Some(number) = line.strip_prefix(EXIT) {
                     status = number.parse().ok();
+                    until = Instant::now() + GOING;
                 } else if in_messages {
                     kernel.push_str(&line);
                     kernel.push('\n');
@@ -142,8 +145,12 @@ fn watch(lines: &Receiver<String>, time: Duration) -> Result<Boot> {
                 all.push(line);
             }
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if status.is_some() => break,
             Err(RecvTimeoutError::Timeout) if !started => return Ok(Boot::NeverStarted),
-            Err(RecvTimeoutError::Timeout) => bail!("the command was not done after {} s", time.as_secs()),
+            Err(RecvTimeoutError::Timeout) => {
+                let last = printed.last().map_or("nothing", String::as_str);
+                bail!("the command was not done after {} s; the last that it printed: {last}", time.as_secs())
+            }
         }
     }
     if !started {

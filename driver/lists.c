@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Lists: runs are copied out of a buffer once, by a worker, into records of the engine's. The engine checks them one by
+ * one; what it then says of segments it works out of these records.
+ *
+ * Locks: tables_lock for the table of lists.
+ */
+#include "dmaplane.h"
+
+#include <linux/memcontrol.h>
+#include <linux/slab.h>
+
+/* A run as a client writes it: struct dmaplane_run of the UAPI header. */
+#define RUN_BYTES sizeof(struct dmaplane_run)
+/* Runs copied between two looks at the scheduler. */
+#define RUNS_AT_ONCE 64
+
+struct dmp_list {
+	struct rcu_head rcu;
+	u32 runs;
+	/* Bytes of one of the engine's records. */
+	u32 record_bytes;
+	/* Aligned to 8, as they want. */
+	u64 records[];
+};
+
+struct dmp_list_work {
+	struct work_struct work;
+	struct dmp_context *context;
+	struct dmp_memory *memory;
+	u64 op;
+	u64 offset;
+	u32 list;
+	u32 runs;
+};
+
+static void *record_of(struct dmp_list *list, u32 run)
+{
+	return (u8 *)list->records + (u64)run * list->record_bytes;
+}
+
+static int load(struct dmp_list_work *work)
+{
+	u64 record_bytes = dmaplane_list_record_bytes();
+	struct dmaplane_run runs[RUNS_AT_ONCE / 4];
+	struct dmp_list *list;
+	u32 done = 0, segments = 0;
+
+	list = kvmalloc(sizeof(*list) + record_bytes * work->runs, GFP_KERNEL_ACCOUNT);
+	if (!list)
+		return -ENOMEM;
+	list->runs = work->runs;
+	list->record_bytes = record_bytes;
+	while (done < work->runs) {
+		u32 some = min_t(u32, ARRAY_SIZE(runs), work->runs - done), i;
+
+		/* Once: what the client writes there afterwards is nothing to us. */
+		if (dmp_memory_read(work->memory, work->offset + (u64)done * RUN_BYTES, runs, some * RUN_BYTES)) {
+			kvfree(list);
+			return -EIO;
+		}
+		for (i = 0; i < some; i++)
+			dmaplane_list_put(record_of(list, done + i), (struct dmp_run *)&runs[i]);
+		/* The numbers follow from the counts, checked or not; a list that fails its checks is never looked at. */
+		segments = dmaplane_list_seal(record_of(list, done), some, segments);
+		done += some;
+		cond_resched();
+	}
+	spin_lock(&work->context->tables_lock);
+	work->context->lists[work->list] = list;
+	spin_unlock(&work->context->tables_lock);
+	atomic_long_inc(&dmp_accounts.lists);
+	return 0;
+}
+
+static void dmp_list_worker(struct work_struct *item)
+{
+	struct dmp_list_work *work = container_of(item, struct dmp_list_work, work);
+	struct dmp_context *context = work->context;
+	int error;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
+
+	error = load(work);
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
+	dmp_memory_put(work->memory);
+	dmaplane_post_finished(context->engine, work->op, error, 0, 0);
+	kfree(work);
+	atomic_long_dec(&dmp_accounts.works);
+	dmp_context_put(context);
+}
+
+void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 buffer, u64 offset, u64 runs,
+			     struct dmp_outcome *outcome)
+{
+	struct dmp_list_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_memory *memory = dmaplane_glue_hold_buffer(context, buffer);
+
+	if (!work || !memory) {
+		kfree(work);
+		if (memory)
+			dmp_memory_put(memory);
+		outcome->result = memory ? -ENOMEM : -EIO;
+		return;
+	}
+	atomic_long_inc(&dmp_accounts.works);
+	INIT_WORK(&work->work, dmp_list_worker);
+	kref_get(&context->references);
+	work->context = context;
+	work->memory = memory;
+	work->op = op;
+	work->list = list;
+	work->offset = offset;
+	work->runs = runs;
+	outcome->started = 1;
+	queue_work(dmp_workers, &work->work);
+}
+
+/* Under the baton a list stays: only dmaplane_glue_list_drop takes it away. */
+int dmaplane_glue_list_run(struct dmp_context *context, u32 index, u32 run, struct dmp_run *to)
+{
+	struct dmp_list *list = READ_ONCE(context->lists[index]);
+
+	if (!list || run >= list->runs)
+		return -ERANGE;
+	dmaplane_list_get(record_of(list, run), to);
+	return 0;
+}
+
+/* They are numbered already. */
+void dmaplane_glue_list_seal(struct dmp_context *context, u32 list)
+{
+}
+
+void dmaplane_glue_list_drop(struct dmp_context *context, u32 index)
+{
+	struct dmp_list *list;
+
+	spin_lock(&context->tables_lock);
+	list = context->lists[index];
+	context->lists[index] = NULL;
+	spin_unlock(&context->tables_lock);
+	if (!list)
+		return;
+	atomic_long_dec(&dmp_accounts.lists);
+	/* Megabytes perhaps: not on the engine's thread. */
+	kvfree_rcu(list, rcu);
+}

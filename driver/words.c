@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Waiting for a word of a buffer: nobody rings when it is written, so it is looked at now and then.
+ *
+ * Locks: tables_lock for the list of those that wait.
+ */
+#include "dmaplane.h"
+
+#include <linux/slab.h>
+
+/* Between two looks: one tick, 1 to 4 ms. */
+#define LOOK_TICKS 1
+
+struct dmp_word_wait {
+	struct list_head entry;
+	struct dmp_memory *memory;
+	u64 op;
+	u64 offset;
+	u32 value;
+};
+
+static bool has_come(struct dmp_memory *memory, u64 offset, u32 value)
+{
+	/* Modulo 2^32: the word counts up, and may have gone round. */
+	return (s32)(dmp_memory_word(memory, offset) - value) >= 0;
+}
+
+static void end_wait(struct dmp_context *context, struct dmp_word_wait *wait, int result)
+{
+	dmaplane_post_finished(context->engine, wait->op, result, 0, 0);
+	dmp_memory_put(wait->memory);
+	kfree(wait);
+	atomic_long_dec(&dmp_accounts.works);
+}
+
+static void look(struct work_struct *item)
+{
+	struct dmp_context *context = container_of(to_delayed_work(item), struct dmp_context, words_work);
+	struct dmp_word_wait *wait, *next;
+	LIST_HEAD(ended);
+	bool more;
+
+	spin_lock(&context->tables_lock);
+	list_for_each_entry_safe(wait, next, &context->words, entry)
+		if (has_come(wait->memory, wait->offset, wait->value))
+			list_move_tail(&wait->entry, &ended);
+	more = !list_empty(&context->words);
+	/* The item's hold goes on to its next time. */
+	if (more)
+		queue_delayed_work(dmp_workers, &context->words_work, LOOK_TICKS);
+	else
+		context->words_due = false;
+	spin_unlock(&context->tables_lock);
+	list_for_each_entry_safe(wait, next, &ended, entry)
+		end_wait(context, wait, 0);
+	if (!more)
+		dmp_context_put(context);
+}
+
+void dmp_words_init(struct dmp_context *context)
+{
+	INIT_LIST_HEAD(&context->words);
+	INIT_DELAYED_WORK(&context->words_work, look);
+}
+
+void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u32 value,
+			     struct dmp_outcome *outcome)
+{
+	struct dmp_memory *memory = dmaplane_glue_hold_buffer(context, buffer);
+	struct dmp_word_wait *wait;
+
+	if (!memory) {
+		outcome->result = -EIO;
+		return;
+	}
+	if (has_come(memory, offset, value)) {
+		dmp_memory_put(memory);
+		outcome->result = 0;
+		return;
+	}
+	wait = kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN);
+	if (!wait) {
+		dmp_memory_put(memory);
+		outcome->result = -ENOMEM;
+		return;
+	}
+	atomic_long_inc(&dmp_accounts.works);
+	wait->memory = memory;
+	wait->op = op;
+	wait->offset = offset;
+	wait->value = value;
+	outcome->started = 1;
+	spin_lock(&context->tables_lock);
+	list_add_tail(&wait->entry, &context->words);
+	if (!context->words_due) {
+		context->words_due = true;
+		kref_get(&context->references);
+		queue_delayed_work(dmp_workers, &context->words_work, LOOK_TICKS);
+	}
+	spin_unlock(&context->tables_lock);
+}
+
+/* Of the works that a call starts only waiting has no end of its own; the others go on to theirs. */
+void dmaplane_glue_cancel_work(struct dmp_context *context, u64 op)
+{
+	struct dmp_word_wait *wait, *found = NULL;
+
+	spin_lock(&context->tables_lock);
+	list_for_each_entry(wait, &context->words, entry)
+		if (wait->op == op) {
+			list_del(&wait->entry);
+			found = wait;
+			break;
+		}
+	spin_unlock(&context->tables_lock);
+	if (found)
+		end_wait(context, found, -ECANCELED);
+}
