@@ -203,6 +203,7 @@ int dmp_context_setup(struct dmp_context *context, struct dmaplane_setup *setup)
 		if (!error) {
 			mmgrab(current->mm);
 			context->mm = current->mm;
+			WRITE_ONCE(context->owner, (fl_owner_t)current->files);
 #ifdef CONFIG_MEMCG
 			context->memcg = get_mem_cgroup_from_mm(current->mm);
 #endif

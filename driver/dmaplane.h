@@ -60,6 +60,8 @@ struct dmp_context {
 	/* Who set it up. Only counted (mm_count), never used to reach memory: who exits must not wait for us. */
 	struct mm_struct *mm;
 	struct mem_cgroup *memcg;
+	/* Whose exit ends it, as flush names it: its table of descriptors. Only compared. */
+	fl_owner_t owner;
 
 	/* Guards the tables below against calls that come without the baton. */
 	spinlock_t tables_lock;

@@ -73,6 +73,12 @@ impl Ring {
         self.client.completer.awake();
     }
 
+    /// Waits as [`Ring::enter`] does, and publishes nothing: all that a process can do that has a ring's descriptor of
+    /// another's, whose mappings it does not have.
+    pub fn wait_only(&mut self, min_complete: u32, timeout: Duration) -> io::Result<u32> {
+        self.call(min_complete, timeout)
+    }
+
     fn call(&self, min_complete: u32, timeout: Duration) -> io::Result<u32> {
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let mut enter = DeviceEnter { min_complete, timeout_ns, ..DeviceEnter::default() };

@@ -11,6 +11,7 @@ pub fn run(role: &str) -> ExitCode {
     let ran = match role {
         "open" => open(),
         "hold" => hold(),
+        "share" => share(),
         other => Err(anyhow::anyhow!("no role {other}")),
     };
     match ran {
@@ -27,6 +28,26 @@ fn open() -> anyhow::Result<()> {
     let errno = Device::open_bare(PATH).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
     println!("{errno}");
     Ok(())
+}
+
+/// Makes a context and a child that waits on its ring, and stays until it is killed. The child says when it is closed.
+fn share() -> anyhow::Result<()> {
+    let (_device, mut ring) = device()?;
+    // SAFETY: this program has one thread. The child touches no mapping, which it does not have, but waits in a call.
+    let child = unsafe { libc::fork() };
+    anyhow::ensure!(child >= 0, "fork failed");
+    if child == 0 {
+        let waited = ring.wait_only(1, Duration::from_secs(60));
+        println!("{}", if waited.is_ok_and(|ready| ready == 0) { "closed" } else { "not closed" });
+        std::io::stdout().flush()?;
+        // SAFETY: leaves at once: dropping the ring would look at its mapping.
+        unsafe { libc::_exit(0) };
+    }
+    println!("shared");
+    std::io::stdout().flush()?;
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
 }
 
 /// Holds a context with everything in it until it is killed.

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("td_closing_never_waits_and_ends_what_is_in_flight", never_waits),
     ("td_a_ring_outlives_its_context_and_says_that_it_is_closed", ring_outlives),
     ("td_the_module_is_held_while_a_context_or_a_mapping_lives", held),
+    ("dev_7_the_owners_exit_ends_a_context_that_others_still_hold", owner_exits),
     ("bug_9_a_killed_process_leaves_nothing_behind", killed),
     ("bug_11_a_killed_waiter_goes_at_once", killed_waiter),
     ("bug_12_racing_set_ups_make_one_context", racing),
@@ -63,6 +64,22 @@ fn held() -> Result<()> {
     std::thread::sleep(Duration::from_millis(200));
     ensure!(command("rmmod", &["dmaplane"]).is_err(), "the module went under a mapping");
     ensure!(mapping.write(0, b"still here"), "writing");
+    Ok(())
+}
+
+/// A child makes a context, and a child of its own, which holds the descriptors when the first is killed.
+fn owner_exits() -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?).arg("--child=share").stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("the child has no output")?).lines();
+    let first = lines.next().context("the child said nothing")??;
+    ensure!(first == "shared", "the child said {first:?}");
+    std::thread::sleep(Duration::from_millis(200));
+    child.kill()?;
+    child.wait()?;
+    let start = Instant::now();
+    let second = lines.next().context("the grandchild said nothing")??;
+    ensure!(second == "closed", "the grandchild said {second:?}");
+    ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
     Ok(())
 }
 
