@@ -209,8 +209,8 @@ impl Context {
             return;
         }
         core.inlets.close();
-        // Release: pairs with the acquire in `Context::is_closed`. Before clients are woken: who looks and sleeps again,
-        // because it is not closed yet, is woken by nobody else.
+        // Release: pairs with the acquire in `Context::is_closed`. Before clients are woken: who looks, and sleeps
+        // again because it is not closed yet, is woken by nobody else.
         self.closed.store_release(1);
         core.host.outlets.wake_all(self.glue);
         self.glue.closed();
