@@ -12,7 +12,7 @@ const NEAR_NS: f64 = 100.0;
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a round of an operation found, lowest and highest.
+/// How far apart they were when looked at, lowest and highest.
 #[derive(Clone, Copy, Debug)]
 pub struct Distance {
     lowest_ns: f64,

@@ -16,8 +16,12 @@ const METHOD: &[&str] = &[
      highest. A ratio is that of the medians; above 1 it is in our favour, whichever way is better.",
     "While ours is measured the peer's processes are stopped (SIGSTOP). A poller, ours or io_uring's, sleeps before \
      anything else is measured. io_uring publishes each batch once and hands it over in one call, with the same batch, \
-     depth and ring sizes as ours; the best of its modes is the one with the highest median.",
-    "A transfer's time ends when the writer's program knows that all bytes are there. CPU time is that of all \
+     depth and ring sizes as ours; the best of its modes is the one with the highest median. No-ops run for 10 ms \
+     before the clock starts, ours and io_uring's alike: a polling thread that is woken begins on its waker's core. \
+     Before a round of ours the bench waits, a minute in all at most, for cores between which a cache line takes less \
+     than 100 ns: the host of a virtual machine may place them near each other or far apart.",
+    "A transfer's time ends when the writer's program knows that all bytes are there; where it is answered, when the \
+     answer of the other program has come. CPU time is that of all \
      processes that took part, ours and the peer's counted alike. What has arrived is compared with what was sent, by \
      ours and by each peer's program; a difference fails the run. NIXL's best is the one of its three settings with \
      the highest median, each compared with ours by itself.",
