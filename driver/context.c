@@ -13,7 +13,6 @@
 #include <linux/memcontrol.h>
 #include <linux/module.h>
 #include <linux/random.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -40,8 +39,6 @@ static void dmp_context_end(struct work_struct *work)
 #ifdef CONFIG_MEMCG
 	mem_cgroup_put(context->memcg);
 #endif
-	if (context->mm)
-		mmdrop(context->mm);
 	mutex_destroy(&context->setup_lock);
 	kfree(context);
 	atomic_long_dec(&dmp_accounts.contexts);
@@ -94,15 +91,16 @@ void dmp_context_close(struct dmp_context *context)
 		dmaplane_close(context->engine);
 }
 
-/* A limit as it is asked for, or the default; 0 where it is too large. */
-static u32 limit(u32 *asked, u32 usual)
+/* A limit as it is asked for, or the default: whether it is within bounds. */
+static bool fits(u32 *asked, u32 usual)
 {
 	if (!*asked)
 		*asked = usual;
-	return *asked <= LIMIT_MAX ? *asked : 0;
+	return *asked <= LIMIT_MAX;
 }
 
-static int check_setup(struct dmaplane_setup *setup)
+/* Looks at what is asked for, and fills in what was left to the driver. */
+int dmp_context_check(struct dmaplane_setup *setup)
 {
 	int i;
 
@@ -129,24 +127,31 @@ static int check_setup(struct dmaplane_setup *setup)
 		setup->memory_bytes = U64_MAX >> 1;
 	if (setup->memory_bytes > U64_MAX >> 1)
 		return -EINVAL;
+	if (!fits(&setup->rings, 16) || !fits(&setup->operations, 8192) || !fits(&setup->buffers, 1024) ||
+	    !fits(&setup->lists, 256) || !fits(&setup->leases, 1024) || !fits(&setup->imports, 1024) ||
+	    !fits(&setup->peers, 64) || !fits(&setup->listeners, 8) || !fits(&setup->slots, 256) ||
+	    !fits(&setup->inbound_per_peer, 64))
+		return -EINVAL;
 	setup->features = DMAPLANE_FEATURE_PLACEMENT;
+	if (setup->flags & DMAPLANE_SETUP_POLLER && !capable(CAP_SYS_NICE))
+		return -EPERM;
 	return 0;
 }
 
-static int take_memory(struct dmp_context *context, struct dmaplane_setup *setup)
+static int take_memory(struct dmp_context *context, const struct dmaplane_setup *setup)
 {
 	struct dmp_setup engine = {
 		.buffer_bytes = setup->buffer_bytes,
-		.rings = limit(&setup->rings, 16),
-		.operations = limit(&setup->operations, 8192),
-		.buffers = limit(&setup->buffers, 1024),
-		.lists = limit(&setup->lists, 256),
-		.leases = limit(&setup->leases, 1024),
-		.imports = limit(&setup->imports, 1024),
-		.peers = limit(&setup->peers, 64),
-		.listeners = limit(&setup->listeners, 8),
-		.slots = limit(&setup->slots, 256),
-		.inbound_per_peer = limit(&setup->inbound_per_peer, 64),
+		.rings = setup->rings,
+		.operations = setup->operations,
+		.buffers = setup->buffers,
+		.lists = setup->lists,
+		.leases = setup->leases,
+		.imports = setup->imports,
+		.peers = setup->peers,
+		.listeners = setup->listeners,
+		.slots = setup->slots,
+		.inbound_per_peer = setup->inbound_per_peer,
 		.messages = MESSAGES_DEFAULT,
 	};
 	struct dmp_engine *made;
@@ -171,6 +176,11 @@ static int take_memory(struct dmp_context *context, struct dmaplane_setup *setup
 		goto no_memory;
 	/* The engine's own hold, until dmaplane_glue_closed. */
 	kref_get(&context->references);
+	/* Before anybody finds it set up, and has something charged. */
+#ifdef CONFIG_MEMCG
+	context->memcg = get_mem_cgroup_from_mm(current->mm);
+#endif
+	WRITE_ONCE(context->owner, (fl_owner_t)current->files);
 	/* Release: pairs with the acquires of who finds the context set up. */
 	smp_store_release(&context->engine, made);
 	return 0;
@@ -187,26 +197,16 @@ no_memory:
 	return -ENOMEM;
 }
 
-int dmp_context_setup(struct dmp_context *context, struct dmaplane_setup *setup)
+/* Makes the context of what has been checked. */
+int dmp_context_setup(struct dmp_context *context, const struct dmaplane_setup *setup)
 {
-	int error = check_setup(setup);
+	int error = -EBUSY;
 
-	if (error)
-		return error;
-	if (setup->flags & DMAPLANE_SETUP_POLLER && !capable(CAP_SYS_NICE))
-		return -EPERM;
 	if (mutex_lock_killable(&context->setup_lock))
 		return -EINTR;
-	error = -EBUSY;
 	if (!context->engine) {
 		error = take_memory(context, setup);
 		if (!error) {
-			mmgrab(current->mm);
-			context->mm = current->mm;
-			WRITE_ONCE(context->owner, (fl_owner_t)current->files);
-#ifdef CONFIG_MEMCG
-			context->memcg = get_mem_cgroup_from_mm(current->mm);
-#endif
 			error = dmp_runner_start(context);
 			/* It is a context all the same, and can only be closed. */
 			if (error)

@@ -49,31 +49,22 @@ static long dmp_call_setup(struct dmp_context *context, void __user *user)
 
 	if (copy_from_user(&setup, user, sizeof(setup)))
 		return -EFAULT;
-	error = dmp_context_setup(context, &setup);
+	error = dmp_context_check(&setup);
 	if (error)
 		return error;
-	return copy_to_user(user, &setup, sizeof(setup)) ? -EFAULT : 0;
+	/* Before it is made, so that an answer that cannot be given costs nothing. */
+	if (copy_to_user(user, &setup, sizeof(setup)))
+		return -EFAULT;
+	return dmp_context_setup(context, &setup);
 }
 
 static long dmp_call_ring(struct dmp_context *context, void __user *user)
 {
 	struct dmaplane_ring ring;
-	int fd;
 
 	if (copy_from_user(&ring, user, sizeof(ring)))
 		return -EFAULT;
-	/*
-	 * What is filled in is written before the descriptor exists, so that a bad pointer costs nothing: the sizes follow
-	 * from what was asked for, and the index is that of the ring.
-	 */
-	fd = dmp_ring_new(context, &ring);
-	if (fd < 0)
-		return fd;
-	if (copy_to_user(user, &ring, sizeof(ring))) {
-		/* The user can still close it: a number is not lost with the answer. */
-		return fd;
-	}
-	return fd;
+	return dmp_ring_new(context, &ring, user);
 }
 
 static long dmp_call_map(struct dmp_context *context, void __user *user)

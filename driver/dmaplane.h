@@ -42,6 +42,19 @@ struct dmp_accounts {
 };
 extern struct dmp_accounts dmp_accounts;
 
+/*
+ * Slow work that a call of the engine's has started: run by a worker, charged to the context's owner, and ended by the
+ * one event that the engine was promised. First in a structure of its own kind, which is freed after it.
+ */
+struct dmp_work {
+	struct work_struct work;
+	/* Held until the event is posted: a context with work under way is not closed. */
+	struct dmp_context *context;
+	u64 op;
+	/* Returns the event's result and fills its words in. */
+	int (*function)(struct dmp_work *work, u64 *word0, u64 *word1);
+};
+
 /* One descriptor of /dev/dmaplane. */
 struct dmp_context {
 	/*
@@ -57,10 +70,9 @@ struct dmp_context {
 	struct mutex setup_lock;
 	struct dmaplane_setup limits;
 
-	/* Who set it up. Only counted (mm_count), never used to reach memory: who exits must not wait for us. */
-	struct mm_struct *mm;
+	/* Charged for what the context takes: that of who set it up. */
 	struct mem_cgroup *memcg;
-	/* Whose exit ends it, as flush names it: its table of descriptors. Only compared. */
+	/* Whose exit ends it, as flush names it: the table of descriptors of who set it up. Only compared. */
 	fl_owner_t owner;
 
 	/* Guards the tables below against calls that come without the baton. */
@@ -122,7 +134,8 @@ extern const struct file_operations dmp_device_operations;
 
 /* context.c */
 struct dmp_context *dmp_context_new(void);
-int dmp_context_setup(struct dmp_context *context, struct dmaplane_setup *setup);
+int dmp_context_check(struct dmaplane_setup *setup);
+int dmp_context_setup(struct dmp_context *context, const struct dmaplane_setup *setup);
 void dmp_context_put(struct dmp_context *context);
 void dmp_context_close(struct dmp_context *context);
 bool dmp_context_get(struct dmp_context *context);
@@ -132,6 +145,8 @@ bool dmp_context_get(struct dmp_context *context);
 void dmp_runner_init(struct dmp_context *context);
 int dmp_runner_start(struct dmp_context *context);
 void dmp_runner_stop(struct dmp_context *context);
+void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
+		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome);
 /* Calls `call` until it does not say -EAGAIN, which it does while somebody else runs the engine. -EINTR when killed. */
 #define dmp_until_free(call)                                                        \
 	({                                                                          \
@@ -148,7 +163,7 @@ void dmp_runner_stop(struct dmp_context *context);
 	})
 
 /* ring.c */
-int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments);
+int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, void __user *user);
 
 /* memory.c */
 struct dmp_memory *dmp_memory_for_area(u64 bytes);
@@ -161,7 +176,7 @@ struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgof
 void dmp_memory_end(struct dmp_context *context);
 int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length);
 u32 dmp_memory_word(struct dmp_memory *memory, u64 offset);
-void dmp_memory_drop_recycled(struct dmp_context *context, u64 down_to_bytes, bool for_good);
+void dmp_memory_end_recycling(struct dmp_context *context);
 
 /* words.c */
 void dmp_words_init(struct dmp_context *context);

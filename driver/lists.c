@@ -7,13 +7,12 @@
  */
 #include "dmaplane.h"
 
-#include <linux/memcontrol.h>
 #include <linux/slab.h>
 
 /* A run as a client writes it: struct dmaplane_run of the UAPI header. */
 #define RUN_BYTES sizeof(struct dmaplane_run)
-/* Runs copied between two looks at the scheduler. */
-#define RUNS_AT_ONCE 64
+/* Runs copied between two looks at the scheduler: they lie on the stack. */
+#define RUNS_AT_ONCE 16
 
 struct dmp_list {
 	struct rcu_head rcu;
@@ -25,10 +24,8 @@ struct dmp_list {
 };
 
 struct dmp_list_work {
-	struct work_struct work;
-	struct dmp_context *context;
+	struct dmp_work work;
 	struct dmp_memory *memory;
-	u64 op;
 	u64 offset;
 	u32 list;
 	u32 runs;
@@ -41,8 +38,9 @@ static void *record_of(struct dmp_list *list, u32 run)
 
 static int load(struct dmp_list_work *work)
 {
+	struct dmp_context *context = work->work.context;
 	u64 record_bytes = dmaplane_list_record_bytes();
-	struct dmaplane_run runs[RUNS_AT_ONCE / 4];
+	struct dmaplane_run runs[RUNS_AT_ONCE];
 	struct dmp_list *list;
 	u32 done = 0, segments = 0;
 
@@ -52,7 +50,7 @@ static int load(struct dmp_list_work *work)
 	list->runs = work->runs;
 	list->record_bytes = record_bytes;
 	while (done < work->runs) {
-		u32 some = min_t(u32, ARRAY_SIZE(runs), work->runs - done), i;
+		u32 some = min_t(u32, RUNS_AT_ONCE, work->runs - done), i;
 
 		/* Once: what the client writes there afterwards is nothing to us. */
 		if (dmp_memory_read(work->memory, work->offset + (u64)done * RUN_BYTES, runs, some * RUN_BYTES)) {
@@ -66,57 +64,34 @@ static int load(struct dmp_list_work *work)
 		done += some;
 		cond_resched();
 	}
-	spin_lock(&work->context->tables_lock);
-	work->context->lists[work->list] = list;
-	spin_unlock(&work->context->tables_lock);
+	spin_lock(&context->tables_lock);
+	context->lists[work->list] = list;
+	spin_unlock(&context->tables_lock);
 	atomic_long_inc(&dmp_accounts.lists);
 	return 0;
 }
 
-static void dmp_list_worker(struct work_struct *item)
+static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_list_work *work = container_of(item, struct dmp_list_work, work);
-	struct dmp_context *context = work->context;
-	int error;
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before = set_active_memcg(context->memcg);
-#endif
+	int result = load(work);
 
-	error = load(work);
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
 	dmp_memory_put(work->memory);
-	dmaplane_post_finished(context->engine, work->op, error, 0, 0);
-	kfree(work);
-	atomic_long_dec(&dmp_accounts.works);
-	dmp_context_put(context);
+	return result;
 }
 
 void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 buffer, u64 offset, u64 runs,
 			     struct dmp_outcome *outcome)
 {
 	struct dmp_list_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
-	struct dmp_memory *memory = dmaplane_glue_hold_buffer(context, buffer);
 
-	if (!work || !memory) {
-		kfree(work);
-		if (memory)
-			dmp_memory_put(memory);
-		outcome->result = memory ? -ENOMEM : -EIO;
-		return;
+	if (work) {
+		work->memory = dmaplane_glue_hold_buffer(context, buffer);
+		work->list = list;
+		work->offset = offset;
+		work->runs = runs;
 	}
-	atomic_long_inc(&dmp_accounts.works);
-	INIT_WORK(&work->work, dmp_list_worker);
-	kref_get(&context->references);
-	work->context = context;
-	work->memory = memory;
-	work->op = op;
-	work->list = list;
-	work->offset = offset;
-	work->runs = runs;
-	outcome->started = 1;
-	queue_work(dmp_workers, &work->work);
+	dmp_work_start(&work->work, context, op, load_and_let_go, outcome);
 }
 
 /* Under the baton a list stays: only dmaplane_glue_list_drop takes it away. */

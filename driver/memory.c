@@ -8,10 +8,8 @@
 #include "dmaplane.h"
 
 #include <linux/highmem.h>
-#include <linux/memcontrol.h>
 #include <linux/module.h>
 #include <linux/nospec.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -22,7 +20,7 @@
 /* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
 #define PAGE_BITS 24
 
-/* What memory counts against; outlives the context as long as a mapping lives. */
+/* Pages of a buffer or of a ring's area, for as long as anybody holds them. */
 struct dmp_memory {
 	/* Held by the buffer or ring, and by each mapping. */
 	struct kref references;
@@ -261,19 +259,90 @@ void dmp_memory_end(struct dmp_context *context)
 /* Buffers. */
 
 struct dmp_alloc_work {
-	struct work_struct work;
-	struct dmp_context *context;
-	u64 op;
+	struct dmp_work work;
 	u32 buffer;
 	struct dmp_alloc request;
 };
+
+/*
+ * Takes recycled memory out of the context, oldest first, until no more than so much is kept: what is dropped, for
+ * nobody else's eyes. Nobody else holds it.
+ */
+static void take_out_recycled(struct dmp_context *context, u64 down_to_bytes, struct list_head *dropped)
+{
+	struct dmp_memory *memory, *next;
+
+	lockdep_assert_held(&context->tables_lock);
+	list_for_each_entry_safe(memory, next, &context->recycled, entry) {
+		if (context->recycled_bytes <= down_to_bytes)
+			break;
+		context->recycled_bytes -= dmp_memory_bytes(memory);
+		list_move_tail(&memory->entry, dropped);
+	}
+}
+
+/* Lets go of it by a worker. */
+static void drop(struct list_head *dropped)
+{
+	struct dmp_memory *memory, *next;
+
+	list_for_each_entry_safe(memory, next, dropped, entry)
+		dmp_memory_put(memory);
+}
+
+/* Lets go of it at once: whether there was any. By a worker, which may sleep. */
+static bool drop_recycled_now(struct dmp_context *context)
+{
+	struct dmp_memory *memory, *next;
+	LIST_HEAD(dropped);
+	bool any;
+
+	spin_lock(&context->tables_lock);
+	take_out_recycled(context, 0, &dropped);
+	spin_unlock(&context->tables_lock);
+	any = !list_empty(&dropped);
+	list_for_each_entry_safe(memory, next, &dropped, entry)
+		dmp_memory_free(&memory->free_work);
+	return any;
+}
+
+/* The context closes: none is kept any more. */
+void dmp_memory_end_recycling(struct dmp_context *context)
+{
+	LIST_HEAD(dropped);
+
+	spin_lock(&context->tables_lock);
+	context->recycled_ended = true;
+	take_out_recycled(context, 0, &dropped);
+	spin_unlock(&context->tables_lock);
+	drop(&dropped);
+}
+
+/* Memory of a buffer, charged: an error where there is none, or where the context has as much as it may. */
+static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_pages, int node, bool strict)
+{
+	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
+	struct dmp_memory *memory;
+
+	if (atomic64_add_return(bytes, &context->memory_bytes) > context->limits.memory_bytes)
+		memory = ERR_PTR(-EDQUOT);
+	else
+		memory = dmp_memory_new(nr_pages, node, strict);
+	if (IS_ERR(memory)) {
+		atomic64_sub(bytes, &context->memory_bytes);
+		return memory;
+	}
+	/* From here on its end gives the bytes back. */
+	kref_get(&context->references);
+	memory->context = context;
+	return memory;
+}
 
 /* Makes a buffer: 0 and its length, or an errno. */
 static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request, u64 *length_bytes)
 {
 	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
 	bool strict = request->flags & DMP_ALLOC_STRICT;
-	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
 	int node = NUMA_NO_NODE;
 	struct dmp_memory *memory;
 	unsigned long i;
@@ -290,20 +359,12 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 		if (!node_online(node))
 			return -EINVAL;
 	}
-	if (atomic64_add_return(bytes, &context->memory_bytes) > context->limits.memory_bytes) {
-		atomic64_sub(bytes, &context->memory_bytes);
-		/* What is kept to be recycled must be in nobody's way; it is given back by a worker, soon. */
-		dmp_memory_drop_recycled(context, 0, false);
-		return -EDQUOT;
-	}
-	memory = dmp_memory_new(nr_pages, node, strict);
-	if (IS_ERR(memory)) {
-		atomic64_sub(bytes, &context->memory_bytes);
+	memory = charged(context, nr_pages, node, strict);
+	/* What is kept to be recycled must be in nobody's way. */
+	if (IS_ERR(memory) && drop_recycled_now(context))
+		memory = charged(context, nr_pages, node, strict);
+	if (IS_ERR(memory))
 		return PTR_ERR(memory);
-	}
-	/* From here on its end gives the bytes back. */
-	kref_get(&context->references);
-	memory->context = context;
 	memory->recycle = request->flags & DMP_ALLOC_RECYCLE;
 	memory->node = node;
 	memory->strict = strict;
@@ -323,7 +384,7 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	spin_unlock(&context->tables_lock);
 	/* Its place is reserved: this does not allocate. */
 	xa_store(&context->mappings, memory->mapping, memory, GFP_KERNEL);
-	*length_bytes = bytes;
+	*length_bytes = dmp_memory_bytes(memory);
 	return 0;
 }
 
@@ -373,24 +434,11 @@ static bool take_recycled(struct dmp_context *context, u32 buffer, const struct 
 	return true;
 }
 
-static void dmp_alloc_worker(struct work_struct *item)
+static int make(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_alloc_work *work = container_of(item, struct dmp_alloc_work, work);
-	struct dmp_context *context = work->context;
-	u64 length_bytes = 0;
-	int error;
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before = set_active_memcg(context->memcg);
-#endif
 
-	error = make_buffer(context, work->buffer, &work->request, &length_bytes);
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
-	dmaplane_post_finished(context->engine, work->op, error, length_bytes, 0);
-	kfree(work);
-	atomic_long_dec(&dmp_accounts.works);
-	dmp_context_put(context);
+	return make_buffer(item->context, work->buffer, &work->request, word0);
 }
 
 void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const struct dmp_alloc *request,
@@ -401,44 +449,17 @@ void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const 
 	if (request->flags & DMP_ALLOC_RECYCLE && take_recycled(context, buffer, request, outcome))
 		return;
 	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
-	if (!work) {
-		outcome->result = -ENOMEM;
-		return;
+	if (work) {
+		work->buffer = buffer;
+		work->request = *request;
 	}
-	atomic_long_inc(&dmp_accounts.works);
-	INIT_WORK(&work->work, dmp_alloc_worker);
-	/* The engine is not closed before this work has posted its event, and holds the context until then. */
-	kref_get(&context->references);
-	work->context = context;
-	work->op = op;
-	work->buffer = buffer;
-	work->request = *request;
-	outcome->started = 1;
-	queue_work(dmp_workers, &work->work);
-}
-
-/* Lets go of recycled memory, oldest first, until no more than so much is kept. */
-void dmp_memory_drop_recycled(struct dmp_context *context, u64 down_to_bytes, bool for_good)
-{
-	struct dmp_memory *memory, *next;
-	LIST_HEAD(dropped);
-
-	spin_lock(&context->tables_lock);
-	context->recycled_ended |= for_good;
-	list_for_each_entry_safe(memory, next, &context->recycled, entry) {
-		if (context->recycled_bytes <= down_to_bytes)
-			break;
-		context->recycled_bytes -= dmp_memory_bytes(memory);
-		list_move_tail(&memory->entry, &dropped);
-	}
-	spin_unlock(&context->tables_lock);
-	list_for_each_entry_safe(memory, next, &dropped, entry)
-		dmp_memory_put(memory);
+	dmp_work_start(&work->work, context, op, make, outcome);
 }
 
 void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct dmp_outcome *outcome)
 {
 	struct dmp_memory *memory;
+	LIST_HEAD(dropped);
 	bool kept = false;
 
 	spin_lock(&context->tables_lock);
@@ -454,12 +475,12 @@ void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct 
 		if (kept) {
 			list_add_tail(&memory->entry, &context->recycled);
 			context->recycled_bytes += dmp_memory_bytes(memory);
+			take_out_recycled(context, RECYCLED_BYTES, &dropped);
 		}
 	}
 	spin_unlock(&context->tables_lock);
-	if (kept)
-		dmp_memory_drop_recycled(context, RECYCLED_BYTES, false);
-	else if (memory)
+	drop(&dropped);
+	if (memory && !kept)
 		dmp_memory_put(memory);
 	outcome->result = 0;
 }
@@ -479,19 +500,37 @@ void *dmaplane_glue_hold_buffer(struct dmp_context *context, u32 buffer)
 	return memory;
 }
 
-void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u32 node, struct dmp_outcome *outcome)
+struct dmp_placement_work {
+	struct dmp_work work;
+	struct dmp_memory *memory;
+	u32 node;
+};
+
+static int look(struct dmp_work *item, u64 *on_node, u64 *pages)
 {
-	struct dmp_memory *memory = buffer_of(context, buffer);
+	struct dmp_placement_work *work = container_of(item, struct dmp_placement_work, work);
+	struct dmp_memory *memory = work->memory;
 	unsigned long i;
 
-	if (!memory) {
-		outcome->result = -EIO;
-		return;
+	*pages = memory->nr_pages;
+	for (i = 0; i < memory->nr_pages; i++) {
+		*on_node += page_to_nid(memory->pages[i]) == work->node;
+		if (i % 4096 == 4095)
+			cond_resched();
 	}
-	outcome->result = 0;
-	outcome->word1 = memory->nr_pages;
-	for (i = 0; i < memory->nr_pages; i++)
-		outcome->word0 += page_to_nid(memory->pages[i]) == node;
+	dmp_memory_put(memory);
+	return 0;
+}
+
+void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u32 node, struct dmp_outcome *outcome)
+{
+	struct dmp_placement_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+
+	if (work) {
+		work->memory = dmaplane_glue_hold_buffer(context, buffer);
+		work->node = node;
+	}
+	dmp_work_start(&work->work, context, op, look, outcome);
 }
 
 /* Copies between a buffer and memory of Rust's; the range is checked. */

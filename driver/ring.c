@@ -232,8 +232,8 @@ static struct dmp_ring *dmp_ring_make(struct dmp_context *context, struct dmapla
 	return ring;
 }
 
-/* Gives the descriptor. What is filled in is the same whether the user can be told or not. */
-int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments)
+/* Gives the descriptor, once the user has been told what is filled in; where that fails, nothing was made. */
+int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, void __user *user)
 {
 	struct dmp_ring *ring;
 	struct file *file;
@@ -267,6 +267,12 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments)
 		fd = PTR_ERR(file);
 		dmp_ring_detach(ring);
 		goto no_descriptor;
+	}
+	if (copy_to_user(user, arguments, sizeof(*arguments))) {
+		put_unused_fd(fd);
+		/* Its release gives back all the rest. */
+		fput(file);
+		return -EFAULT;
 	}
 	fd_install(fd, file);
 	return fd;

@@ -7,7 +7,10 @@
 #include "dmaplane.h"
 
 #include <linux/kthread.h>
+#include <linux/memcontrol.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
 
 /* How long a poller looks before it sleeps, where nobody says. */
 #define POLLER_IDLE_US 1000
@@ -65,7 +68,7 @@ u64 dmaplane_glue_now_ns(struct dmp_context *context)
 void dmaplane_glue_closed(struct dmp_context *context)
 {
 	/* Each has a hold of its own. */
-	dmp_memory_drop_recycled(context, 0, true);
+	dmp_memory_end_recycling(context);
 	dmp_context_put(context);
 }
 
@@ -99,7 +102,8 @@ static int dmp_poll(void *argument)
 		bool wanted = atomic_xchg(&context->wanted, 0);
 		int ran = dmaplane_run(context->engine, DMP_RUN_TURNS);
 
-		if (wanted || ran == 2)
+		/* 1: nothing was to be done. */
+		if (wanted || ran != 1)
 			busy_ns = ktime_get_ns();
 		cond_resched();
 		if (ktime_get_ns() - busy_ns < idle_ns) {
@@ -107,10 +111,7 @@ static int dmp_poll(void *argument)
 			continue;
 		}
 		if (dmaplane_prepare_sleep(context->engine)) {
-			u64 deadline_ns = dmaplane_next_deadline_ns(context->engine);
-
-			/* The engine's timer is armed by dmaplane_prepare_sleep, and wakes us through run_soon. */
-			(void)deadline_ns;
+			/* Deadlines come through the timer, which that call has armed. */
 			wait_event_interruptible(context->poller_wait, dmp_poller_wanted(context));
 			while (!dmaplane_awake(context->engine) && !kthread_should_stop())
 				cond_resched();
@@ -144,4 +145,44 @@ void dmp_runner_stop(struct dmp_context *context)
 	hrtimer_cancel(&context->timer);
 	/* It has no hold left, so it is not due; it may be in its last statements. */
 	flush_work(&context->run_work);
+}
+
+/* Slow work. */
+
+static void dmp_work_run(struct work_struct *item)
+{
+	struct dmp_work *work = container_of(item, struct dmp_work, work);
+	struct dmp_context *context = work->context;
+	u64 word0 = 0, word1 = 0;
+	int result;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
+
+	result = work->function(work, &word0, &word1);
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
+	dmaplane_post_finished(context->engine, work->op, result, word0, word1);
+	kfree(work);
+	atomic_long_dec(&dmp_accounts.works);
+	dmp_context_put(context);
+}
+
+/* `work` is NULL where its caller got no memory for what it is the first of. */
+void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
+		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome)
+{
+	if (!work) {
+		outcome->result = -ENOMEM;
+		return;
+	}
+	atomic_long_inc(&dmp_accounts.works);
+	INIT_WORK(&work->work, dmp_work_run);
+	kref_get(&context->references);
+	work->context = context;
+	work->op = op;
+	work->function = function;
+	outcome->started = 1;
+	queue_work(dmp_workers, &work->work);
 }

@@ -5,11 +5,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
-/// A mapping of a buffer or an area. Others may write the memory meanwhile: it is read and written by copies.
+/// A mapping of a buffer or an area. Others may write the memory meanwhile: it is read and written by copies that the
+/// compiler does not reason about, byte by byte.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
     length_bytes: usize,
+    writable: bool,
 }
 
 // SAFETY: a mapping is memory, and only touched by copies and atomics.
@@ -25,7 +27,7 @@ impl Mapping {
         let start =
             unsafe { rustix::mm::mmap(std::ptr::null_mut(), length_bytes, rights, MapFlags::SHARED, fd, offset) }?;
         let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::FAULT)?;
-        Ok(Mapping { start, length_bytes })
+        Ok(Mapping { start, length_bytes, writable })
     }
 
     /// Where it begins.
@@ -47,20 +49,25 @@ impl Mapping {
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
         let fits = offset.checked_add(to.len()).is_some_and(|end| end <= self.length_bytes);
         if fits {
-            // SAFETY: within the mapping, by the check; `to` is memory of the caller's own.
-            unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), to.as_mut_ptr(), to.len()) };
+            for (place, byte) in to.iter_mut().enumerate() {
+                // SAFETY: within the mapping, by the check.
+                *byte = unsafe { self.start.as_ptr().add(offset + place).read_volatile() };
+            }
         }
         fits
     }
 
-    /// Copies in from an offset on; `false` where that is beyond its end.
+    /// Copies in from an offset on; `false` where that is beyond its end, or it is mapped for reading only.
     pub fn write(&self, offset: usize, from: &[u8]) -> bool {
         let fits = offset.checked_add(from.len()).is_some_and(|end| end <= self.length_bytes);
-        if fits {
-            // SAFETY: as above. A mapping for reading only is not given out.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr().add(offset), from.len()) };
+        if !fits || !self.writable {
+            return false;
         }
-        fits
+        for (place, byte) in from.iter().enumerate() {
+            // SAFETY: within the mapping, by the check, which may be written to.
+            unsafe { self.start.as_ptr().add(offset + place).write_volatile(*byte) };
+        }
+        true
     }
 }
 

@@ -4,8 +4,8 @@ use crate::Test;
 use crate::kit::{command, device, refused};
 use anyhow::{Context, Result, ensure};
 use dmaplane_device::{Device, PATH};
-use dmaplane_ring::abi::ABI_VERSION;
-use dmaplane_ring::abi::device::{DEVICE_RING, DEVICE_SETUP, DeviceSetup, device_features, setup_flags};
+use dmaplane_ring::abi::device::{DEVICE_RING, DEVICE_SETUP, DeviceRing, DeviceSetup, device_features, setup_flags};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use std::os::fd::AsRawFd;
 
 pub const TESTS: &[Test] = &[
@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("dev_2_unknown_flags_and_reserved_fields_are_refused", unknown_is_refused),
     ("dev_2_before_it_is_set_up_a_descriptor_can_do_nothing", nothing_before),
     ("bug_13_a_bad_pointer_costs_nothing", bad_pointers),
+    ("dev_2_a_poller_wants_cap_sys_nice", poller_is_a_privilege),
     ("dev_1_who_is_not_in_the_group_may_not_open_it", not_in_the_group),
 ];
 
@@ -73,7 +74,49 @@ fn bad_pointers() -> Result<()> {
     let (device, _ring) = device()?;
     let fd = std::os::fd::AsFd::as_fd(&device).as_raw_fd();
     refused(raw(fd, DEVICE_RING, 1), libc::EFAULT, "a ring at no address")?;
-    refused(raw(fd, 0x1234, 0), libc::ENOTTY, "a call that does not exist")
+    refused(raw(fd, 0x1234, 0), libc::ENOTTY, "a call that does not exist")?;
+    // What can be read and not written to: the answer cannot be given, and nothing is left of what was asked for.
+    let before = descriptors()?;
+    let wanted = DeviceRing { sq_entries: 16, cq_entries: 32, ..DeviceRing::default() };
+    for _ in 0..100 {
+        refused(raw(fd, DEVICE_RING, read_only(&wanted)?), libc::EFAULT, "a ring that cannot be told of")?;
+    }
+    ensure!(descriptors()? == before, "{} descriptors, {before} before", descriptors()?);
+    // The context has 16 rings at most: none of those was kept.
+    let rings: std::io::Result<Vec<_>> = (0..15).map(|_| device.ring(16, 32)).collect();
+    rings?;
+    let fresh = Device::open_bare(PATH)?;
+    let setup = DeviceSetup::default();
+    refused(raw(fresh.as_raw_fd(), DEVICE_SETUP, read_only(&setup)?), libc::EFAULT, "a set-up that cannot be told of")?;
+    // It has not happened.
+    Device::set_up(fresh, setup).map(drop).context("the set-up that can be told of")
+}
+
+/// The address of a copy that can only be read, for good.
+fn read_only<T: Copy>(value: &T) -> Result<usize> {
+    let bytes = 4096;
+    assert!(size_of::<T>() <= bytes);
+    let both = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh mapping, written before it becomes read-only, and never unmapped.
+    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, both, MapFlags::PRIVATE) }?;
+    // SAFETY: as above; a page is aligned for anything.
+    unsafe {
+        page.cast::<T>().write(*value);
+        rustix::mm::mprotect(page, bytes, MprotectFlags::READ)?;
+    }
+    Ok(page as usize)
+}
+
+fn descriptors() -> Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+fn poller_is_a_privilege() -> Result<()> {
+    let program = std::env::current_exe()?;
+    let program = program.to_str().context("the program's name is text")?;
+    let said = command("setpriv", &["--inh-caps=-sys_nice", "--bounding-set=-sys_nice", program, "--child=poller"])?;
+    ensure!(said.trim() == libc::EPERM.to_string(), "a poller without CAP_SYS_NICE: {said:?}");
+    Ok(())
 }
 
 fn not_in_the_group() -> Result<()> {
@@ -83,5 +126,3 @@ fn not_in_the_group() -> Result<()> {
     ensure!(said.trim() == libc::EACCES.to_string(), "opening said {said:?}");
     Ok(())
 }
-
-const _: () = assert!(ABI_VERSION == 0);

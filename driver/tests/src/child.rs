@@ -2,6 +2,7 @@
 
 use crate::kit::{alloc, device};
 use dmaplane_device::{Device, PATH};
+use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::build::{Nop, Timeout};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 pub fn run(role: &str) -> ExitCode {
     let ran = match role {
-        "open" => open(),
+        "open" => say_errno(Device::open_bare(PATH)),
+        "poller" => say_errno(Device::open(DeviceSetup { flags: setup_flags::POLLER, ..DeviceSetup::default() })),
         "hold" => hold(),
         "share" => share(),
         other => Err(anyhow::anyhow!("no role {other}")),
@@ -23,9 +25,9 @@ pub fn run(role: &str) -> ExitCode {
     }
 }
 
-/// Says with which errno opening fails; 0 where it does not.
-fn open() -> anyhow::Result<()> {
-    let errno = Device::open_bare(PATH).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+/// Says with which errno something fails; 0 where it does not.
+fn say_errno<T>(result: std::io::Result<T>) -> anyhow::Result<()> {
+    let errno = result.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
     println!("{errno}");
     Ok(())
 }

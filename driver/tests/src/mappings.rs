@@ -60,6 +60,7 @@ fn read_only() -> Result<()> {
     refused(made.map_err(Into::into), libc::EACCES, "making the engine's area writable")?;
     let mut word = [0; 4];
     ensure!(area.read(0, &mut word) && &word == b"DPR0", "{word:?} is no ring's beginning");
+    ensure!(!area.write(0, b"x"), "the client writes through a mapping for reading");
     Ok(())
 }
 

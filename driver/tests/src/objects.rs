@@ -3,7 +3,8 @@
 use crate::Test;
 use crate::kit::{WAIT, alloc, complete, device, information, succeed, until};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dmaplane_device::Mapping;
+use dmaplane_device::{Device, Mapping};
+use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, ListHandle, Run};
 use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, ListPrepare, Wait};
 use std::time::Duration;
@@ -13,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("lst_runs_that_are_wrong_are_refused", wrong_lists),
     ("ctl_8_a_word_is_waited_for_and_the_wait_can_be_cancelled", words),
     ("buf_3_recycled_memory_is_the_owners_again_and_nobody_elses", recycled),
+    ("buf_3_what_is_kept_to_be_recycled_is_in_nobodys_way", in_nobodys_way),
     ("buf_3_memory_that_is_mapped_is_not_recycled", mapped_is_not_recycled),
 ];
 
@@ -129,6 +131,22 @@ fn recycled() -> Result<()> {
     ensure!(device.map(larger)?.read(0, &mut bytes) && bytes == [0; 6], "another size");
     let again = BufferHandle::from_bits(succeed(&mut ring, recycled_alloc(1 << 20)?)?.word0).context("a buffer")?;
     ensure!(device.map(again)?.read(0, &mut bytes) && &bytes == b"secret", "{bytes:?}: it is not recycled");
+    Ok(())
+}
+
+/// An ALLOC was -EDQUOT although nothing but recycled memory stood in its way, and succeeded when asked for again.
+fn in_nobodys_way() -> Result<()> {
+    let device = Device::open(DeviceSetup { memory_bytes: 4 << 20, ..DeviceSetup::default() })?;
+    let mut ring = device.ring(16, 32)?;
+    for _ in 0..3 {
+        let kept = BufferHandle::from_bits(succeed(&mut ring, recycled_alloc(3 << 20)?)?.word0).context("a buffer")?;
+        succeed(&mut ring, Free::new(kept))?;
+        ensure!(information(&device, "memory-bytes")? == 3 << 20, "it is kept");
+        let (all, _) = alloc(&mut ring, 4 << 20)?;
+        ensure!(information(&device, "memory-bytes")? == 4 << 20, "it has made way");
+        succeed(&mut ring, Free::new(all))?;
+        until("all is given back", || Ok(information(&device, "memory-bytes")? == 0))?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! How contexts end.
 
 use crate::Test;
-use crate::kit::{alloc, command, device, refused};
+use crate::kit::{alloc, command, device};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::Device;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
@@ -45,8 +45,10 @@ fn ring_outlives() -> Result<()> {
     for _ in 0..400 {
         if ring.closed() {
             // It waits for nothing any more.
-            let waited = ring.enter(1, Duration::from_secs(3600));
-            ensure!(waited.is_ok() || waited.is_err(), "it hangs");
+            let start = Instant::now();
+            let waited = ring.enter(1, Duration::from_secs(10));
+            ensure!(matches!(waited, Ok(0)), "a wait on a closed context: {waited:?}");
+            ensure!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -103,8 +105,6 @@ fn killed() -> Result<()> {
 }
 
 fn killed_waiter() -> Result<()> {
-    let program = std::env::current_exe()?;
-    let _ = program;
     // SAFETY: the child makes system calls only, and leaves by a signal.
     let child = unsafe { libc::fork() };
     ensure!(child >= 0, "fork failed");
@@ -139,7 +139,7 @@ fn racing() -> Result<()> {
         })?;
         ensure!(made.iter().filter(|&&made| made).count() == 1, "{made:?}");
     }
-    refused(Device::open_bare("/dev/dmaplane-not").map(drop), libc::ENOENT, "what is not there")
+    Ok(())
 }
 
 fn pollers() -> Result<()> {
