@@ -160,8 +160,8 @@ pub const ROWS: &[Row] = &[
     row("p50_tcp_read", Part::Latency, "p50 of the same", "").less("us"),
     row("shm_large_memcpy", Part::Shm, SHM_LARGE, "memcpy").target_and_floor(0.9, 0.7).first(),
     row("shm_large_pread", Part::Shm, SHM_LARGE, "pread from a memfd").target_and_floor(0.9, 0.7),
-    // NIXL as its users have it: as it comes, told by its notification that the bytes are there. The goal was set by such
-    // a figure (2.2 GB/s). Tuned, and for the writer alone, it runs at memcpy's speed.
+    // NIXL as its users have it: as it comes, told by its notification that the bytes are there. The goal was set by
+    // such a figure (2.2 GB/s). Tuned, and for the writer alone, it runs at memcpy's speed.
     row("shm_large_answered_nixl_default", Part::Shm, SHM_LARGE_ANSWERED, NIXL_DEFAULT)
         .target_and_floor(4.0, 3.0)
         .first(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::kernel::KernelFiles;
 use crate::process::capture;
@@ -153,6 +153,7 @@ fn modules_with_dependencies(root: &Path, version: &str) -> Result<Vec<(String, 
                 Some("ko") => fs::read(path)?,
                 Some("xz") => {
                     let output = Command::new("xz").arg("-dc").arg(path).output().context("starting xz")?;
+                    ensure!(output.status.success(), "xz cannot unpack {}", path.display());
                     output.stdout
                 }
                 other => bail!("{} is packed as {other:?}, which is not known here", path.display()),

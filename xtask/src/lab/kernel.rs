@@ -61,6 +61,12 @@ impl Kernel {
         KERNELS.iter().find(|kernel| kernel.name == name).copied()
     }
 
+    /// Whether it is one that a machine may not have: nobody can fetch it.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        matches!(self.source, Source::Prebuilt { .. })
+    }
+
     /// Fetches what is missing of its files.
     pub fn files(&self, workspace: &Workspace) -> Result<KernelFiles> {
         let folder = workspace.target.join("lab/kernels").join(self.name);

@@ -95,7 +95,7 @@ fn once(files: &KernelFiles, machine: &Machine, archive: &Path) -> Result<Boot> 
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-machine", "q35", "-nographic", "-no-reboot"]);
     qemu.args(["-smp", &processors.to_string(), "-m", &format!("{memory_mib}M"), "-nic", "none"]);
     qemu.arg("-kernel").arg(&files.image).arg("-initrd").arg(archive);
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=auto"]);
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic log_buf_len=8M"]);
     qemu.args(["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]);
     qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]).args(more);
     let mut child =

@@ -38,7 +38,8 @@ const HARMLESS: &[&str] = &[
     // What a kernel with the checkers says of itself at boot.
     "DMA-API: preallocated",
     "DMA-API: debugging enabled",
-    "** ", // trace_printk's and others' boxes
+    // "BUG " is in it.
+    "DEBUG ",
     "KASAN init",
     "kasan: KernelAddressSanitizer initialized",
     // The module's own accounts, all zero.
@@ -67,6 +68,10 @@ mod tests {
                     unreferenced object 0xffff888003c3d000 (size 1024):\n[ 5.0] usb: all well";
         let found = defects(text);
         assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(
+            defects("** This means that this is a DEBUG kernel **\nBUG kmalloc-64 (Tainted): Poison overwritten").len(),
+            1
+        );
         assert!(found[0].contains("KASAN") && found[1].contains("3 pages") && found[2].contains("unreferenced"));
     }
 }

@@ -398,6 +398,19 @@ mod tests {
         rustix::io::ioctl_fionread(&link.bell).unwrap()
     }
 
+    /// Says, when called, whether a thread that sleeps until the bell's next edge would be awake.
+    fn edges_of(link: &Link) -> impl Fn() -> bool + use<> {
+        use rustix::event::epoll;
+        let bells = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&bells, link.bell(), epoll::EventData::new_u64(1), edges).unwrap();
+        move || {
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 1];
+            !epoll::wait(&bells, &mut events[..], Some(&now)).unwrap().0.is_empty()
+        }
+    }
+
     fn an_entry() -> Entry {
         Entry::of_fabric(Kind::RegionDrop, [1, 0, 0, 0])
     }
@@ -422,14 +435,8 @@ mod tests {
     /// sleeps than a bell has room for there is room to ring, and the ring is an edge.
     #[test]
     fn shm_3_late_rings_fill_the_bell_until_a_wake_up_is_lost() {
-        use rustix::event::epoll;
         let [mut ours, mut theirs] = pair();
-        let bells = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&bells, ours.bell(), epoll::EventData::new_u64(1), edges).unwrap();
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 1];
-        let mut wakes = || !epoll::wait(&bells, &mut events[..], Some(&now)).unwrap().0.is_empty();
+        let wakes = edges_of(&ours);
         for _ in 0..5000 {
             // The entry is published and found before the bell is rung for it.
             theirs.send(an_entry(), Vec::new());
@@ -449,14 +456,8 @@ mod tests {
     /// first entry after the next sleep was no edge any more: a WRITE_IMM that never completed.
     #[test]
     fn shm_3_many_rings_in_one_sleep_fill_the_bell_until_a_wake_up_is_lost() {
-        use rustix::event::epoll;
         let [mut ours, mut theirs] = pair();
-        let bells = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&bells, ours.bell(), epoll::EventData::new_u64(1), edges).unwrap();
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 1];
-        let mut wakes = || !epoll::wait(&bells, &mut events[..], Some(&now)).unwrap().0.is_empty();
+        let wakes = edges_of(&ours);
         let mut ring_for_one = || {
             theirs.send(an_entry(), Vec::new());
             theirs.flush().unwrap();
