@@ -10,16 +10,18 @@
  */
 #include "dmaplane.h"
 
+#include <linux/cred.h>
 #include <linux/memcontrol.h>
 #include <linux/module.h>
+#include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
+#include <net/net_namespace.h>
 
 /* Bounds of what a context may be asked to have; memory for the tables is charged to who asks. */
 #define LIMIT_MAX (1u << 18)
 #define BUFFER_BYTES_MAX (1ull << 36)
-#define MESSAGES_DEFAULT 256
 
 static void dmp_context_end(struct work_struct *work)
 {
@@ -35,7 +37,13 @@ static void dmp_context_end(struct work_struct *work)
 	kvfree(context->buffers);
 	kvfree(context->lists);
 	kvfree(context->rings);
+	kvfree(context->peers);
+	kvfree(context->listeners);
 	xa_destroy(&context->mappings);
+	WARN_ON(!xa_empty(&context->pendings));
+	xa_destroy(&context->pendings);
+	if (context->network)
+		put_net(context->network);
 #ifdef CONFIG_MEMCG
 	mem_cgroup_put(context->memcg);
 #endif
@@ -58,6 +66,10 @@ struct dmp_context *dmp_context_new(void)
 	mutex_init(&context->setup_lock);
 	spin_lock_init(&context->tables_lock);
 	xa_init_flags(&context->mappings, XA_FLAGS_ALLOC);
+	xa_init_flags(&context->pendings, XA_FLAGS_ALLOC);
+	spin_lock_init(&context->ready_lock);
+	INIT_LIST_HEAD(&context->ready);
+	spin_lock_init(&context->requests_lock);
 	INIT_WORK(&context->end_work, dmp_context_end);
 	INIT_LIST_HEAD(&context->recycled);
 	dmp_words_init(context);
@@ -152,12 +164,12 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 		.listeners = setup->listeners,
 		.slots = setup->slots,
 		.inbound_per_peer = setup->inbound_per_peer,
-		.messages = MESSAGES_DEFAULT,
 	};
 	struct dmp_engine *made;
 	u64 bytes;
 
 	get_random_bytes(engine.context, sizeof(engine.context));
+	memcpy(context->name, engine.context, sizeof(context->name));
 	get_random_bytes(engine.token_key, sizeof(engine.token_key));
 	bytes = dmaplane_context_bytes(&engine);
 	if (!bytes)
@@ -165,8 +177,11 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	context->buffers = kvcalloc(engine.buffers, sizeof(*context->buffers), GFP_KERNEL_ACCOUNT);
 	context->lists = kvcalloc(engine.lists, sizeof(*context->lists), GFP_KERNEL_ACCOUNT);
 	context->rings = kvcalloc(engine.rings, sizeof(*context->rings), GFP_KERNEL_ACCOUNT);
+	context->peers = kvcalloc(engine.peers, sizeof(*context->peers), GFP_KERNEL_ACCOUNT);
+	context->listeners = kvcalloc(engine.listeners, sizeof(*context->listeners), GFP_KERNEL_ACCOUNT);
 	context->block = __vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	if (!context->buffers || !context->lists || !context->rings || !context->block)
+	if (!context->buffers || !context->lists || !context->rings || !context->peers || !context->listeners ||
+	    !context->block)
 		goto no_memory;
 	/* Before anything can run the engine. */
 	context->limits = *setup;
@@ -180,6 +195,8 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 #ifdef CONFIG_MEMCG
 	context->memcg = get_mem_cgroup_from_mm(current->mm);
 #endif
+	context->user = current_euid();
+	context->network = get_net(current->nsproxy->net_ns);
 	WRITE_ONCE(context->owner, (fl_owner_t)current->files);
 	/* Release: pairs with the acquires of who finds the context set up. */
 	smp_store_release(&context->engine, made);
@@ -189,7 +206,11 @@ no_memory:
 	kvfree(context->buffers);
 	kvfree(context->lists);
 	kvfree(context->rings);
+	kvfree(context->peers);
+	kvfree(context->listeners);
 	vfree(context->block);
+	context->peers = NULL;
+	context->listeners = NULL;
 	context->buffers = NULL;
 	context->lists = NULL;
 	context->rings = NULL;

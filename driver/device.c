@@ -80,6 +80,22 @@ static long dmp_call_map(struct dmp_context *context, void __user *user)
 	return copy_to_user(user, &map, sizeof(map)) ? -EFAULT : 0;
 }
 
+static long dmp_call_listen(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_listen listen;
+	int error;
+
+	if (copy_from_user(&listen, user, sizeof(listen)))
+		return -EFAULT;
+	/* A listener lives as long as its context: that the answer can be given is looked at first. */
+	if (copy_to_user(user, &listen, sizeof(listen)))
+		return -EFAULT;
+	error = dmp_listen(context, &listen);
+	if (error)
+		return error;
+	return copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
+}
+
 static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
 	struct dmp_context *context = file->private_data;
@@ -95,6 +111,8 @@ static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argume
 		return dmp_call_ring(context, user);
 	case DMAPLANE_IOCTL_MAP:
 		return dmp_call_map(context, user);
+	case DMAPLANE_IOCTL_LISTEN:
+		return dmp_call_listen(context, user);
 	default:
 		return -ENOTTY;
 	}

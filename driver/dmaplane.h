@@ -6,8 +6,13 @@
  * them is held around one:
  *
  *	context->setup_lock (mutex)	making the context and its rings
+ *	names_lock (spinlock)		names at which contexts listen
  *	context->tables_lock (spinlock)	the glue's own tables: buffers, lists, mappings, rings
  *	ring->eventfd_lock (spinlock)
+ *	link->lock (spinlock)		both ends of a link
+ *	context->ready_lock (spinlock)	ends that have something for the engine
+ *	context->requests_lock (spinlock) requests and copies, by operation
+ *	request->lock (spinlock)	how far a request is
  */
 #ifndef DMAPLANE_H
 #define DMAPLANE_H
@@ -27,7 +32,9 @@
 #include "engine.h"
 #include "include/dmaplane.h"
 
+struct dmp_end;
 struct dmp_list;
+struct dmp_listener;
 struct dmp_memory;
 struct dmp_ring;
 
@@ -39,6 +46,9 @@ struct dmp_accounts {
 	atomic_long_t pages;
 	atomic_long_t lists;
 	atomic_long_t works;
+	atomic_long_t links;
+	atomic_long_t listeners;
+	atomic_long_t requests;
 };
 extern struct dmp_accounts dmp_accounts;
 
@@ -53,7 +63,12 @@ struct dmp_work {
 	u64 op;
 	/* Returns the event's result and fills its words in. */
 	int (*function)(struct dmp_work *work, u64 *word0, u64 *word1);
+	/* Posts the event; NULL: the one that says that work has finished. */
+	void (*end)(struct dmp_work *work, int result, u64 word0, u64 word1);
 };
+
+/* Heads of a table by operation. */
+#define DMP_TABLE 64
 
 /* One descriptor of /dev/dmaplane. */
 struct dmp_context {
@@ -94,6 +109,24 @@ struct dmp_context {
 	struct list_head words;
 	struct delayed_work words_work;
 	bool words_due;
+
+	/* The engine's name, told to peers. */
+	u64 name[2];
+	/* Whose context it is, and where: peers are of the same. */
+	kuid_t user;
+	struct net *network;
+	/* By the engine's index; touched by the holder of the baton, and by work of an operation that the peer waits for. */
+	struct dmp_end **peers;
+	struct dmp_listener **listeners;
+	/* Connections that the engine has not adopted, by the number that it is told. */
+	struct xarray pendings;
+	/* Guards the list of ends that have something for the engine. */
+	spinlock_t ready_lock;
+	struct list_head ready;
+	/* Guards both tables: what peers are asked for, by operation, and copies for peers, by transfer. */
+	spinlock_t requests_lock;
+	struct hlist_head requests[DMP_TABLE];
+	struct hlist_head copies[DMP_TABLE];
 
 	struct work_struct run_work;
 	struct work_struct end_work;
@@ -174,9 +207,21 @@ int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsign
 int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments);
 struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgoff, unsigned long *first_page);
 void dmp_memory_end(struct dmp_context *context);
+struct dmp_memory *dmp_memory_of(struct dmp_context *context, u32 buffer);
+void dmp_memory_end_recycling(struct dmp_context *context);
+
+/* bytes.c */
+bool dmp_memory_has(struct dmp_memory *memory, u64 offset, u64 length);
 int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length);
 u32 dmp_memory_word(struct dmp_memory *memory, u64 offset);
-void dmp_memory_end_recycling(struct dmp_context *context);
+void dmp_memory_move(struct dmp_memory *to, u64 to_offset, struct dmp_memory *from, u64 from_offset, u64 length,
+		     u32 *checksum);
+
+/* lists.c */
+int dmp_list_locate(struct dmp_context *context, u32 list, u32 segment, struct dmp_place *place);
+
+/* listen.c */
+int dmp_listen(struct dmp_context *context, struct dmaplane_listen *arguments);
 
 /* words.c */
 void dmp_words_init(struct dmp_context *context);

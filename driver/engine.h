@@ -34,8 +34,6 @@ struct dmp_setup {
 	u32 listeners;
 	u32 slots;
 	u32 inbound_per_peer;
-	u32 messages;
-	u32 reserved;
 };
 
 struct dmp_outcome {
@@ -74,6 +72,35 @@ struct dmp_target {
 	u64 length;
 };
 
+/* What a peer says of itself. */
+struct dmp_peer_info {
+	u64 context[2];
+	u32 window;
+	u32 reserved;
+};
+
+#define DMP_INCOMING_MESSAGE 1
+#define DMP_INCOMING_GONE 2
+
+struct dmp_incoming {
+	u64 peer;
+	u64 words[8];
+	u32 kind;
+	u32 frame;
+	s32 errno;
+	u32 reserved;
+};
+
+/* Where a segment of a list lies. */
+struct dmp_place {
+	u64 offset;
+	u32 buffer;
+	u32 length_bytes;
+};
+
+#define DMP_OBJECT_BUFFER 0
+#define DMP_OBJECT_LIST 1
+
 struct dmp_usage {
 	u64 refused;
 	u64 breaches;
@@ -98,12 +125,15 @@ struct dmp_bytes {
 /* A run of a list; 32 bytes, see Run in ring/src/abi/segment.rs. */
 struct dmp_run;
 
-static_assert(sizeof(struct dmp_setup) == 88);
+static_assert(sizeof(struct dmp_setup) == 80);
 static_assert(sizeof(struct dmp_outcome) == 24);
 static_assert(sizeof(struct dmp_alloc) == 16);
 static_assert(sizeof(struct dmp_post) == 48);
 static_assert(sizeof(struct dmp_target) == 24);
 static_assert(sizeof(struct dmp_usage) == 56);
+static_assert(sizeof(struct dmp_peer_info) == 24);
+static_assert(sizeof(struct dmp_incoming) == 88);
+static_assert(sizeof(struct dmp_place) == 16);
 
 /* What the Rust object offers. */
 u32 dmaplane_engine_abi_version(void);
@@ -128,13 +158,19 @@ int dmaplane_usage(struct dmp_engine *engine, struct dmp_usage *usage);
 
 void dmaplane_post_finished(struct dmp_engine *engine, u64 op, s32 result, u64 word0, u64 word1);
 void dmaplane_post_local_done(struct dmp_engine *engine, u64 op, s32 result, u32 checksum);
+void dmaplane_post_transfer_done(struct dmp_engine *engine, u64 transfer, s32 result, u64 bytes, u32 checksum);
+void dmaplane_post_connected(struct dmp_engine *engine, u64 op, u32 pending, const struct dmp_peer_info *info);
+void dmaplane_post_incoming(struct dmp_engine *engine, u64 listener, u32 pending, const struct dmp_peer_info *info);
+void dmaplane_look_soon(struct dmp_engine *engine);
 
+int dmaplane_add_listener(struct dmp_engine *engine, void *object, u64 *handle);
 int dmaplane_hold_buffer(struct dmp_engine *engine, u64 buffer, void **object);
 
 u64 dmaplane_list_record_bytes(void);
 void dmaplane_list_put(void *record, const struct dmp_run *run);
 void dmaplane_list_get(const void *record, struct dmp_run *run);
 u32 dmaplane_list_seal(void *records, u32 count, u32 first);
+int dmaplane_list_locate(const void *records, u32 count, u32 segment, struct dmp_place *place);
 
 /* What Rust wants of the glue. */
 void dmaplane_glue_run_soon(struct dmp_context *context);
@@ -167,12 +203,14 @@ void dmaplane_glue_list_drop(struct dmp_context *context, u32 list);
 
 void dmaplane_glue_connect(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u64 length,
 			   struct dmp_outcome *outcome);
-void dmaplane_glue_adopt(struct dmp_context *context, u32 pending, u64 peer);
+void dmaplane_glue_adopt(struct dmp_context *context, u32 pending, u32 index, u64 peer);
 void dmaplane_glue_reject(struct dmp_context *context, u32 pending);
 void dmaplane_glue_disconnect(struct dmp_context *context, u32 peer);
 void dmaplane_glue_drop_peer(struct dmp_context *context, u32 peer);
 void dmaplane_glue_close_listener(struct dmp_context *context, u32 listener);
 void dmaplane_glue_send(struct dmp_context *context, u32 peer, const u64 *message);
+int dmaplane_glue_next(struct dmp_context *context, struct dmp_incoming *incoming);
+int dmaplane_glue_has_next(struct dmp_context *context);
 
 int dmaplane_glue_post(struct dmp_context *context, u32 peer, u64 op, const u64 *request,
 		       const struct dmp_post *post);

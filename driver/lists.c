@@ -124,3 +124,11 @@ void dmaplane_glue_list_drop(struct dmp_context *context, u32 index)
 	/* Megabytes perhaps: not on the engine's thread. */
 	kvfree_rcu(list, rcu);
 }
+
+/* Where a segment lies, whose number is a user's; -ERANGE where there is none. While the engine counts a use of the list. */
+int dmp_list_locate(struct dmp_context *context, u32 index, u32 segment, struct dmp_place *place)
+{
+	struct dmp_list *list = READ_ONCE(context->lists[index]);
+
+	return list ? dmaplane_list_locate(list->records, list->runs, segment, place) : -ERANGE;
+}

@@ -10,6 +10,12 @@
 #include <linux/module.h>
 
 struct dmp_accounts dmp_accounts;
+/* What its fields count, in their order. */
+static const char *const account_names[] = {
+	"contexts", "rings", "memories", "pages", "lists", "works", "links", "listeners", "requests",
+};
+static_assert(sizeof(struct dmp_accounts) == ARRAY_SIZE(account_names) * sizeof(atomic_long_t));
+
 /* Run engines: short, and needed for memory to be given back. */
 struct workqueue_struct *dmp_runners;
 /* Zero, copy and load: long. */
@@ -53,14 +59,16 @@ no_workers:
 /* Not while a descriptor, a context or a mapping lives: each holds the module. */
 static void __exit dmp_exit(void)
 {
+	atomic_long_t *accounts = (atomic_long_t *)&dmp_accounts;
+	int i;
+
 	misc_deregister(&device);
 	/* The end of a context gives the module back in its last statement, on this queue. */
 	destroy_workqueue(dmp_workers);
 	destroy_workqueue(dmp_runners);
-	pr_info("dmaplane: left over: %ld contexts, %ld rings, %ld memories, %ld pages, %ld lists, %ld works\n",
-		atomic_long_read(&dmp_accounts.contexts), atomic_long_read(&dmp_accounts.rings),
-		atomic_long_read(&dmp_accounts.memories), atomic_long_read(&dmp_accounts.pages),
-		atomic_long_read(&dmp_accounts.lists), atomic_long_read(&dmp_accounts.works));
+	for (i = 0; i < ARRAY_SIZE(account_names); i++)
+		if (atomic_long_read(&accounts[i]))
+			pr_err("dmaplane: left over: %ld %s\n", atomic_long_read(&accounts[i]), account_names[i]);
 }
 
 module_init(dmp_init);

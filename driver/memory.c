@@ -5,9 +5,8 @@
  *
  * Locks: tables_lock for the table of buffers. Calls of the engine's baton-holder take it and nothing else.
  */
-#include "dmaplane.h"
+#include "memory.h"
 
-#include <linux/highmem.h>
 #include <linux/module.h>
 #include <linux/nospec.h>
 #include <linux/slab.h>
@@ -19,26 +18,6 @@
 #define RECYCLED_BYTES (256ull << 20)
 /* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
 #define PAGE_BITS 24
-
-/* Pages of a buffer or of a ring's area, for as long as anybody holds them. */
-struct dmp_memory {
-	/* Held by the buffer or ring, and by each mapping. */
-	struct kref references;
-	/* Of a buffer: where its bytes are counted; NULL for a ring's area. */
-	struct dmp_context *context;
-	unsigned long nr_pages;
-	struct page **pages;
-	/* Of a ring's area: all pages in a row. */
-	void *address;
-	/* Of a buffer: its number among the context's mappings. */
-	u32 mapping;
-	/* Of a buffer that was asked for so: it may be recycled, for one of the same node and strictness. */
-	bool recycle;
-	bool strict;
-	int node;
-	struct list_head entry;
-	struct work_struct free_work;
-};
 
 static void free_pages_of(struct dmp_memory *memory, unsigned long count)
 {
@@ -485,15 +464,20 @@ void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct 
 	outcome->result = 0;
 }
 
-/* Under the baton an index's memory stays: only dmaplane_glue_free takes it away. */
-static struct dmp_memory *buffer_of(struct dmp_context *context, u32 buffer)
+/*
+ * An index's memory stays under the baton, and while the engine counts a use of it: only dmaplane_glue_free takes it
+ * away. The index may have come out of a list: under speculation it is a user's number (clause SEC-3).
+ */
+struct dmp_memory *dmp_memory_of(struct dmp_context *context, u32 buffer)
 {
-	return READ_ONCE(context->buffers[buffer]);
+	if (buffer >= context->limits.buffers)
+		return NULL;
+	return READ_ONCE(context->buffers[array_index_nospec(buffer, context->limits.buffers)]);
 }
 
 void *dmaplane_glue_hold_buffer(struct dmp_context *context, u32 buffer)
 {
-	struct dmp_memory *memory = buffer_of(context, buffer);
+	struct dmp_memory *memory = dmp_memory_of(context, buffer);
 
 	if (memory)
 		kref_get(&memory->references);
@@ -531,55 +515,4 @@ void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u3
 		work->node = node;
 	}
 	dmp_work_start(&work->work, context, op, look, outcome);
-}
-
-/* Copies between a buffer and memory of Rust's; the range is checked. */
-static int copy_bytes(struct dmp_memory *memory, u64 offset, struct dmp_bytes bytes, bool in)
-{
-	u8 *other = bytes.start;
-
-	if (!memory || offset + bytes.length > dmp_memory_bytes(memory))
-		return -EIO;
-	while (bytes.length) {
-		unsigned int start = offset_in_page(offset);
-		unsigned int some = min_t(u64, PAGE_SIZE - start, bytes.length);
-		u8 *page = kmap_local_page(memory->pages[offset >> PAGE_SHIFT]);
-
-		if (in)
-			memcpy(page + start, other, some);
-		else
-			memcpy(other, page + start, some);
-		kunmap_local(page);
-		other += some;
-		offset += some;
-		bytes.length -= some;
-	}
-	return 0;
-}
-
-int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length)
-{
-	struct dmp_bytes bytes = { .start = to, .length = length };
-
-	return copy_bytes(memory, offset, bytes, false);
-}
-
-/* A word that the client may write at this moment; what was written before it is seen by who sees the word. */
-u32 dmp_memory_word(struct dmp_memory *memory, u64 offset)
-{
-	u8 *page = kmap_local_page(memory->pages[offset >> PAGE_SHIFT]);
-	u32 word = smp_load_acquire((u32 *)(page + offset_in_page(offset)));
-
-	kunmap_local(page);
-	return word;
-}
-
-int dmaplane_glue_read_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes to)
-{
-	return copy_bytes(buffer_of(context, buffer), offset, to, false);
-}
-
-int dmaplane_glue_write_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes from)
-{
-	return copy_bytes(buffer_of(context, buffer), offset, from, true);
 }

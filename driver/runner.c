@@ -18,9 +18,15 @@
 static void dmp_run_work(struct work_struct *work)
 {
 	struct dmp_context *context = container_of(work, struct dmp_context, run_work);
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
 
 	/* 2: it has asked to be run again, so that others get this thread meanwhile. */
 	dmaplane_run(context->engine, DMP_RUN_TURNS);
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
 	dmp_context_put(context);
 }
 
@@ -96,6 +102,9 @@ static int dmp_poll(void *argument)
 	u64 idle_ns = (u64)(context->limits.poller_idle_us ?: POLLER_IDLE_US) * NSEC_PER_USEC;
 	u64 busy_ns = ktime_get_ns();
 
+#ifdef CONFIG_MEMCG
+	set_active_memcg(context->memcg);
+#endif
 	while (!dmaplane_awake(context->engine))
 		cond_resched();
 	while (!kthread_should_stop()) {
@@ -163,7 +172,10 @@ static void dmp_work_run(struct work_struct *item)
 #ifdef CONFIG_MEMCG
 	set_active_memcg(before);
 #endif
-	dmaplane_post_finished(context->engine, work->op, result, word0, word1);
+	if (work->end)
+		work->end(work, result, word0, word1);
+	else
+		dmaplane_post_finished(context->engine, work->op, result, word0, word1);
 	kfree(work);
 	atomic_long_dec(&dmp_accounts.works);
 	dmp_context_put(context);

@@ -11,8 +11,10 @@ pub use mapping::Mapping;
 pub use ring::Ring;
 
 use call::call;
-use dmaplane_ring::abi::device::{DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceMap, DeviceRing, DeviceSetup};
-use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, RingLayout};
+use dmaplane_ring::abi::device::{
+    DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceListen, DeviceMap, DeviceRing, DeviceSetup,
+};
+use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, ListenerHandle, RingLayout};
 use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,6 +69,18 @@ impl Device {
     pub fn map(&self, buffer: BufferHandle) -> io::Result<Mapping> {
         let DeviceMap { offset, length_bytes, .. } = self.offer(buffer)?;
         Mapping::new(self.fd.as_fd(), offset, length_bytes as usize, true)
+    }
+
+    /// Listens at `local:NAME`, for contexts of this user and network namespace, as long as this one lives. EINVAL: no
+    /// such address; EADDRINUSE: somebody listens there; ENFILE: the context has as many listeners as it may.
+    pub fn listen(&self, address: &str) -> io::Result<ListenerHandle> {
+        let mut arguments = DeviceListen {
+            address: address.as_ptr() as u64,
+            address_bytes: u32::try_from(address.len()).unwrap_or(u32::MAX),
+            ..DeviceListen::default()
+        };
+        call(self.fd.as_fd(), DEVICE_LISTEN, &mut arguments)?;
+        ListenerHandle::from_bits(arguments.listener).ok_or_else(|| io::Error::other("the driver gave no listener"))
     }
 
     /// Where a buffer can be mapped from, and how long it is.

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 /// A mapping of a buffer or an area. Others may write the memory meanwhile: it is read and written by copies that the
-/// compiler does not reason about, byte by byte.
+/// compiler does not reason about.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
@@ -49,9 +49,15 @@ impl Mapping {
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
         let fits = offset.checked_add(to.len()).is_some_and(|end| end <= self.length_bytes);
         if fits {
-            for (place, byte) in to.iter_mut().enumerate() {
+            let (words, rest) = to.as_chunks_mut::<8>();
+            let behind = offset + words.len() * 8;
+            for (place, word) in words.iter_mut().enumerate() {
+                // SAFETY: within the mapping, by the check; the array wants no alignment.
+                *word = unsafe { self.start.as_ptr().add(offset + place * 8).cast::<[u8; 8]>().read_volatile() };
+            }
+            for (place, byte) in rest.iter_mut().enumerate() {
                 // SAFETY: within the mapping, by the check.
-                *byte = unsafe { self.start.as_ptr().add(offset + place).read_volatile() };
+                *byte = unsafe { self.start.as_ptr().add(behind + place).read_volatile() };
             }
         }
         fits
@@ -63,9 +69,15 @@ impl Mapping {
         if !fits || !self.writable {
             return false;
         }
-        for (place, byte) in from.iter().enumerate() {
-            // SAFETY: within the mapping, by the check, which may be written to.
-            unsafe { self.start.as_ptr().add(offset + place).write_volatile(*byte) };
+        let (words, rest) = from.as_chunks::<8>();
+        let behind = offset + words.len() * 8;
+        for (place, word) in words.iter().enumerate() {
+            // SAFETY: within the mapping, by the check, which may be written to; the array wants no alignment.
+            unsafe { self.start.as_ptr().add(offset + place * 8).cast::<[u8; 8]>().write_volatile(*word) };
+        }
+        for (place, byte) in rest.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { self.start.as_ptr().add(behind + place).write_volatile(*byte) };
         }
         true
     }

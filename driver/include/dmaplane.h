@@ -82,6 +82,13 @@
 #define DMAPLANE_ENGINE_FLAGS 384
 #define DMAPLANE_ENGINE_CQES 4096
 
+/* Bounds of operations. */
+#define DMAPLANE_MAX_OPERATION_BYTES 2147479552ull
+#define DMAPLANE_MAX_LIST_SEGMENTS 1048576ull
+#define DMAPLANE_MAX_SEND_BYTES 4096ull
+#define DMAPLANE_MAX_NOTIFICATION_BYTES 256ull
+#define DMAPLANE_MAX_TOKEN_BYTES 512ull
+
 /* Flags and features of a set-up. */
 #define DMAPLANE_SETUP_POLLER 0x1u
 #define DMAPLANE_SETUP_POLLER_CPU 0x2u
@@ -177,12 +184,21 @@ struct dmaplane_map {
 	__u64 length_bytes;
 };
 
+struct dmaplane_listen {
+	__u64 address;
+	__u32 address_bytes;
+	__u32 flags;
+	__u64 listener;
+	__u64 reserved;
+};
+
 /* Calls on a context, but ENTER and EVENTFD, which are on a ring. */
 #define DMAPLANE_IOCTL_SETUP _IOWR(0xda, 0, struct dmaplane_setup)
 #define DMAPLANE_IOCTL_RING _IOWR(0xda, 1, struct dmaplane_ring)
 #define DMAPLANE_IOCTL_ENTER _IOWR(0xda, 2, struct dmaplane_enter)
 #define DMAPLANE_IOCTL_MAP _IOWR(0xda, 3, struct dmaplane_map)
 #define DMAPLANE_IOCTL_EVENTFD _IOWR(0xda, 4, struct dmaplane_eventfd)
+#define DMAPLANE_IOCTL_LISTEN _IOWR(0xda, 5, struct dmaplane_listen)
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
 _Static_assert(sizeof(struct dmaplane_sqe) == 64, "dmaplane_sqe");
@@ -383,11 +399,28 @@ _Static_assert(__builtin_offsetof(struct dmaplane_map, offset) == 16 &&
 _Static_assert(__builtin_offsetof(struct dmaplane_map, length_bytes) == 24 &&
 		       sizeof(((struct dmaplane_map *)0)->length_bytes) == 8,
 	       "dmaplane_map.length_bytes");
+_Static_assert(sizeof(struct dmaplane_listen) == 32, "dmaplane_listen");
+_Static_assert(__builtin_offsetof(struct dmaplane_listen, address) == 0 &&
+		       sizeof(((struct dmaplane_listen *)0)->address) == 8,
+	       "dmaplane_listen.address");
+_Static_assert(__builtin_offsetof(struct dmaplane_listen, address_bytes) == 8 &&
+		       sizeof(((struct dmaplane_listen *)0)->address_bytes) == 4,
+	       "dmaplane_listen.address_bytes");
+_Static_assert(__builtin_offsetof(struct dmaplane_listen, flags) == 12 &&
+		       sizeof(((struct dmaplane_listen *)0)->flags) == 4,
+	       "dmaplane_listen.flags");
+_Static_assert(__builtin_offsetof(struct dmaplane_listen, listener) == 16 &&
+		       sizeof(((struct dmaplane_listen *)0)->listener) == 8,
+	       "dmaplane_listen.listener");
+_Static_assert(__builtin_offsetof(struct dmaplane_listen, reserved) == 24 &&
+		       sizeof(((struct dmaplane_listen *)0)->reserved) == 8,
+	       "dmaplane_listen.reserved");
 _Static_assert(DMAPLANE_IOCTL_SETUP == 0xc070da00u, "SETUP");
 _Static_assert(DMAPLANE_IOCTL_RING == 0xc038da01u, "RING");
 _Static_assert(DMAPLANE_IOCTL_ENTER == 0xc020da02u, "ENTER");
 _Static_assert(DMAPLANE_IOCTL_MAP == 0xc020da03u, "MAP");
 _Static_assert(DMAPLANE_IOCTL_EVENTFD == 0xc008da04u, "EVENTFD");
+_Static_assert(DMAPLANE_IOCTL_LISTEN == 0xc020da05u, "LISTEN");
 #endif
 
 #endif

@@ -64,8 +64,9 @@ impl Context {
         let outlets = Outlets::new(block, limits.rings)?;
         let window = block.entries(MAX_CHAIN, |_| Sqe::default())?;
         let waiters = block.entries(limits.rings as usize, |_| AtomicU32::new(0))?;
-        // Last: without memory it cannot be made, and nothing behind it would be counted.
-        let slots = limits.inbox_slots(setup.messages) as usize;
+        // Last: without memory it cannot be made, and nothing behind it would be counted. Peers' messages do not go
+        // through it: they are fetched.
+        let slots = limits.inbox_slots(0) as usize;
         let slots = block.entries(slots, |position| InboxSlot::new(position, AtomicU32::new, || AtomicU64::new(0)))?;
         let inbox = Inbox::new(slots, AtomicU32::new(0), AtomicU32::new(0))?;
         let host = KernelHost { glue, outlets };

@@ -15,7 +15,7 @@
 //! - *Indices* of buffers, lists, slots, peers and listeners are the engine's (clause HOST-3): trusted, below the
 //!   limits of the set-up. Nodes, and what lies in buffers, are the user's: `array_index_nospec`.
 
-use crate::types::{GlueAlloc, GlueContext, GlueOutcome, GluePost, GlueTarget};
+use crate::types::{GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueTarget};
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use dmaplane_engine::WIRE_WORDS;
@@ -25,6 +25,8 @@ use dmaplane_ring::abi::Run;
 pub const BUG_CQ_OVERFLOW: u32 = 1;
 /// An event found no room, which clause INBOX-4 excludes; it is lost. More was posted than was started or connected.
 pub const BUG_INBOX_OVERFLOW: u32 = 2;
+/// What one engine has said is no message to another; it is lost. Both are of this module, so this cannot be.
+pub const BUG_NO_MESSAGE: u32 = 3;
 
 /// The way to C's side of one context.
 #[derive(Clone, Copy)]
@@ -125,11 +127,12 @@ glue! {
     /// Connects to the address that lies in a buffer. Ends with `dmaplane_post_connected`, or `..._finished` and an
     /// errno.
     dmaplane_glue_connect as connect(op: u64, buffer: u32, offset: u64, length: u64, outcome: &mut GlueOutcome);
-    /// Makes pending connection `pending` peer `peer`, a handle; its messages may come from now on.
-    dmaplane_glue_adopt as adopt(pending: u32, peer: u64);
+    /// Makes pending connection `pending` peer number `index`, whose handle is `peer`; its messages may come from now
+    /// on.
+    dmaplane_glue_adopt as adopt(pending: u32, index: u32, peer: u64);
     /// Ends a pending connection.
     dmaplane_glue_reject as reject(pending: u32);
-    /// Ends a connection; `dmaplane_post_peer_gone` follows, once. A second call does nothing.
+    /// Ends a connection; that the peer is gone follows by `next`, once. A second call does nothing.
     dmaplane_glue_disconnect as disconnect(peer: u32);
     /// The engine has forgotten the peer; its index may be used again.
     dmaplane_glue_drop_peer as drop_peer(peer: u32);
@@ -137,6 +140,11 @@ glue! {
     dmaplane_glue_close_listener as close_listener(listener: u32);
     /// Sends the 64 bytes of a message, in order, without loss while the connection lives.
     dmaplane_glue_send as send(peer: u32, message: &[u64; WIRE_WORDS]);
+    /// The next thing that some peer has said, or that one is gone: not 0, and `incoming` is filled in; 0: nothing. Of
+    /// one peer in order; of several in turn. Where something comes, `dmaplane_look_soon` is called after it is there.
+    dmaplane_glue_next as next(incoming: &mut GlueIncoming) -> i32;
+    /// Whether `next` would have something.
+    dmaplane_glue_has_next as has_next() -> i32;
 
     // Transfers (clauses HOST-17 to HOST-20).
 

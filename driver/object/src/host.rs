@@ -107,7 +107,7 @@ impl Host for KernelHost {
     }
 
     fn adopt(&mut self, pending: u32, peer: Handle) {
-        self.glue.adopt(pending, peer.bits());
+        self.glue.adopt(pending, peer.index(), peer.bits());
     }
 
     fn reject(&mut self, pending: u32) {

@@ -6,9 +6,9 @@
 //! something that is over is noticed and ignored.
 
 use crate::context::Context;
-use crate::types::{GluePeerInfo, clean_result, errno_of};
-use dmaplane_engine::{Event, Message, OpId, WIRE_WORDS};
-use dmaplane_ring::abi::{Errno, Handle};
+use crate::types::{GluePeerInfo, clean_result};
+use dmaplane_engine::{Event, OpId};
+use dmaplane_ring::abi::Handle;
 
 /// Work that a call has started has ended.
 ///
@@ -55,28 +55,6 @@ pub unsafe extern "C" fn dmaplane_post_transfer_done(
     unsafe { &*context }.post(&event);
 }
 
-/// A peer, named by its handle, said something; `frame` is the glue's number for what travelled with it, or 0. -EPROTO:
-/// it is no message (clause WIRE-2), nothing was posted, and the connection is to be ended.
-///
-/// # Safety
-/// `context` is valid; `words` points to 64 bytes that nobody writes meanwhile: the glue's private copy.
-// SAFETY: as above.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dmaplane_post_message(
-    context: *const Context,
-    peer: u64,
-    frame: u32,
-    words: *const [u64; WIRE_WORDS],
-) -> i32 {
-    // SAFETY: the caller's promise.
-    let (context, words) = unsafe { (&*context, &*words) };
-    let Some(message) = Message::decode(words) else {
-        return Errno::EPROTO.as_result();
-    };
-    context.post(&Event::Message { peer: Handle::from_bits(peer), frame, message });
-    0
-}
-
 /// A CONNECT has reached its peer; the glue keeps the connection as `pending` until it is adopted or rejected.
 ///
 /// # Safety
@@ -111,14 +89,13 @@ pub unsafe extern "C" fn dmaplane_post_incoming(
     context.post(&Event::Incoming { listener: Handle::from_bits(listener), pending, info: info.into() });
 }
 
-/// A connection ended, for this negative errno. No message of that peer, named by its handle, comes after this.
+/// Something has come that `dmaplane_glue_next` gives.
 ///
 /// # Safety
 /// `context` is valid.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dmaplane_post_peer_gone(context: *const Context, peer: u64, errno: i32) {
-    let event = Event::PeerGone { peer: Handle::from_bits(peer), errno: errno_of(errno) };
+pub unsafe extern "C" fn dmaplane_look_soon(context: *const Context) {
     // SAFETY: the caller's promise.
-    unsafe { &*context }.post(&event);
+    unsafe { &*context }.look_soon();
 }

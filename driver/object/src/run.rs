@@ -8,9 +8,10 @@
 //! made before it let go, so that same runner sees what they stand for.
 
 use crate::context::{Context, Core, NEVER};
-use crate::glue::BUG_INBOX_OVERFLOW;
-use dmaplane_engine::{Event, Release};
-use dmaplane_ring::abi::Errno;
+use crate::glue::{BUG_INBOX_OVERFLOW, BUG_NO_MESSAGE};
+use crate::types::{GlueIncoming, INCOMING_GONE, errno_of};
+use dmaplane_engine::{Event, Message, Release};
+use dmaplane_ring::abi::{Errno, Handle};
 use dmaplane_ring::atomic::Word;
 
 /// SQEs taken from one ring in one turn, about (clause RUN-4).
@@ -156,7 +157,8 @@ impl Context {
         core.polled = false;
         let idle = core.inlets.raise(&mut core.host.outlets);
         self.note_deadline(core);
-        idle && self.inbox.is_empty() && !core.engine.has_work() && !core.is_due() && !self.close_is_due(core)
+        let heard = self.inbox.is_empty() && self.glue.has_next() == 0;
+        idle && heard && !core.engine.has_work() && !core.is_due() && !self.close_is_due(core)
     }
 
     /// One round over everything that may have work; `false` when nothing had any (clause RUN-2).
@@ -170,6 +172,7 @@ impl Context {
             worked = true;
             events -= 1;
         }
+        worked |= self.hear_peers(core);
         if self.close_is_due(core) {
             core.closing = true;
             core.engine.close(&mut core.host);
@@ -188,6 +191,28 @@ impl Context {
         core.host.outlets.publish(self.glue, &self.waiters);
         self.tell_closed(core);
         worked
+    }
+
+    /// Handles what peers have said, a budget of it: `false` where that was nothing.
+    fn hear_peers(&self, core: &mut Core) -> bool {
+        let mut incoming = GlueIncoming::default();
+        let mut left = EVENT_BUDGET;
+        while left > 0 && self.glue.next(&mut incoming) != 0 {
+            left -= 1;
+            let peer = Handle::from_bits(incoming.peer);
+            let event = match incoming.kind {
+                INCOMING_GONE => Some(Event::PeerGone { peer, errno: errno_of(incoming.errno) }),
+                _ => Message::decode(&incoming.words).map(|message| {
+                    let frame = incoming.frame;
+                    Event::Message { peer, frame, message }
+                }),
+            };
+            match event {
+                Some(event) => core.engine.handle(&mut core.host, event),
+                None => self.glue.bug(BUG_NO_MESSAGE),
+            }
+        }
+        left < EVENT_BUDGET
     }
 
     fn close_is_due(&self, core: &Core) -> bool {

@@ -1,6 +1,6 @@
 //! The structures that cross the border between Rust and C. Plain words without padding; their sizes are asserted.
 
-use dmaplane_engine::{AllocRequest, Identity, Limits, Outcome, PeerInfo, Post, Target};
+use dmaplane_engine::{AllocRequest, Identity, Limits, Outcome, PeerInfo, Post, Target, WIRE_WORDS};
 use dmaplane_ring::abi::Errno;
 
 /// C's side of a context. Rust only hands the pointer back.
@@ -39,10 +39,6 @@ pub struct Setup {
     pub slots: u32,
     /// Transfers that one peer may have in flight here.
     pub inbound_per_peer: u32,
-    /// Messages of peers that the glue lets wait as events, over all peers.
-    pub messages: u32,
-    /// Must be zero.
-    pub reserved: u32,
 }
 
 /// Most entries of any table: far below the 28 bits of a handle's index, and such that no size overflows.
@@ -78,8 +74,8 @@ impl Setup {
         };
         let fits = |entries: u32| entries > 0 && entries <= TABLE_ENTRIES_MAX;
         // Listeners count 32-fold in the inbox.
-        let sums_fit = fits(limits.inbound()) && self.messages <= TABLE_ENTRIES_MAX && self.listeners <= 1 << 12;
-        let fine = tables.into_iter().all(fits) && sums_fit && self.buffer_bytes > 0 && self.reserved == 0;
+        let sums_fit = fits(limits.inbound()) && self.listeners <= 1 << 12;
+        let fine = tables.into_iter().all(fits) && sums_fit && self.buffer_bytes > 0;
         fine.then_some(limits)
     }
 
@@ -242,6 +238,29 @@ impl From<&GluePeerInfo> for PeerInfo {
     }
 }
 
+/// A peer has said something.
+pub const INCOMING_MESSAGE: u32 = 1;
+/// A peer is gone. Nothing more comes of it.
+pub const INCOMING_GONE: u32 = 2;
+
+/// What comes of a peer.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct GlueIncoming {
+    /// The peer's handle.
+    pub peer: u64,
+    /// The message.
+    pub words: [u64; WIRE_WORDS],
+    /// [`INCOMING_MESSAGE`] or [`INCOMING_GONE`].
+    pub kind: u32,
+    /// The glue's number for what travelled with a message, or 0.
+    pub frame: u32,
+    /// Why it is gone, a negative errno.
+    pub errno: i32,
+    /// Not read.
+    pub reserved: u32,
+}
+
 /// What is in use, and counters: for fdinfo.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -285,12 +304,13 @@ pub struct GluePlace {
 }
 
 const _: () = {
-    assert!(size_of::<Setup>() == 88);
+    assert!(size_of::<Setup>() == 80);
     assert!(size_of::<GlueOutcome>() == 24);
     assert!(size_of::<GlueAlloc>() == 16);
     assert!(size_of::<GluePost>() == 48);
     assert!(size_of::<GlueTarget>() == 24);
     assert!(size_of::<GluePeerInfo>() == 24);
+    assert!(size_of::<GlueIncoming>() == 88);
     assert!(size_of::<GlueUsage>() == 56);
     assert!(size_of::<GluePlace>() == 16);
 };

@@ -8,11 +8,12 @@ use dmaplane_engine_object::exports::{
     dmaplane_is_closed, dmaplane_next_deadline_ns, dmaplane_prepare_sleep, dmaplane_usage, dmaplane_wait_begin,
     dmaplane_wait_end,
 };
+use dmaplane_engine_object::glue::BUG_NO_MESSAGE;
 use dmaplane_engine_object::lists::{
     dmaplane_list_get, dmaplane_list_locate, dmaplane_list_put, dmaplane_list_record_bytes, dmaplane_list_seal,
 };
-use dmaplane_engine_object::posts::{dmaplane_post_finished, dmaplane_post_message};
-use dmaplane_engine_object::types::{GluePlace, GlueUsage, Setup};
+use dmaplane_engine_object::posts::{dmaplane_look_soon, dmaplane_post_finished};
+use dmaplane_engine_object::types::{GlueIncoming, GluePlace, GlueUsage, INCOMING_GONE, INCOMING_MESSAGE, Setup};
 use dmaplane_ring::abi::{Cqe, Errno, Handle, HandleKind, Opcode, Run, Sqe};
 use dmaplane_ring::queue::{Client, MappedRing};
 use glue::{Plane, SETUP};
@@ -64,7 +65,6 @@ fn lim_1_limits_of_zero_and_beyond_all_bounds_are_refused() {
         Setup { buffers: u32::MAX, ..SETUP },
         Setup { peers: 1 << 20, inbound_per_peer: 1 << 20, ..SETUP },
         Setup { buffer_bytes: 0, ..SETUP },
-        Setup { reserved: 1, ..SETUP },
     ];
     for setup in wrong {
         // SAFETY: a valid reference.
@@ -207,8 +207,22 @@ fn host_2_started_work_ends_by_an_event() {
     submit(&mut ring, &Sqe { local: cqe.word0, ..sqe(Opcode::Placement, 2) });
     plane.run();
     assert_eq!(all(&mut ring)[0].res, Errno::EIO.as_result());
-    // SAFETY: the context lives, and the words are valid.
-    assert_eq!(unsafe { dmaplane_post_message(plane.context, 1, 0, &[0; 8]) }, Errno::EPROTO.as_result());
+}
+
+#[test]
+fn wire_2_what_is_no_message_is_noticed_and_what_peers_say_wakes() {
+    let plane = Plane::new();
+    plane.run();
+    assert!(!plane.noted().due);
+    let said = GlueIncoming { peer: 1, kind: INCOMING_MESSAGE, ..GlueIncoming::default() };
+    let gone = GlueIncoming { kind: INCOMING_GONE, errno: Errno::ECONNRESET.as_result(), ..said };
+    plane.noted().incoming.extend([said, gone]);
+    // SAFETY: the context lives.
+    unsafe { dmaplane_look_soon(plane.context) };
+    assert!(plane.noted().due, "nobody ran, so somebody has to");
+    assert_eq!(plane.run_turns(), 3, "something was done");
+    assert!(plane.noted().incoming.is_empty());
+    assert_eq!(plane.noted().bugs, [BUG_NO_MESSAGE], "no message; of a peer that is not there, nothing");
 }
 
 #[test]

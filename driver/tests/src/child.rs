@@ -5,6 +5,7 @@ use dmaplane_device::{Device, PATH};
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::build::{Nop, Timeout};
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub fn run(role: &str) -> ExitCode {
         "poller" => say_errno(Device::open(DeviceSetup { flags: setup_flags::POLLER, ..DeviceSetup::default() })),
         "hold" => hold(),
         "share" => share(),
+        other if other.starts_with("writer=") => crate::peers::writer(&other["writer=".len()..]),
+        other if other.starts_with("stranger=") => stranger(&other["stranger=".len()..]),
         other => Err(anyhow::anyhow!("no role {other}")),
     };
     match ran {
@@ -71,4 +74,10 @@ fn hold() -> anyhow::Result<()> {
         ring.enter(1, Duration::from_secs(1))?;
         ring.reap(u32::MAX, |_| ());
     }
+}
+
+/// Connects over a descriptor of the device that this program was given.
+fn stranger(number: &str) -> anyhow::Result<()> {
+    // SAFETY: whoever has started this program has left the descriptor open for it, and nobody else here has it.
+    crate::peers::stranger(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number.parse()?) })
 }

@@ -7,8 +7,10 @@ mod buffers;
 mod calls;
 mod child;
 mod kit;
+mod lists;
 mod mappings;
 mod objects;
+mod peers;
 mod rings;
 mod teardown;
 
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 type Test = (&'static str, fn() -> Result<()>);
 
 const GROUPS: &[&[Test]] =
-    &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, objects::TESTS, teardown::TESTS];
+    &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, objects::TESTS, peers::TESTS, teardown::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -30,16 +32,19 @@ fn main() -> ExitCode {
     if let Some(role) = first.strip_prefix("--child=") {
         return child::run(role);
     }
+    // What a kernel has built in is not to be had, and not needed.
+    let _ = kit::command("modprobe", &["libcrc32c"]);
     let only = arguments.next();
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in GROUPS.iter().copied().flatten() {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
+        let start = std::time::Instant::now();
         match with_module(&first, *test) {
             Ok(()) => {
                 passed += 1;
-                println!("ok {name}");
+                println!("ok {name} ({} ms)", start.elapsed().as_millis());
             }
             Err(error) => {
                 failed += 1;

@@ -2,11 +2,12 @@
 
 use crate::Test;
 use crate::kit::{WAIT, alloc, complete, device, information, succeed, until};
+use crate::lists::{prepare, run, write_runs};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dmaplane_device::{Device, Mapping};
+use dmaplane_device::Device;
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, ListHandle, Run};
-use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, ListPrepare, Wait};
+use dmaplane_ring::build::{Alloc, Cancel, Free, ListFree, Wait};
 use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
@@ -17,22 +18,6 @@ pub const TESTS: &[Test] = &[
     ("buf_3_what_is_kept_to_be_recycled_is_in_nobodys_way", in_nobodys_way),
     ("buf_3_memory_that_is_mapped_is_not_recycled", mapped_is_not_recycled),
 ];
-
-fn write_runs(mapping: &Mapping, runs: &[Run]) -> Result<()> {
-    for (place, run) in runs.iter().enumerate() {
-        let bytes: Vec<u8> = run.to_words().into_iter().flat_map(u64::to_le_bytes).collect();
-        ensure!(mapping.write(place * bytes.len(), &bytes), "the runs do not fit");
-    }
-    Ok(())
-}
-
-fn run(buffer: BufferHandle, offset_bytes: u64, count: u32) -> Run {
-    Run { buffer: buffer.handle().bits(), offset_bytes, stride_bytes: 4096, length_bytes: 4096, count, reserved: 0 }
-}
-
-fn prepare(buffer: BufferHandle, runs: u64) -> Result<ListPrepare> {
-    ListPrepare::new(buffer, 0, runs).map_err(|error| anyhow!("{error}"))
-}
 
 fn lists() -> Result<()> {
     let (device, mut ring) = device()?;

@@ -127,7 +127,24 @@ pub struct DeviceEventfd {
     pub flags: u32,
 }
 
+/// Listens at an address (clauses CAL-5, LOC-1), on the context's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceListen {
+    /// Where the address begins: `local:NAME`, as CONNECT's.
+    pub address: u64,
+    /// Its length, at most 255.
+    pub address_bytes: u32,
+    /// Zero.
+    pub flags: u32,
+    /// Filled in: the listener's handle.
+    pub listener: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
 const _: () = {
+    assert!(size_of::<DeviceListen>() == 32);
     assert!(size_of::<DeviceEventfd>() == 8);
     assert!(size_of::<DeviceSetup>() == 112);
     assert!(size_of::<DeviceRing>() == 56);
@@ -152,3 +169,5 @@ pub const DEVICE_ENTER: u32 = number::<DeviceEnter>(2);
 pub const DEVICE_EVENTFD: u32 = number::<DeviceEventfd>(4);
 /// [`DeviceMap`].
 pub const DEVICE_MAP: u32 = number::<DeviceMap>(3);
+/// [`DeviceListen`].
+pub const DEVICE_LISTEN: u32 = number::<DeviceListen>(5);

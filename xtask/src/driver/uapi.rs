@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use dmaplane_ring::abi::device::{
-    DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceEnter, DeviceEventfd,
-    DeviceMap, DeviceRing, DeviceSetup, device_features, setup_flags,
+    DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceEnter,
+    DeviceEventfd, DeviceListen, DeviceMap, DeviceRing, DeviceSetup, device_features, setup_flags,
 };
 use dmaplane_ring::abi::{
-    ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, Opcode, RING_MAGIC, RingFlags, Run, Sqe, SqeFlags,
+    ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES,
+    MAX_OPERATION_BYTES, MAX_SEND_BYTES, MAX_TOKEN_BYTES, Opcode, RING_MAGIC, RingFlags, Run, Sqe, SqeFlags,
 };
 
 /// Where the header lies, from the root of the tree.
@@ -76,12 +77,16 @@ fn structures() -> Vec<Structure> {
         structure!(DeviceMap as "dmaplane_map" {
             buffer: "__u64", flags: "__u64", offset: "__u64", length_bytes: "__u64",
         }),
+        structure!(DeviceListen as "dmaplane_listen" {
+            address: "__u64", address_bytes: "__u32", flags: "__u32", listener: "__u64", reserved: "__u64",
+        }),
     ]
 }
 
 /// Constants in groups: what they are, and each with its value.
 fn constants() -> Vec<(&'static str, Vec<(String, String)>)> {
     let hex = |name: &str, value: u32| (format!("DMAPLANE_{name}"), format!("{value:#x}u"));
+    let bound = |name: &str, value: u64| (format!("DMAPLANE_{name}"), format!("{value}ull"));
     let offset = |name: &str, value: usize| (format!("DMAPLANE_{name}"), value.to_string());
     let opcode = |op: &Opcode| (format!("DMAPLANE_OP_{}", screaming(&format!("{op:?}"))), (*op as u8).to_string());
     vec![
@@ -140,6 +145,16 @@ fn constants() -> Vec<(&'static str, Vec<(String, String)>)> {
             ],
         ),
         (
+            "Bounds of operations.",
+            vec![
+                bound("MAX_OPERATION_BYTES", MAX_OPERATION_BYTES),
+                bound("MAX_LIST_SEGMENTS", MAX_LIST_SEGMENTS),
+                bound("MAX_SEND_BYTES", MAX_SEND_BYTES),
+                bound("MAX_NOTIFICATION_BYTES", MAX_NOTIFICATION_BYTES),
+                bound("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES as u64),
+            ],
+        ),
+        (
             "Flags and features of a set-up.",
             vec![
                 hex("SETUP_POLLER", setup_flags::POLLER),
@@ -193,6 +208,7 @@ pub fn header() -> String {
         ("ENTER", "dmaplane_enter", DEVICE_ENTER),
         ("MAP", "dmaplane_map", DEVICE_MAP),
         ("EVENTFD", "dmaplane_eventfd", DEVICE_EVENTFD),
+        ("LISTEN", "dmaplane_listen", DEVICE_LISTEN),
     ];
     for (call, structure, number) in calls {
         let (name, low) = (format!("DMAPLANE_IOCTL_{call}"), number & 0xff);

@@ -5,10 +5,11 @@ use dmaplane_engine_object::exports::{
     dmaplane_attach_ring, dmaplane_context_bytes, dmaplane_context_destroy, dmaplane_context_init, dmaplane_ring_bytes,
     dmaplane_run,
 };
-use dmaplane_engine_object::types::{GlueAlloc, GlueContext, GlueOutcome, GluePost, GlueTarget, Setup};
+use dmaplane_engine_object::types::{GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueTarget, Setup};
 use dmaplane_ring::abi::{RingLayout, Run};
 use dmaplane_ring::queue::{Client, MappedRing};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -34,6 +35,8 @@ pub struct Noted {
     pub closed: u32,
     /// What cannot be.
     pub bugs: Vec<u32>,
+    /// What peers have said.
+    pub incoming: VecDeque<GlueIncoming>,
 }
 
 #[derive(Default)]
@@ -69,8 +72,6 @@ pub const SETUP: Setup = Setup {
     listeners: 2,
     slots: 4,
     inbound_per_peer: 8,
-    messages: 16,
-    reserved: 0,
 };
 
 impl Plane {
@@ -263,6 +264,16 @@ glue! {
     fn dmaplane_glue_close_listener(_noted, _listener: u32) {}
     fn dmaplane_glue_close_slot(noted, slot: u32) { noted.objects.retain(|&(index, _)| index != slot); }
     fn dmaplane_glue_list_run(_noted, _list: u32, _run: u32, _to: &mut Run) -> i32 { -2 }
+    fn dmaplane_glue_has_next(noted) -> i32 { (!noted.incoming.is_empty()).into() }
+    fn dmaplane_glue_next(noted, incoming: &mut GlueIncoming) -> i32 {
+        match noted.incoming.pop_front() {
+            Some(next) => {
+                *incoming = next;
+                1
+            }
+            None => 0,
+        }
+    }
     fn dmaplane_glue_post(_noted, _peer: u32, _op: u64, _request: &[u64; 8], _post: &GluePost) -> i32 { -107 }
     fn dmaplane_glue_serve(
         _noted, _transfer: u64, _peer: u32, _frame: u32, _source: &GlueTarget, _outcome: &mut GlueOutcome

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Copies for peers: into and out of memory that they hold a lease on, always by the side that has granted it, in slices
+ * with a look between them whether it was told to stop (clauses LOC-5, HOST-18, HOST-19).
+ *
+ * Both sides' memory stays meanwhile: ours because the engine waits for the transfer's end, the peer's because its
+ * engine waits for the request's, which comes from here.
+ *
+ * Locks: requests_lock for the table of copies.
+ */
+#include "link.h"
+
+#include <linux/slab.h>
+
+/* Between two looks, clause HOST-18. */
+#define SLICE_BYTES (256u << 10)
+#define SLICE_PIECES 1024
+/* Up to here a copy costs less than to have a worker make it. */
+#define INLINE_BYTES (64u << 10)
+/* CRC-32C: initial value and final complement (clause XFR-10). */
+#define CHECKSUM_BEGIN (~0u)
+
+struct dmp_copy {
+	struct dmp_work work;
+	/* In the context's table of copies, guarded by its requests_lock. */
+	struct hlist_node entry;
+	/* Begun by us; the frame's hold outlives the copy. */
+	struct dmp_request *request;
+	struct dmp_target target;
+	/* Into our memory, not out of it. */
+	bool in;
+	bool checksum;
+	bool stopped;
+};
+
+/* Whether to go on: 0, or an error. */
+static int look(struct dmp_copy *copy)
+{
+	cond_resched();
+	if (READ_ONCE(copy->stopped))
+		return -ECANCELED;
+	return READ_ONCE(copy->request->stopped) ? -ECONNRESET : 0;
+}
+
+struct dmp_moved {
+	u64 bytes;
+	u32 checksum;
+};
+
+static void move(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
+		 u64 their_offset, u64 length, struct dmp_moved *moved)
+{
+	u32 *checksum = copy->checksum ? &moved->checksum : NULL;
+
+	if (copy->in)
+		dmp_memory_move(ours, our_offset, theirs, their_offset, length, checksum);
+	else
+		dmp_memory_move(theirs, their_offset, ours, our_offset, length, checksum);
+	moved->bytes += length;
+}
+
+/* One range, from its beginning, slice by slice. */
+static int move_slices(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
+		       u64 their_offset, u64 length, struct dmp_moved *moved)
+{
+	u64 done = 0;
+
+	while (done < length) {
+		u64 some = min_t(u64, SLICE_BYTES, length - done);
+		int error = done ? look(copy) : 0;
+
+		if (error)
+			return error;
+		move(copy, ours, our_offset + done, theirs, their_offset + done, some, moved);
+		done += some;
+	}
+	return 0;
+}
+
+static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
+{
+	struct dmp_request *request = copy->request;
+	struct dmp_memory *ours = dmp_memory_of(copy->work.context, copy->target.object);
+
+	if (!dmp_memory_has(ours, copy->target.offset, copy->target.length) ||
+	    !dmp_memory_has(request->memory, request->offset, copy->target.length))
+		return -EIO;
+	return move_slices(copy, ours, copy->target.offset, request->memory, request->offset, copy->target.length, moved);
+}
+
+/* Finds each of the peer's numbers in our list: all of them, before the first byte moves. */
+static int find_pieces(struct dmp_copy *copy)
+{
+	struct dmp_context *context = copy->work.context;
+	struct dmp_request *request = copy->request;
+	u32 i;
+
+	if (request->nr_pieces != copy->target.length)
+		return -EPROTO;
+	for (i = 0; i < request->nr_pieces; i++) {
+		struct dmp_piece *piece = &request->pieces[i];
+		struct dmp_place place;
+		int error = dmp_list_locate(context, copy->target.object, piece->peer_segment, &place);
+
+		if (!error && place.length_bytes != piece->length_bytes)
+			error = -EINVAL;
+		if (!error && !dmp_memory_has(dmp_memory_of(context, place.buffer), place.offset, place.length_bytes))
+			error = -EIO;
+		if (!error && i % SLICE_PIECES == SLICE_PIECES - 1)
+			error = look(copy);
+		if (error)
+			return error;
+		piece->peer_buffer = place.buffer;
+		piece->peer_offset = place.offset;
+	}
+	return 0;
+}
+
+static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
+{
+	struct dmp_request *request = copy->request;
+	u32 i, pieces = 0;
+	u64 bytes = 0;
+
+	for (i = 0; i < request->nr_pieces; i++) {
+		struct dmp_piece *piece = &request->pieces[i];
+		struct dmp_memory *ours = dmp_memory_of(copy->work.context, piece->peer_buffer);
+		struct dmp_memory *theirs = dmp_memory_of(request->owner, piece->buffer);
+		int error = 0;
+
+		pieces++;
+		bytes += piece->length_bytes;
+		if (pieces > SLICE_PIECES || bytes > SLICE_BYTES) {
+			error = look(copy);
+			pieces = 1;
+			bytes = piece->length_bytes;
+		}
+		if (!error)
+			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes,
+					    moved);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+/* The whole copy; then the peer's engine knows that nothing of its side is touched any more. */
+static int copy_all(struct dmp_copy *copy, struct dmp_moved *moved)
+{
+	int error;
+
+	moved->bytes = 0;
+	moved->checksum = CHECKSUM_BEGIN;
+	if (copy->target.kind == DMP_OBJECT_LIST) {
+		error = find_pieces(copy);
+		if (!error)
+			error = copy_pieces(copy, moved);
+	} else {
+		error = copy_range(copy, moved);
+	}
+	moved->checksum = copy->checksum ? ~moved->checksum : 0;
+	/* What has gone wrong here the peer is told by an answer, which follows; its memory is its own again now. */
+	dmp_request_end(copy->request, 0, copy->in ? 0 : moved->checksum);
+	return error;
+}
+
+static int run(struct dmp_work *item, u64 *bytes, u64 *checksum)
+{
+	struct dmp_copy *copy = container_of(item, struct dmp_copy, work);
+	struct dmp_moved moved;
+	int error = copy_all(copy, &moved);
+
+	*bytes = moved.bytes;
+	*checksum = moved.checksum;
+	return error;
+}
+
+static void ended(struct dmp_work *item, int result, u64 bytes, u64 checksum)
+{
+	struct dmp_copy *copy = container_of(item, struct dmp_copy, work);
+	struct dmp_context *context = item->context;
+
+	spin_lock(&context->requests_lock);
+	hlist_del(&copy->entry);
+	spin_unlock(&context->requests_lock);
+	dmaplane_post_transfer_done(context->engine, item->op, result, bytes, checksum);
+}
+
+static void start(struct dmp_context *context, u64 transfer, struct dmp_request *request,
+		  const struct dmp_target *target, bool in, bool checksum, struct dmp_outcome *outcome)
+{
+	struct dmp_copy *copy;
+
+	if (!request || !dmp_request_begin(request)) {
+		/* Given up by the peer before we came to it. */
+		outcome->result = -ECONNRESET;
+		return;
+	}
+	if (target->kind == DMP_OBJECT_BUFFER && target->length <= INLINE_BYTES) {
+		struct dmp_copy here = {
+			.work.context = context, .request = request, .target = *target, .in = in, .checksum = checksum,
+		};
+		struct dmp_moved moved;
+
+		outcome->result = copy_all(&here, &moved);
+		outcome->word0 = moved.bytes;
+		outcome->word1 = moved.checksum;
+		return;
+	}
+	copy = kzalloc(sizeof(*copy), GFP_NOWAIT | __GFP_NOWARN);
+	if (!copy) {
+		dmp_request_end(request, 0, 0);
+		outcome->result = -ENOMEM;
+		return;
+	}
+	copy->request = request;
+	copy->target = *target;
+	copy->in = in;
+	copy->checksum = checksum;
+	copy->work.end = ended;
+	spin_lock(&context->requests_lock);
+	/* Looked for by the number that dmp_work_start is about to write. */
+	copy->work.op = transfer;
+	hlist_add_head(&copy->entry, &context->copies[(u32)transfer % DMP_TABLE]);
+	spin_unlock(&context->requests_lock);
+	dmp_work_start(&copy->work, context, transfer, run, outcome);
+}
+
+/* Whether a READ's checksum is asked for: bit 9 of the message's first word (clause WIRE-3). */
+#define CHECKSUM_ASKED (1 << 9)
+
+void dmaplane_glue_copy_in(struct dmp_context *context, u64 transfer, u32 peer, u32 frame,
+			   const struct dmp_target *target, bool checksum, struct dmp_outcome *outcome)
+{
+	start(context, transfer, dmp_link_frame(context, peer, frame), target, true, checksum, outcome);
+}
+
+void dmaplane_glue_serve(struct dmp_context *context, u64 transfer, u32 peer, u32 frame,
+			 const struct dmp_target *source, struct dmp_outcome *outcome)
+{
+	struct dmp_request *request = dmp_link_frame(context, peer, frame);
+	bool checksum = request && request->message.words[0] & CHECKSUM_ASKED;
+
+	start(context, transfer, request, source, false, checksum, outcome);
+}
+
+void dmaplane_glue_stop(struct dmp_context *context, u64 transfer)
+{
+	struct dmp_copy *copy;
+
+	spin_lock(&context->requests_lock);
+	hlist_for_each_entry(copy, &context->copies[(u32)transfer % DMP_TABLE], entry)
+		if (copy->work.op == transfer)
+			WRITE_ONCE(copy->stopped, true);
+	spin_unlock(&context->requests_lock);
+}
+
+int dmaplane_glue_deliver(struct dmp_context *context, u32 peer, u32 frame, u32 buffer, u64 offset, u32 length)
+{
+	struct dmp_request *request = dmp_link_frame(context, peer, frame);
+	struct dmp_bytes from = { .length = length };
+
+	if (!request || length > request->payload_bytes)
+		return -EPROTO;
+	from.start = request->payload;
+	return dmaplane_glue_write_bytes(context, buffer, offset, from);
+}
