@@ -96,6 +96,18 @@ static long dmp_call_listen(struct dmp_context *context, void __user *user)
 	return copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
 }
 
+static long dmp_call_close(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_close arguments;
+
+	if (copy_from_user(&arguments, user, sizeof(arguments)))
+		return -EFAULT;
+	if (arguments.flags || arguments.reserved)
+		return -EINVAL;
+	dmp_context_close(context);
+	return 0;
+}
+
 static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
 	struct dmp_context *context = file->private_data;
@@ -113,6 +125,8 @@ static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argume
 		return dmp_call_map(context, user);
 	case DMAPLANE_IOCTL_LISTEN:
 		return dmp_call_listen(context, user);
+	case DMAPLANE_IOCTL_CLOSE:
+		return dmp_call_close(context, user);
 	default:
 		return -ENOTTY;
 	}
@@ -151,6 +165,10 @@ static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
 	seq_printf(out, "dmaplane-leases:\t%u\n", usage.leases);
 	seq_printf(out, "dmaplane-imports:\t%u\n", usage.imports);
 	seq_printf(out, "dmaplane-peers:\t%u\n", usage.peers);
+	seq_printf(out, "dmaplane-inbound:\t%u\n", usage.inbound);
+	seq_printf(out, "dmaplane-slots:\t%u\n", usage.slots);
+	seq_printf(out, "dmaplane-listeners:\t%u\n", usage.listeners);
+	seq_printf(out, "dmaplane-refused:\t%llu\n", usage.refused);
 	seq_printf(out, "dmaplane-memory-bytes:\t%lld\n", atomic64_read(&context->memory_bytes));
 }
 

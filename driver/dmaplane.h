@@ -152,6 +152,8 @@ struct dmp_ring {
 	/* Both are whole pages, mapped for the kernel as well; the second read-only for the client. */
 	struct dmp_memory *client_area;
 	struct dmp_memory *engine_area;
+	/* It is the engine's no more: what is in its CQ stays there, and nothing comes. Told once. */
+	atomic_t detached;
 	/* Clients that wait in ENTER or poll. */
 	wait_queue_head_t wait;
 	spinlock_t eventfd_lock;

@@ -50,6 +50,9 @@ static void dmp_ring_forget(struct dmp_ring *ring)
 
 static void dmp_ring_detach(struct dmp_ring *ring)
 {
+	if (atomic_xchg(&ring->detached, 1))
+		return;
+	wake_up_all(&ring->wait);
 	/* Not to be interrupted: areas that the engine knows must not go. Whoever runs it lets go after some turns. */
 	while (dmaplane_detach_ring(ring->context->engine, ring->index) == -EAGAIN) {
 		cond_resched();
@@ -81,6 +84,12 @@ static int dmp_ring_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Nothing more comes. */
+static bool dmp_ring_over(struct dmp_ring *ring)
+{
+	return atomic_read(&ring->detached) || dmaplane_is_closed(ring->context->engine);
+}
+
 static long dmp_wait(struct dmp_ring *ring, const struct dmaplane_enter *enter)
 {
 	u32 wanted = min(enter->min_complete, ring->cq_entries);
@@ -89,16 +98,14 @@ static long dmp_wait(struct dmp_ring *ring, const struct dmaplane_enter *enter)
 
 	if (enter->timeout_ns != U64_MAX)
 		left = ns_to_ktime(min_t(u64, enter->timeout_ns, KTIME_MAX));
-	if (dmp_ring_ready(ring) < wanted && !dmaplane_is_closed(ring->context->engine)) {
+	if (dmp_ring_ready(ring) < wanted && !dmp_ring_over(ring)) {
 		if (left == KTIME_MAX)
 			error = wait_event_interruptible(ring->wait,
-							 dmp_ring_ready(ring) >= wanted ||
-							 dmaplane_is_closed(ring->context->engine));
+							 dmp_ring_ready(ring) >= wanted || dmp_ring_over(ring));
 		else
 			error = wait_event_interruptible_hrtimeout(ring->wait,
 								   dmp_ring_ready(ring) >= wanted ||
-								   dmaplane_is_closed(ring->context->engine),
-								   left);
+								   dmp_ring_over(ring), left);
 	}
 	if (error == -ERESTARTSYS)
 		return -EINTR;
@@ -118,6 +125,8 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	 * Runs what was published before this call, unless somebody else does, who then looks again. What is left after
 	 * many turns is left to a work item.
 	 */
+	if (atomic_read(&ring->detached))
+		return dmp_ring_ready(ring);
 	dmaplane_run(ring->context->engine, DMP_RUN_TURNS);
 	if (fatal_signal_pending(current))
 		return -EINTR;
@@ -153,6 +162,18 @@ static long dmp_register(struct dmp_ring *ring, void __user *user)
 	return 0;
 }
 
+static long dmp_ring_close(struct dmp_ring *ring, void __user *user)
+{
+	struct dmaplane_close arguments;
+
+	if (copy_from_user(&arguments, user, sizeof(arguments)))
+		return -EFAULT;
+	if (arguments.flags || arguments.reserved)
+		return -EINVAL;
+	dmp_ring_detach(ring);
+	return 0;
+}
+
 static long dmp_ring_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
 	switch (call) {
@@ -160,6 +181,8 @@ static long dmp_ring_ioctl(struct file *file, unsigned int call, unsigned long a
 		return dmp_enter(file->private_data, (void __user *)argument);
 	case DMAPLANE_IOCTL_EVENTFD:
 		return dmp_register(file->private_data, (void __user *)argument);
+	case DMAPLANE_IOCTL_CLOSE:
+		return dmp_ring_close(file->private_data, (void __user *)argument);
 	default:
 		return -ENOTTY;
 	}
@@ -174,7 +197,7 @@ static __poll_t dmp_ring_poll(struct file *file, poll_table *table)
 	poll_wait(file, &ring->wait, table);
 	if (dmp_ring_ready(ring))
 		found |= EPOLLIN | EPOLLRDNORM;
-	if (dmaplane_is_closed(ring->context->engine))
+	if (dmp_ring_over(ring))
 		found |= EPOLLHUP;
 	return found;
 }

@@ -1,6 +1,7 @@
 //! The `dmaplane` command.
 
 mod demo;
+mod host;
 mod model;
 mod send_recv;
 mod serve;

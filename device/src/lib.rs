@@ -12,12 +12,14 @@ pub use ring::Ring;
 
 use call::call;
 use dmaplane_ring::abi::device::{
-    DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceListen, DeviceMap, DeviceRing, DeviceSetup,
+    DEVICE_CLOSE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceClose, DeviceListen, DeviceMap,
+    DeviceRing, DeviceSetup,
 };
 use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, ListenerHandle, RingLayout};
 use rustix::fs::{Mode, OFlags};
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Where the device is.
@@ -81,6 +83,21 @@ impl Device {
         };
         call(self.fd.as_fd(), DEVICE_LISTEN, &mut arguments)?;
         ListenerHandle::from_bits(arguments.listener).ok_or_else(|| io::Error::other("the driver gave no listener"))
+    }
+
+    /// Begins the context's end, while mappings of it stay valid. Dropping the device does so too, once no mapping of it
+    /// is left, since a mapping keeps a file open.
+    pub fn close(&self) -> io::Result<()> {
+        call(self.fd.as_fd(), DEVICE_CLOSE, &mut DeviceClose::default())?;
+        Ok(())
+    }
+
+    /// What the context has in use, and counters, each by its name, from the descriptor's fdinfo.
+    pub fn information(&self) -> io::Result<HashMap<String, u64>> {
+        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let text = std::fs::read_to_string(path)?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix("dmaplane-")?.split_once(':'));
+        Ok(lines.filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?))).collect())
     }
 
     /// Where a buffer can be mapped from, and how long it is.

@@ -2,7 +2,9 @@
 
 use crate::call::call;
 use crate::mapping::Mapping;
-use dmaplane_ring::abi::device::{DEVICE_ENTER, DEVICE_EVENTFD, DeviceEnter, DeviceEventfd, DeviceRing};
+use dmaplane_ring::abi::device::{
+    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DeviceClose, DeviceEnter, DeviceEventfd, DeviceRing,
+};
 use dmaplane_ring::abi::{Cqe, RingLayout, Sqe};
 use dmaplane_ring::queue::{Client, Full, MappedRing};
 use std::io;
@@ -106,6 +108,23 @@ impl Ring {
             // What it would say is of no interest: the engine looks again.
             let _ = self.call(0, Duration::ZERO);
         }
+    }
+
+    /// Free entries in the SQ.
+    pub fn free(&mut self) -> u32 {
+        self.client.submitter.free()
+    }
+
+    /// CQEs that are there.
+    pub fn available(&mut self) -> u32 {
+        self.client.completer.available()
+    }
+
+    /// Detaches the ring: its operations are cancelled as far as they can be, and nothing comes any more. What is in the
+    /// CQ can be reaped.
+    pub fn detach(&mut self) -> io::Result<()> {
+        call(self.fd.as_fd(), DEVICE_CLOSE, &mut DeviceClose::default())?;
+        Ok(())
     }
 
     /// Whether the context is closed: nothing more is taken.

@@ -1,7 +1,7 @@
 //! Typed objects. None of them can be copied, so that a handle is used up when its object goes.
 
+use crate::host::Mapping;
 use crate::objects::Hold;
-use dmaplane_embedded::Mapping;
 use dmaplane_ring::abi::{BufferHandle, ImportHandle, LeaseHandle, ListHandle};
 
 /// Memory that is ours alone: no peer holds a lease on it and no operation uses it. Dropping it frees it.

@@ -15,6 +15,14 @@ pub enum Error {
     /// The system refused something.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// A call to the kernel driver failed.
+    #[error("{what}: {}", explain_call(source))]
+    Device {
+        /// What was asked for.
+        what: String,
+        /// What the driver said.
+        source: std::io::Error,
+    },
     /// A value that no SQE may hold.
     #[error("{what}: {source}")]
     Value {
@@ -86,7 +94,7 @@ impl Error {
             Error::Operation { errno, .. } => Some(*errno),
             Error::PlacementForbidden { .. } => Some(Errno::EOPNOTSUPP),
             Error::Context(error) => error.errno(),
-            Error::System(error) => error.raw_os_error().map(Errno::from_raw),
+            Error::System(error) | Error::Device { source: error, .. } => error.raw_os_error().map(Errno::from_raw),
             _ => None,
         }
     }
@@ -94,6 +102,20 @@ impl Error {
     /// Whether the peer's connection is what ended.
     pub fn is_disconnect(&self) -> bool {
         matches!(self.errno(), Some(Errno::ECONNRESET | Errno::ENOTCONN))
+    }
+}
+
+/// What the driver said, in words, for people.
+fn explain_call(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "the module dmaplane is not loaded".to_owned(),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("who may open it is in the group dmaplane; a poller wants CAP_SYS_NICE ({error})")
+        }
+        _ => match error.raw_os_error() {
+            Some(errno) => explain(Errno::from_raw(errno)),
+            None => error.to_string(),
+        },
     }
 }
 

@@ -45,6 +45,7 @@
 pub mod asynchronous;
 mod buffer;
 mod error;
+mod host;
 mod mailbox;
 mod objects;
 mod plane;

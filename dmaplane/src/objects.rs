@@ -2,7 +2,7 @@
 //!
 //! Nothing is lost by dropping an object early, on an error path say: the next call to a plane of its context ends it.
 
-use dmaplane_embedded::Context;
+use crate::host::Host;
 use dmaplane_ring::abi::{BufferHandle, ImportHandle, LeaseHandle, ListHandle, PeerHandle, Sqe};
 use dmaplane_ring::build::{Disconnect, Free, ImportRelease, LeaseRevoke, ListFree};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Objects {
     /// The one of a context, for each of its planes. It lives as long as the context does, so that nothing is forgotten
     /// while it has no plane.
-    pub(crate) fn of(context: &Context) -> Arc<Objects> {
+    pub(crate) fn of(context: &Host) -> Arc<Objects> {
         let objects = context.attachment(|| Arc::new(Objects::default()));
         objects.downcast().unwrap_or_default()
     }

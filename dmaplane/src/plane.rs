@@ -8,13 +8,15 @@ pub(crate) mod started;
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
+use crate::host::{Host, Ring};
 use crate::mailbox::{Mailbox, SLOTS};
 use crate::objects::{Dropped, Hold, Objects, Unwanted};
-use dmaplane_embedded::{Config, Context, Ring, Usage};
+use dmaplane_embedded::{Config, Context, Usage};
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, ListHandle, Run, Sqe};
 use dmaplane_ring::build::{Cancel, Free, ListFree, ListPrepare, PagePlacement};
 use staging::{Makes, Staging};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,7 @@ const REPOST_DELAY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Plane {
     ring: Ring,
-    context: Context,
+    context: Host,
     /// Shared with the context's other planes and with every object.
     objects: Arc<Objects>,
     patience: Duration,
@@ -67,7 +69,15 @@ pub struct Plane {
 impl Plane {
     /// Opens a context of its own.
     pub fn open(config: Config) -> Result<Plane, Error> {
-        Plane::of(&Context::open(config)?)
+        Plane::of(&Host::open(config)?)
+    }
+
+    /// Opens a context of the kernel driver's, at `/dev/dmaplane` mostly. Of the configuration the run mode and the
+    /// limits count, the latter within the driver's bounds; a poller is a kernel thread, which wants CAP_SYS_NICE, and
+    /// in the other modes the engine runs in the calls of its clients and on the kernel's work queues. Peers meet at
+    /// `local:NAME`.
+    pub fn open_device(path: impl AsRef<Path>, config: &Config) -> Result<Plane, Error> {
+        Plane::of(&Host::open_device(path.as_ref(), config)?)
     }
 
     /// Another plane of this one's context, for another thread. Planes of a context share its objects.
@@ -81,10 +91,10 @@ impl Plane {
     /// Neither a ring nor a mapping of the context is used on this plane's buffers in a way that its types do not see:
     /// nothing writes to memory that somebody has a slice of, and nothing reads what somebody has a mutable slice of.
     pub unsafe fn attach(context: &Context) -> Result<Plane, Error> {
-        Plane::of(context)
+        Plane::of(&Host::Embedded(context.clone()))
     }
 
-    fn of(context: &Context) -> Result<Plane, Error> {
+    fn of(context: &Host) -> Result<Plane, Error> {
         let ring = context.ring(SQ_ENTRIES, CQ_ENTRIES)?;
         let mut plane = Plane {
             ring,
@@ -117,7 +127,7 @@ impl Plane {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Host {
         &self.context
     }
 

@@ -184,6 +184,11 @@ struct dmaplane_map {
 	__u64 length_bytes;
 };
 
+struct dmaplane_close {
+	__u64 flags;
+	__u64 reserved;
+};
+
 struct dmaplane_listen {
 	__u64 address;
 	__u32 address_bytes;
@@ -192,13 +197,14 @@ struct dmaplane_listen {
 	__u64 reserved;
 };
 
-/* Calls on a context, but ENTER and EVENTFD, which are on a ring. */
+/* Calls on a context; ENTER and EVENTFD are on a ring, CLOSE is on both. */
 #define DMAPLANE_IOCTL_SETUP _IOWR(0xda, 0, struct dmaplane_setup)
 #define DMAPLANE_IOCTL_RING _IOWR(0xda, 1, struct dmaplane_ring)
 #define DMAPLANE_IOCTL_ENTER _IOWR(0xda, 2, struct dmaplane_enter)
 #define DMAPLANE_IOCTL_MAP _IOWR(0xda, 3, struct dmaplane_map)
 #define DMAPLANE_IOCTL_EVENTFD _IOWR(0xda, 4, struct dmaplane_eventfd)
 #define DMAPLANE_IOCTL_LISTEN _IOWR(0xda, 5, struct dmaplane_listen)
+#define DMAPLANE_IOCTL_CLOSE _IOWR(0xda, 6, struct dmaplane_close)
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
 _Static_assert(sizeof(struct dmaplane_sqe) == 64, "dmaplane_sqe");
@@ -399,6 +405,13 @@ _Static_assert(__builtin_offsetof(struct dmaplane_map, offset) == 16 &&
 _Static_assert(__builtin_offsetof(struct dmaplane_map, length_bytes) == 24 &&
 		       sizeof(((struct dmaplane_map *)0)->length_bytes) == 8,
 	       "dmaplane_map.length_bytes");
+_Static_assert(sizeof(struct dmaplane_close) == 16, "dmaplane_close");
+_Static_assert(__builtin_offsetof(struct dmaplane_close, flags) == 0 &&
+		       sizeof(((struct dmaplane_close *)0)->flags) == 8,
+	       "dmaplane_close.flags");
+_Static_assert(__builtin_offsetof(struct dmaplane_close, reserved) == 8 &&
+		       sizeof(((struct dmaplane_close *)0)->reserved) == 8,
+	       "dmaplane_close.reserved");
 _Static_assert(sizeof(struct dmaplane_listen) == 32, "dmaplane_listen");
 _Static_assert(__builtin_offsetof(struct dmaplane_listen, address) == 0 &&
 		       sizeof(((struct dmaplane_listen *)0)->address) == 8,
@@ -421,6 +434,7 @@ _Static_assert(DMAPLANE_IOCTL_ENTER == 0xc020da02u, "ENTER");
 _Static_assert(DMAPLANE_IOCTL_MAP == 0xc020da03u, "MAP");
 _Static_assert(DMAPLANE_IOCTL_EVENTFD == 0xc008da04u, "EVENTFD");
 _Static_assert(DMAPLANE_IOCTL_LISTEN == 0xc020da05u, "LISTEN");
+_Static_assert(DMAPLANE_IOCTL_CLOSE == 0xc010da06u, "CLOSE");
 #endif
 
 #endif

@@ -1,8 +1,10 @@
 //! The demo's flags, and how they are passed on to its processes.
 
+use crate::host::HostArguments;
 use crate::model::{ModelShape, Transformer, encode};
 use crate::serve::{PromptArguments, ServeArguments, WorkerArguments};
 use anyhow::{Context, Result, ensure};
+use clap::builder::ArgPredicate;
 use clap::{Args, Subcommand, ValueEnum};
 use dmaplane_kv::{Attention, CacheLayout, DType};
 use std::ffi::{OsStr, OsString};
@@ -25,6 +27,8 @@ pub enum Fabric {
     Shm,
     /// Sockets
     Tcp,
+    /// Contexts of the kernel driver on one host
+    Local,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,9 +68,11 @@ fn name(value: impl ValueEnum) -> String {
 
 #[derive(Args, Clone, Debug)]
 pub struct CommonArguments {
-    /// How the two processes are connected
-    #[arg(long, value_enum, default_value = "shm")]
+    /// How the two processes are connected; local with --device
+    #[arg(long, value_enum, default_value = "shm", default_value_if("device", ArgPredicate::IsPresent, "local"))]
     pub fabric: Fabric,
+    #[command(flatten)]
+    pub host: HostArguments,
     /// Who moves the cache
     #[arg(long, value_enum, default_value = "push")]
     pub mode: Mode,
@@ -127,6 +133,10 @@ pub struct PrefillArguments {
 /// Decode is not told the prompt.
 #[derive(Args, Clone, Debug)]
 pub struct DecodeArguments {
+    #[command(flatten)]
+    pub host: HostArguments,
+    #[arg(long, value_enum)]
+    pub fabric: Fabric,
     #[arg(long, value_enum)]
     pub mode: Mode,
     #[arg(long)]
@@ -213,10 +223,12 @@ impl DemoArguments {
     fn model_flags(&self) -> Vec<OsString> {
         let common = &self.common;
         let mut flags = vec![
+            flag("fabric", name(common.fabric)),
             flag("mode", name(common.mode)),
             flag("tokens", common.tokens.to_string()),
             flag("shape", name(common.shape)),
         ];
+        flags.extend(common.host.flags());
         flags.extend(common.model.as_ref().map(|model| flag("model", model)));
         flags.extend(common.sabotage.map(|sabotage| flag("sabotage", name(sabotage))));
         flags

@@ -1,6 +1,6 @@
 //! The decode process: gets the cache, its length and the first token, and goes on.
 
-use super::arguments::{DecodeArguments, Mode, Sabotage, decode_blocks, decode_layout, load_model};
+use super::arguments::{DecodeArguments, Fabric, Mode, Sabotage, decode_blocks, decode_layout, load_model};
 use super::cache::PagedCache;
 use super::child::die_with_parent;
 use super::generation::generate;
@@ -26,7 +26,7 @@ pub fn decode(arguments: &DecodeArguments) -> Result<()> {
     die_with_parent()?;
     let model = load_model(arguments.model.as_ref(), arguments.shape)?;
     let layout = decode_layout(model.shape())?;
-    let mut plane = Plane::open(Config::default())?;
+    let mut plane = arguments.host.open(arguments.fabric == Fabric::Local, Config::default())?;
     let mut pool = PagedPool::new(&mut plane, layout, decode_blocks(&layout), POOL_SEED)?;
     let (listener, address) = plane.listen(&arguments.listen)?;
     println!("listening on {address}");

@@ -44,6 +44,8 @@ pub fn run(arguments: &DemoArguments) -> Result<()> {
     let address = match common.fabric {
         Fabric::Shm => format!("shm:{}", directory.path().join("decode").display()),
         Fabric::Tcp => "tcp:127.0.0.1:0".to_owned(),
+        // A name that nobody else has.
+        Fabric::Local => format!("local:{}", directory.path().display()),
     };
     let mut decode = Child::spawn("decode", &arguments.decode_command(&address))?;
     let address = decode.read_line()?;

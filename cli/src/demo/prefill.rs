@@ -1,6 +1,6 @@
 //! The prefill process: computes the prompt's cache and hands it over.
 
-use super::arguments::{Mode, PrefillArguments, Sabotage, load_model, prefill_layout};
+use super::arguments::{Fabric, Mode, PrefillArguments, Sabotage, load_model, prefill_layout};
 use super::cache::PagedCache;
 use super::child::die_with_parent;
 use super::generation::LogitsDigest;
@@ -8,7 +8,7 @@ use super::outcome::PrefillReport;
 use super::protocol::{FirstToken, PATIENCE, receive_manifest, receive_word, send_manifest};
 use crate::model::greedy;
 use anyhow::{Result, ensure};
-use dmaplane::{Config, Plane};
+use dmaplane::Config;
 use dmaplane_kv::TransferManifest;
 use dmaplane_kv::transfer::{PagedPool, Source, push};
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub fn prefill(arguments: &PrefillArguments) -> Result<()> {
     die_with_parent()?;
     let common = &arguments.common;
     ensure!(common.sabotage != Some(Sabotage::NoPrefill), "ended before it connected, as --sabotage asked");
-    let mut plane = Plane::open(Config::default())?;
+    let mut plane = arguments.common.host.open(arguments.common.fabric == Fabric::Local, Config::default())?;
     // First of all, so that decode notices at once when anything of the following fails.
     let peer = plane.connect(&arguments.to, PATIENCE)?;
     tracing::debug!(to = arguments.to, "connected to decode");

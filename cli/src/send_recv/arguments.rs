@@ -1,9 +1,11 @@
 //! The flags of `send` and `recv`.
 
 use super::key;
+use crate::host::HostArguments;
 use anyhow::{Context, Result, ensure};
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
-use dmaplane::Config;
+use dmaplane::{Config, Plane};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ pub enum Fabric {
     Shm,
     /// Sockets: the place is HOST:PORT
     Tcp,
+    /// Contexts of the kernel driver on one host: the place is a NAME
+    Local,
 }
 
 impl Fabric {
@@ -21,6 +25,7 @@ impl Fabric {
         match self {
             Fabric::Shm => "shm",
             Fabric::Tcp => "tcp",
+            Fabric::Local => "local",
         }
     }
 
@@ -37,9 +42,11 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 
 #[derive(Args, Clone, Debug)]
 pub struct CommonArguments {
-    /// How the two processes are connected
-    #[arg(long, value_enum, default_value = "tcp")]
+    /// How the two processes are connected; local with --device
+    #[arg(long, value_enum, default_value = "tcp", default_value_if("device", ArgPredicate::IsPresent, "local"))]
     pub fabric: Fabric,
+    #[command(flatten)]
+    pub host: HostArguments,
     /// The pre-shared key for tcp, which then is encrypted: a file of 32 bytes, or of 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
@@ -55,8 +62,8 @@ pub struct CommonArguments {
 pub struct SendArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Where `dmaplane recv` listens: HOST:PORT, or a PATH with --fabric shm
-    #[arg(long, value_name = "HOST:PORT|PATH")]
+    /// Where `dmaplane recv` listens: HOST:PORT, a PATH with --fabric shm, a NAME with --device
+    #[arg(long, value_name = "HOST:PORT|PATH|NAME")]
     pub to: String,
     /// Send at most so many MiB in a second
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -69,8 +76,8 @@ pub struct SendArguments {
 pub struct RecvArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Where to listen: HOST:PORT (port 0 picks one), or a PATH with --fabric shm
-    #[arg(long, value_name = "HOST:PORT|PATH")]
+    /// Where to listen: HOST:PORT (port 0 picks one), a PATH with --fabric shm, a NAME with --device
+    #[arg(long, value_name = "HOST:PORT|PATH|NAME")]
     pub listen: String,
     /// What the file is to be called; it appears when it is complete and verified, in place of what is there
     #[arg(long, value_name = "FILE")]
@@ -86,11 +93,17 @@ impl CommonArguments {
         let key = self.key_file.as_deref().map(|path: &Path| {
             ensure!(
                 self.fabric == Fabric::Tcp,
-                "--key-file is for --fabric tcp: shm connects processes of one host and one user, by the kernel's word"
+                "--key-file is for --fabric tcp: {} connects processes of one host and one user, by the kernel's word",
+                self.fabric.name()
             );
             key::load(path).with_context(|| format!("--key-file {}", path.display()))
         });
         Ok(Config { key: key.transpose()?, ..Config::default() })
+    }
+
+    /// Opens the plane of this command.
+    pub fn open(&self, config: Config) -> Result<Plane> {
+        self.host.open(self.fabric == Fabric::Local, config)
     }
 
     pub fn patience(&self) -> Duration {

@@ -32,7 +32,7 @@ pub fn run(arguments: &RecvArguments) -> Result<()> {
     let config = common.config()?;
     let encrypted = config.key.is_some();
     let output = Output::create(&arguments.out)?;
-    let mut plane = Plane::open(config)?;
+    let mut plane = common.open(config)?;
     let (listener, _socket) = listen(&mut plane, common.fabric, &arguments.listen)?;
     let wait = Duration::from_secs(arguments.wait);
     let peer = plane.accept(&listener, wait).map_err(|error| match error {
@@ -73,7 +73,7 @@ fn listen(plane: &mut Plane, fabric: Fabric, place: &str) -> Result<(Listener, O
             let (listening, removal) = signals::remove_on_signal(path.clone(), listen)?;
             (listening, Some(SocketPath(path, removal)))
         }
-        Fabric::Tcp => (listen()?, None),
+        Fabric::Tcp | Fabric::Local => (listen()?, None),
     };
     let prefix = fabric.address("");
     say(&format!("listening on {}", address.strip_prefix(&prefix).unwrap_or(&address)))?;
@@ -83,6 +83,7 @@ fn listen(plane: &mut Plane, fabric: Fabric, place: &str) -> Result<(Listener, O
 fn explain_listen(fabric: Fabric, place: &str, error: dmaplane::Error) -> anyhow::Error {
     match (error.errno(), fabric) {
         (Some(Errno::EADDRINUSE), Fabric::Tcp) => anyhow!("port in use: somebody listens at {place} already"),
+        (Some(Errno::EADDRINUSE), Fabric::Local) => anyhow!("name in use: somebody listens at {place} already"),
         (Some(Errno::EADDRINUSE), Fabric::Shm) => anyhow!("{place} is in use, or is no socket of ours"),
         (Some(Errno::EACCES), Fabric::Tcp) => {
             anyhow!("cannot listen at {place}: off loopback tcp needs a key (--key-file), and low ports need rights")

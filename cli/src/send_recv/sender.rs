@@ -10,7 +10,7 @@ use super::report::Report;
 use super::signals;
 use super::wire::{Event, Wire, WireError};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dmaplane::{Buffer, Errno, Import, Operation, Plane};
+use dmaplane::{Buffer, Errno, Import, Operation};
 use rustix::fs::OFlags;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
@@ -36,7 +36,7 @@ pub fn run(arguments: &SendArguments) -> Result<()> {
     let config = common.config()?;
     let encrypted = config.key.is_some();
     let source = Source::open(&arguments.file).with_context(|| arguments.file.display().to_string())?;
-    let mut plane = Plane::open(config)?;
+    let mut plane = common.open(config)?;
     let address = common.fabric.address(&arguments.to);
     let peer = plane.connect(&address, CONNECT_PATIENCE);
     let peer = peer.map_err(|error| explain_connect(&arguments.to, error))?;

@@ -2,6 +2,8 @@
 
 use super::cluster::MEMBERS;
 use crate::demo::arguments::{Fabric, Mode};
+use crate::host::HostArguments;
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use dmaplane_kv::ChecksumAlgorithm;
 use std::ffi::OsString;
@@ -33,9 +35,11 @@ pub struct ServeArguments {
     /// How long requests come
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
-    /// How the workers are connected
-    #[arg(long, value_enum, default_value = "shm")]
+    /// How the workers are connected; local with --device
+    #[arg(long, value_enum, default_value = "shm", default_value_if("device", ArgPredicate::IsPresent, "local"))]
     pub fabric: Fabric,
+    #[command(flatten)]
+    pub host: HostArguments,
     /// Who moves the caches
     #[arg(long, value_enum, default_value = "push")]
     pub mode: Mode,
@@ -65,6 +69,8 @@ pub struct WorkerArguments {
     pub name: String,
     #[arg(long, value_enum)]
     pub fabric: Fabric,
+    #[command(flatten)]
+    pub host: HostArguments,
     #[arg(long, value_enum)]
     pub mode: Mode,
     #[arg(long, value_enum)]
@@ -82,6 +88,7 @@ impl WorkerArguments {
         match self.fabric {
             Fabric::Shm => format!("shm:{}", self.folder.join(format!("shard-{shard}")).display()),
             Fabric::Tcp => "tcp:127.0.0.1:0".to_owned(),
+            Fabric::Local => format!("local:{}", self.folder.join(format!("shard-{shard}")).display()),
         }
     }
 
@@ -96,7 +103,7 @@ impl WorkerArguments {
         let fabric = self.fabric.to_possible_value().map(of).unwrap_or_default();
         let mode = self.mode.to_possible_value().map(of).unwrap_or_default();
         let checksum = self.checksum.to_possible_value().map(of).unwrap_or_default();
-        vec![
+        let mut command = vec![
             "demo".into(),
             "serve-worker".into(),
             name(self.name.clone().into(), "name"),
@@ -105,6 +112,8 @@ impl WorkerArguments {
             name(checksum, "checksum"),
             name(self.seed.to_string().into(), "seed"),
             name(self.folder.clone().into(), "folder"),
-        ]
+        ];
+        command.extend(self.host.flags());
+        command
     }
 }

@@ -4,7 +4,7 @@
 //! pushed is taken at once: nothing is ever -ENOBUFS, nothing at the SQ's head waits, and an operation that a peer
 //! detains keeps no revoke from its turn. What is beyond waits here, in order.
 
-use dmaplane_embedded::Ring;
+use crate::host::Ring;
 use dmaplane_ring::abi::{Cqe, Opcode, Sqe};
 use dmaplane_ring::build::Nop;
 use std::collections::VecDeque;

@@ -14,7 +14,7 @@
 //! for their number. A plane receives from 92 peers at a time; further ones are -ENOBUFS when they connect.
 //!
 //! When the runtime is shut down its planes are closed: what is in flight is given up, and whoever still waits gets
-//! [`Error::Closed`]. Dropping the last handle ends the context as dropping a [`Context`] does, which
+//! [`Error::Closed`]. Dropping the last handle ends the context as dropping a [`Context`](crate::Context) does, which
 //! takes as long as copies in flight take to stop.
 //!
 //! ```
@@ -61,10 +61,11 @@ pub use transfer::{Failed, ListSource, Source, Transfer};
 
 use crate::buffer::{Buffer, List};
 use crate::error::Error;
+use crate::host::Host;
 use crate::objects::{Dropped, Hold, Objects};
 use crate::plane::Plane;
 use desk::Shared;
-use dmaplane_embedded::{Config, Context, RunMode, Usage};
+use dmaplane_embedded::{Config, Usage};
 use dmaplane_ring::abi::{BufferHandle, Errno, ListHandle, Run};
 use dmaplane_ring::build::{Alloc, Free, ListFree, ListPrepare, PagePlacement};
 use driver::Driver;
@@ -87,7 +88,7 @@ pub struct AsyncPlane {
 struct Handle {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
-    context: Context,
+    context: Host,
 }
 
 impl Drop for Handle {
@@ -105,7 +106,12 @@ impl std::fmt::Debug for AsyncPlane {
 impl AsyncPlane {
     /// Opens a context of its own. To be called within a runtime whose I/O is enabled.
     pub fn open(config: Config) -> Result<AsyncPlane, Error> {
-        AsyncPlane::of(&Context::open(config)?)
+        AsyncPlane::of(&Host::open(config)?)
+    }
+
+    /// Opens a context of the kernel driver's: see [`Plane::open_device`].
+    pub fn open_device(path: impl AsRef<std::path::Path>, config: &Config) -> Result<AsyncPlane, Error> {
+        AsyncPlane::of(&Host::open_device(path.as_ref(), config)?)
     }
 
     /// A plane of the context of another one, whose objects it shares.
@@ -113,7 +119,7 @@ impl AsyncPlane {
         AsyncPlane::of(plane.context())
     }
 
-    fn of(context: &Context) -> Result<AsyncPlane, Error> {
+    fn of(context: &Host) -> Result<AsyncPlane, Error> {
         let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
         let what = "opening a plane";
         let mut ring = context.ring(SQ_ENTRIES, CQ_ENTRIES)?;
@@ -125,7 +131,7 @@ impl AsyncPlane {
         let cqe = ring.wait_one(waited).ok_or(Error::TimedOut { what, waited })?;
         cqe.result().map_err(|errno| Error::Operation { what, errno })?;
         let eventfd = ring.eventfd()?.try_clone_to_owned()?;
-        let line = Line::new(ring, context.mode() == RunMode::Enter);
+        let line = Line::new(ring, context.runs_by_entering());
         let shared = Arc::new(Shared::new(line, Objects::of(context)));
         let pool = Pool::new(buffer_of(context, &shared.objects, what, cqe.word0)?);
         runtime.spawn(Driver::new(shared.clone(), eventfd)?);
@@ -140,7 +146,7 @@ impl AsyncPlane {
         &self.handle.pool
     }
 
-    fn context(&self) -> &Context {
+    fn context(&self) -> &Host {
         &self.handle.context
     }
 
@@ -238,7 +244,7 @@ impl AsyncPlane {
     }
 }
 
-fn buffer_of(context: &Context, objects: &Arc<Objects>, what: &'static str, bits: u64) -> Result<Buffer, Error> {
+fn buffer_of(context: &Host, objects: &Arc<Objects>, what: &'static str, bits: u64) -> Result<Buffer, Error> {
     let handle = BufferHandle::from_bits(bits).ok_or(Error::Operation { what, errno: Errno::EIO })?;
     let hold = Hold::new(objects, Dropped::Buffer(handle));
     Ok(Buffer { handle, mapping: context.map(handle)?, hold })

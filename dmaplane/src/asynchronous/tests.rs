@@ -5,6 +5,7 @@ mod wakers;
 
 use super::operation::Operation;
 use super::*;
+use dmaplane_embedded::RunMode;
 use dmaplane_ring::build::{Nop, Timeout, Wait};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, Waker};

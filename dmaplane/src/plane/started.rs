@@ -44,7 +44,7 @@ impl Plane {
     /// A descriptor that becomes readable when something may have come, after [`Plane::arm`] has said `true`: for a
     /// thread that waits for more than one plane. Do not read it: [`Plane::disarm`] does.
     pub fn eventfd(&mut self) -> Result<BorrowedFd<'_>, Error> {
-        Ok(self.ring.eventfd()?)
+        self.ring.eventfd()
     }
 
     /// Asks for the descriptor to be rung. `false`: something may have come already, do not wait. Call

@@ -5,7 +5,6 @@ use dmaplane_device::{Device, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Cqe, Sqe};
 use dmaplane_ring::build::Alloc;
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::Duration;
 
@@ -47,10 +46,8 @@ pub fn alloc(ring: &mut Ring, bytes: u64) -> Result<(BufferHandle, u64)> {
 
 /// A line of the descriptor's fdinfo.
 pub fn information(device: &Device, name: &str) -> Result<u64> {
-    let path = format!("/proc/self/fdinfo/{}", device.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("dmaplane-{name}:")));
-    Ok(line.with_context(|| format!("fdinfo says nothing of {name}: {text}"))?.trim().parse()?)
+    let all = device.information()?;
+    all.get(name).copied().with_context(|| format!("fdinfo says nothing of {name}: {all:?}"))
 }
 
 /// Waits until something is so.

@@ -143,7 +143,18 @@ pub struct DeviceListen {
     pub reserved: u64,
 }
 
+/// Ends a context, or a ring, while its descriptor stays open (clause DEV-9): on either's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceClose {
+    /// Zero.
+    pub flags: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
 const _: () = {
+    assert!(size_of::<DeviceClose>() == 16);
     assert!(size_of::<DeviceListen>() == 32);
     assert!(size_of::<DeviceEventfd>() == 8);
     assert!(size_of::<DeviceSetup>() == 112);
@@ -171,3 +182,5 @@ pub const DEVICE_EVENTFD: u32 = number::<DeviceEventfd>(4);
 pub const DEVICE_MAP: u32 = number::<DeviceMap>(3);
 /// [`DeviceListen`].
 pub const DEVICE_LISTEN: u32 = number::<DeviceListen>(5);
+/// [`DeviceClose`].
+pub const DEVICE_CLOSE: u32 = number::<DeviceClose>(6);

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use dmaplane_ring::abi::device::{
-    DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceEnter,
-    DeviceEventfd, DeviceListen, DeviceMap, DeviceRing, DeviceSetup, device_features, setup_flags,
+    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING,
+    DEVICE_SETUP, DeviceClose, DeviceEnter, DeviceEventfd, DeviceListen, DeviceMap, DeviceRing, DeviceSetup,
+    device_features, setup_flags,
 };
 use dmaplane_ring::abi::{
     ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES,
@@ -77,6 +78,7 @@ fn structures() -> Vec<Structure> {
         structure!(DeviceMap as "dmaplane_map" {
             buffer: "__u64", flags: "__u64", offset: "__u64", length_bytes: "__u64",
         }),
+        structure!(DeviceClose as "dmaplane_close" { flags: "__u64", reserved: "__u64" }),
         structure!(DeviceListen as "dmaplane_listen" {
             address: "__u64", address_bytes: "__u32", flags: "__u32", listener: "__u64", reserved: "__u64",
         }),
@@ -201,7 +203,7 @@ pub fn header() -> String {
         }
         out.push_str("};\n");
     }
-    let _ = writeln!(out, "\n/* Calls on a context, but ENTER and EVENTFD, which are on a ring. */");
+    let _ = writeln!(out, "\n/* Calls on a context; ENTER and EVENTFD are on a ring, CLOSE is on both. */");
     let calls = [
         ("SETUP", "dmaplane_setup", DEVICE_SETUP),
         ("RING", "dmaplane_ring", DEVICE_RING),
@@ -209,6 +211,7 @@ pub fn header() -> String {
         ("MAP", "dmaplane_map", DEVICE_MAP),
         ("EVENTFD", "dmaplane_eventfd", DEVICE_EVENTFD),
         ("LISTEN", "dmaplane_listen", DEVICE_LISTEN),
+        ("CLOSE", "dmaplane_close", DEVICE_CLOSE),
     ];
     for (call, structure, number) in calls {
         let (name, low) = (format!("DMAPLANE_IOCTL_{call}"), number & 0xff);

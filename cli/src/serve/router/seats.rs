@@ -39,6 +39,7 @@ impl Seat {
         let arguments = WorkerArguments {
             name: member.name.to_owned(),
             fabric: router.arguments.fabric,
+            host: router.arguments.host.clone(),
             mode: router.arguments.mode,
             checksum: router.arguments.checksum,
             seed: router.arguments.seed ^ (worker as u64) << 8,

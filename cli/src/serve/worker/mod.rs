@@ -10,10 +10,11 @@ use self::core::Core;
 use super::arguments::WorkerArguments;
 use super::cluster::{self, Member, Role};
 use super::message::{Order, Report};
+use crate::demo::arguments::Fabric;
 use crate::demo::die_with_parent;
 use anyhow::{Context, Result, bail};
 use decode::Decode;
-use dmaplane::{Config, Limits, Plane, RunMode};
+use dmaplane::{Config, Limits, RunMode};
 use dmaplane_kv::Shard;
 use dmaplane_kv::exchange::{Event, Exchange};
 use dmaplane_kv::transfer::PagedPool;
@@ -114,7 +115,7 @@ pub fn run(arguments: &WorkerArguments) -> Result<()> {
     let mut shards = Vec::new();
     let mut addresses = Vec::new();
     for index in 0..member.shards {
-        let mut plane = Plane::open(config())?;
+        let mut plane = arguments.host.open(arguments.fabric == Fabric::Local, config())?;
         let shard = Shard { index, count: member.shards };
         let seed = arguments.seed ^ u64::from(index);
         let mut pool = PagedPool::of_shard(&mut plane, layout, shard, member.role.blocks(), seed)?;
