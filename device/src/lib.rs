@@ -85,8 +85,8 @@ impl Device {
         ListenerHandle::from_bits(arguments.listener).ok_or_else(|| io::Error::other("the driver gave no listener"))
     }
 
-    /// Begins the context's end, while mappings of it stay valid. Dropping the device does so too, once no mapping of it
-    /// is left, since a mapping keeps a file open.
+    /// Begins the context's end, while mappings of it stay valid. Dropping the device does so too, once no mapping of
+    /// it is left, since a mapping keeps a file open.
     pub fn close(&self) -> io::Result<()> {
         call(self.fd.as_fd(), DEVICE_CLOSE, &mut DeviceClose::default())?;
         Ok(())

@@ -120,8 +120,8 @@ impl Ring {
         self.client.completer.available()
     }
 
-    /// Detaches the ring: its operations are cancelled as far as they can be, and nothing comes any more. What is in the
-    /// CQ can be reaped.
+    /// Detaches the ring: its operations are cancelled as far as they can be, and nothing comes any more. What is in
+    /// the CQ can be reaped.
     pub fn detach(&mut self) -> io::Result<()> {
         call(self.fd.as_fd(), DEVICE_CLOSE, &mut DeviceClose::default())?;
         Ok(())

@@ -4,7 +4,7 @@
 
 mod workers;
 
-use dmaplane::{Config, IndexPair, List, Peer, Plane, Run};
+use dmaplane::{IndexPair, List, Peer, Plane, Run};
 use dmaplane_kv::Digest64;
 use dmaplane_kv::exchange::FarSide;
 use dmaplane_kv::transfer::Notice;
@@ -14,8 +14,8 @@ const TOKENS: u32 = 48;
 const ROUNDS: u64 = 20;
 
 /// A sender by hand, that listens to nobody: its plane, its peer, and a list of fragments for a whole request.
-fn by_hand(decode: &mut Worker, columns: u32) -> (Plane, Peer, List) {
-    let mut plane = Plane::open(Config::default()).unwrap();
+fn by_hand(decode: &mut Worker, fabric: &str, columns: u32) -> (Plane, Peer, List) {
+    let mut plane = workers::open(fabric);
     let mut connecting = Some(plane.start_connect(&decode.addresses[0]).unwrap());
     let mut peer = None;
     workers::turn_one(decode, |decode| {
@@ -51,7 +51,7 @@ fn late_layers(fabric: &str) {
     let columns = TOKENS / 16;
     // Room for one request only: the next one has the very same blocks.
     let mut decode = Worker::open("D", fabric, model(GROUPED, 16), 1, columns);
-    let (mut plane, peer, list) = by_hand(&mut decode, columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, fabric, columns);
     for request in 0..ROUNDS {
         let exchange = &mut decode.shards[0];
         let from = FarSide { shards: 1, block_tokens: 16, part_layers: 1 };
@@ -84,6 +84,12 @@ fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_shm() {
 }
 
 #[test]
+#[ignore = "wants the kernel driver: cargo xtask vm test"]
+fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_local() {
+    late_layers("local");
+}
+
+#[test]
 fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_tcp() {
     late_layers("tcp");
 }
@@ -94,7 +100,7 @@ fn lse_12_a_late_layer_does_not_land_in_reused_blocks_over_tcp() {
 fn a_peer_without_the_lease_does_not_complete_a_landing_that_is_whoever_s() {
     let columns = TOKENS / 16;
     let mut decode = Worker::open("D", "shm", model(GROUPED, 16), 1, 2 * columns);
-    let (mut plane, peer, list) = by_hand(&mut decode, columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, "shm", columns);
     let exchange = &mut decode.shards[0];
     let from = FarSide { shards: 1, block_tokens: 16, part_layers: 0 };
     let known = [exchange.peer("slow")];
@@ -125,7 +131,7 @@ fn a_peer_without_the_lease_does_not_complete_a_landing_that_is_whoever_s() {
 fn a_malformed_notice_of_an_ended_transfer_failed_the_next_landing_in_its_slot() {
     let columns = TOKENS / 16;
     let mut decode = Worker::open("D", "shm", model(GROUPED, 16), 1, 2 * columns);
-    let (mut plane, peer, list) = by_hand(&mut decode, columns);
+    let (mut plane, peer, list) = by_hand(&mut decode, "shm", columns);
     let exchange = &mut decode.shards[0];
     let from = FarSide { shards: 1, block_tokens: 16, part_layers: 0 };
     let known = [exchange.peer("slow")];

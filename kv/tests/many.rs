@@ -180,3 +180,15 @@ fn sixty_four_pulls_at_once_with_aborts_over_shm() {
 fn sixty_four_pulls_at_once_with_aborts_over_tcp() {
     storm("tcp", true);
 }
+
+#[test]
+#[ignore = "wants the kernel driver: cargo xtask vm test"]
+fn sixty_four_pushes_at_once_with_aborts_over_local() {
+    storm("local", false);
+}
+
+#[test]
+#[ignore = "wants the kernel driver: cargo xtask vm test"]
+fn sixty_four_pulls_at_once_with_aborts_over_local() {
+    storm("local", true);
+}

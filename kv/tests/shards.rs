@@ -160,6 +160,18 @@ fn every_shard_count_and_block_size_pulled_over_shm() {
 }
 
 #[test]
+#[ignore = "wants the kernel driver: cargo xtask vm test"]
+fn every_shard_count_and_block_size_pushed_over_local() {
+    all_pairs("local", GROUPED, false);
+}
+
+#[test]
+#[ignore = "wants the kernel driver: cargo xtask vm test"]
+fn every_shard_count_and_block_size_pulled_over_local() {
+    all_pairs("local", LATENT, true);
+}
+
+#[test]
 fn every_shard_count_and_block_size_pushed_over_tcp() {
     all_pairs("tcp", GROUPED, false);
 }

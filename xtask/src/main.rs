@@ -109,6 +109,9 @@ enum VmCommand {
         /// The kernel
         #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
         kernel: String,
+        /// Instead: modules that are broken on purpose, which the tests must notice
+        #[arg(long)]
+        defects: bool,
     },
 }
 
@@ -148,15 +151,17 @@ fn run(command: Command) -> Result<bool> {
         Command::Driver { command: DriverCommand::Build { kernel } } => {
             setup::run(&workspace, Some(&["vm", "engine-object"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
-            driver::build::build(&workspace, kernel).map(|_| true)
+            driver::build::build(&workspace, kernel, None).map(|_| true)
         }
         Command::Vm { command: VmCommand::Run { kernel, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;
             lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &words)
         }
-        Command::Vm { command: VmCommand::Test { kernel } } => {
+        Command::Vm { command: VmCommand::Test { kernel, defects } } => {
             setup::run(&workspace, Some(&["vm"]))?;
-            let tally = lab::test(&workspace, Kernel::named(&kernel).context("no such kernel")?)?;
+            let kernel = Kernel::named(&kernel).context("no such kernel")?;
+            let test = if defects { lab::test_defects } else { lab::test };
+            let tally = test(&workspace, kernel)?;
             println!("{tally}");
             Ok(tally.failed == 0)
         }

@@ -23,7 +23,7 @@ fn violations(test: &str, kernel_crate: KernelCrate, variant: &Variant) -> BTree
     let workspace = Workspace::discover().expect("a workspace");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(variant.name);
     let output = Output { object: folder.join("linked.o"), folder };
-    build(&workspace, &[kernel_crate], variant, &output).expect("the crate builds");
+    build(&workspace, &[kernel_crate], variant, None, &output).expect("the crate builds");
     let object = Object::read(&workspace, &output.object).expect("the object can be read");
     object.check(variant).into_iter().map(|check| (check.name, check.violations)).collect()
 }

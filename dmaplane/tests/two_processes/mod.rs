@@ -1,6 +1,6 @@
 //! Tests of two processes: the other one is this very test binary, running one of its tests.
 
-use dmaplane::{Listener, Peer, Plane};
+use dmaplane::{Config, Listener, Peer, Plane};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +17,14 @@ pub fn address_of_this_child() -> Option<String> {
     std::env::var(ADDRESS).ok()
 }
 
+/// A plane of the host that an address, or the name of a fabric, belongs to.
+pub fn open(address: &str) -> Plane {
+    match address.split(':').next() {
+        Some("local") => Plane::open_device("/dev/dmaplane", &Config::default()).unwrap(),
+        _ => Plane::open(Config::default()).unwrap(),
+    }
+}
+
 /// The other process.
 pub struct Other {
     child: Child,
@@ -29,7 +37,7 @@ impl Other {
     pub fn start(plane: &mut Plane, fabric: &str, test: &str) -> (Other, Peer) {
         let directory = tempfile::tempdir().unwrap();
         let address = match fabric {
-            "shm" => format!("shm:{}", directory.path().join("peer").display()),
+            "shm" | "local" => format!("{fabric}:{}", directory.path().join("peer").display()),
             _ => "tcp:127.0.0.1:0".to_owned(),
         };
         let (listener, address) = plane.listen(&address).unwrap();

@@ -11,6 +11,7 @@ mod lists;
 mod mappings;
 mod objects;
 mod peers;
+mod programs;
 mod rings;
 mod teardown;
 
@@ -20,8 +21,16 @@ use std::process::ExitCode;
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
 
-const GROUPS: &[&[Test]] =
-    &[calls::TESTS, rings::TESTS, buffers::TESTS, mappings::TESTS, objects::TESTS, peers::TESTS, teardown::TESTS];
+const GROUPS: &[&[Test]] = &[
+    calls::TESTS,
+    rings::TESTS,
+    buffers::TESTS,
+    mappings::TESTS,
+    objects::TESTS,
+    peers::TESTS,
+    teardown::TESTS,
+    programs::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -398,16 +398,16 @@ fn disconnected() -> Result<()> {
 
 fn revoked_under_way() -> Result<()> {
     let (mut ours, mut theirs) = pair()?;
-    let length = 32 << 20;
+    let length = 16 << 20;
     let (target, landed) = theirs.buffer(length)?;
     let (source, mapping) = ours.buffer(length)?;
     ensure!(mapping.write(0, &vec![0xaa; length as usize]), "writing");
     let (mut stopped, mut complete_ones) = (0, 0);
-    for round in 0..30u64 {
+    for round in 0..16u64 {
         let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
         let import = ours.import(&token)?;
         ours.push(built(Write::new(source, 0, import, 0, length))?.user_data(round))?;
-        std::thread::sleep(Duration::from_micros(round * 400));
+        std::thread::sleep(Duration::from_micros(round * 300));
         let revoke = if round % 2 == 0 { LeaseRevoke::now(lease) } else { LeaseRevoke::graceful(lease, 1_000_000) };
         succeed(&mut theirs.ring, revoke)?;
         // From here on the memory is ours: what is written there now stays.
@@ -496,9 +496,9 @@ fn killed_peer() -> Result<()> {
 
 /// A long write is given up by its context's end, and its memory is somebody else's at once.
 fn outlives() -> Result<()> {
-    for round in 0..10u64 {
+    for round in 0..6u64 {
         let (mut ours, mut theirs) = pair()?;
-        let length = 32 << 20;
+        let length = 16 << 20;
         let (target, _landed) = theirs.buffer(length)?;
         let (_lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
         let import = ours.import(&token)?;

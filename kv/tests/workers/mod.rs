@@ -85,19 +85,27 @@ pub struct Worker {
     _directory: TempDir,
 }
 
+/// A plane of the host that a fabric belongs to.
+pub fn open(fabric: &str) -> Plane {
+    match fabric {
+        "local" => Plane::open_device("/dev/dmaplane", &Config::default()).unwrap(),
+        _ => Plane::open(Config::default()).unwrap(),
+    }
+}
+
 impl Worker {
     pub fn open(name: &'static str, fabric: &str, model: CacheLayout, shards: u32, blocks: u32) -> Worker {
         let directory = tempfile::tempdir().unwrap();
         let (mut exchanges, mut addresses) = (Vec::new(), Vec::new());
         for index in 0..shards {
-            let mut plane = Plane::open(Config::default()).unwrap();
+            let mut plane = open(fabric);
             let shard = Shard::new(index, shards).unwrap();
             let mut pool = PagedPool::of_shard(&mut plane, model, shard, blocks, u64::from(index) + 1).unwrap();
             // What is not written is not right by luck.
             pool.bytes_mut().fill(0xee);
             let mut exchange = Exchange::new(plane, pool, &format!("{name}.{index}")).unwrap();
             let address = match fabric {
-                "shm" => format!("shm:{}", directory.path().join(index.to_string()).display()),
+                "shm" | "local" => format!("{fabric}:{}", directory.path().join(index.to_string()).display()),
                 _ => "tcp:127.0.0.1:0".to_owned(),
             };
             addresses.push(exchange.listen(&address).unwrap());

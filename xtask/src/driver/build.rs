@@ -18,13 +18,17 @@ pub struct Built {
     pub files: KernelFiles,
 }
 
-/// Builds the module for a kernel.
-pub fn build(workspace: &Workspace, kernel: Kernel) -> Result<Built> {
+/// Builds the module for a kernel; with a defect built in on purpose, a feature of the engine's, where one is named.
+pub fn build(workspace: &Workspace, kernel: Kernel, defect: Option<&str>) -> Result<Built> {
     let files = kernel.files(workspace)?;
     let variant = files.variant()?;
-    ensure!(engine_object::run(workspace, &[variant.name.to_owned()])?, "the engine object fails its checks");
-    let object = workspace.target.join("engine-object").join(variant.file_name);
-    let folder = workspace.target.join("driver").join(kernel.name);
+    ensure!(
+        engine_object::run_with(workspace, &[variant.name.to_owned()], defect)?,
+        "the engine object fails its checks"
+    );
+    let object = engine_object::folder(workspace, defect).join(variant.file_name);
+    let name = defect.map_or(kernel.name.to_owned(), |defect| format!("{}-{defect}", kernel.name));
+    let folder = workspace.target.join("driver").join(name);
     copy_sources(&workspace.root.join("driver"), &folder)?;
     let mut make = workspace.command("make");
     make.arg("-C").arg(&files.build).arg(format!("M={}", folder.display()));

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 /// The workspace's edition; a test compares it with Cargo.toml.
 const EDITION: &str = "2024";
 
-/// A crate that goes into the object. It has no build script and no feature.
+/// A crate that goes into the object. It has no build script, and no feature but the defects of negative controls.
 pub struct KernelCrate {
     /// Its name in Rust.
     pub name: &'static str,
@@ -34,11 +34,18 @@ pub struct Output {
 }
 
 /// Compiles the crates in order and links them. What the last crate exports under a plain name (the
-/// functions that C calls) is kept, with all that it reaches; anything else is dropped.
-pub fn build(workspace: &Workspace, crates: &[KernelCrate], variant: &Variant, output: &Output) -> Result<()> {
+/// functions that C calls) is kept, with all that it reaches; anything else is dropped. `defect`: a feature of the
+/// engine's that breaks a rule on purpose.
+pub fn build(
+    workspace: &Workspace,
+    crates: &[KernelCrate],
+    variant: &Variant,
+    defect: Option<&str>,
+    output: &Output,
+) -> Result<()> {
     fs::create_dir_all(&output.folder).with_context(|| format!("making {}", output.folder.display()))?;
     for kernel_crate in crates {
-        compile(workspace, kernel_crate, variant, &output.folder)
+        compile(workspace, kernel_crate, variant, defect, &output.folder)
             .with_context(|| format!("compiling {} ({})", kernel_crate.name, variant.name))?;
     }
     let object_of = |name: &str| output.folder.join(format!("{name}.o"));
@@ -50,12 +57,19 @@ pub fn build(workspace: &Workspace, crates: &[KernelCrate], variant: &Variant, o
     drop_unreferenced_symbols(workspace, &output.object)
 }
 
-fn compile(workspace: &Workspace, kernel_crate: &KernelCrate, variant: &Variant, folder: &Path) -> Result<()> {
+fn compile(
+    workspace: &Workspace,
+    kernel_crate: &KernelCrate,
+    variant: &Variant,
+    defect: Option<&str>,
+    folder: &Path,
+) -> Result<()> {
     let mut command = workspace.command("rustc");
     // The flags are unstable ones; the kernel's own Rust build uses the same switch.
     command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_PKG_VERSION", env!("CARGO_PKG_VERSION"));
     command.args(["--edition", EDITION, "--crate-name", kernel_crate.name]);
     command.args(COMMON_FLAGS).args(variant.flags());
+    command.args(defect.map(|feature| format!("--cfg=feature=\"{feature}\"")));
     for name in kernel_crate.uses {
         let metadata = folder.join(format!("lib{name}.rmeta"));
         command.arg("--extern").arg(format!("{name}={}", metadata.display()));

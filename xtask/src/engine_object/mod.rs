@@ -10,7 +10,7 @@ pub mod disassembly;
 pub mod symbols;
 pub mod variants;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -33,12 +33,24 @@ const CRATES: &[KernelCrate] = &[
 /// Builds the variants of these names (all where none is named), checks each and prints what came of
 /// it. Says whether every check passed.
 pub fn run(workspace: &Workspace, names: &[String]) -> Result<bool> {
+    run_with(workspace, names, None)
+}
+
+/// Where an object lies, with a defect built in on purpose or without.
+#[must_use]
+pub fn folder(workspace: &Workspace, defect: Option<&str>) -> PathBuf {
     let folder = workspace.target.join("engine-object");
+    defect.map_or(folder.clone(), |defect| folder.join(defect))
+}
+
+/// The same with a defect built in on purpose: a feature of the engine's.
+pub fn run_with(workspace: &Workspace, names: &[String], defect: Option<&str>) -> Result<bool> {
+    let folder = folder(workspace, defect);
     let wanted = |variant: &&Variant| names.is_empty() || names.iter().any(|it| it == variant.name);
     let mut passed = true;
     for variant in VARIANTS.iter().filter(wanted) {
         let output = Output { folder: folder.join(variant.name), object: folder.join(variant.file_name) };
-        build::build(workspace, CRATES, variant, &output)?;
+        build::build(workspace, CRATES, variant, defect, &output)?;
         let object =
             Object::read(workspace, &output.object).with_context(|| format!("reading {}", output.object.display()))?;
         let mut checks = object.check(variant);

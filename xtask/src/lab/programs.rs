@@ -1,0 +1,38 @@
+//! Programs that the driver's tests run in a machine: the command, and tests of the libraries.
+
+use anyhow::{Result, bail};
+
+use crate::process::capture;
+use crate::workspace::Workspace;
+
+/// Tests of libraries that can run over the driver: package and name.
+const TESTS: &[(&str, &str)] =
+    &[("dmaplane", "late_writes"), ("dmaplane-kv", "late_layers"), ("dmaplane-kv", "many"), ("dmaplane-kv", "shards")];
+
+/// Builds them all, and says where each is: a line each, its name, a space and its path.
+pub fn build(workspace: &Workspace) -> Result<String> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", "dmaplane-driver-tests", "--package", "dmaplane-cli"]);
+    capture(cargo)?;
+    let release = workspace.target.join("release");
+    let mut all = format!("dmaplane {}\n", release.join("dmaplane").display());
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--quiet", "--release", "--no-run", "--message-format=json"]);
+    for (package, test) in TESTS {
+        cargo.args(["--package", package, "--test", test]);
+    }
+    let said = capture(cargo)?;
+    for (_, test) in TESTS {
+        let path = said.lines().find_map(|line| executable(line, test));
+        let Some(path) = path else { bail!("cargo does not say where the test {test} is") };
+        all.push_str(&format!("{test} {path}\n"));
+    }
+    Ok(all)
+}
+
+/// The executable of a test, where a message of cargo's is about it.
+fn executable(line: &str, test: &str) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let of_test = message["target"]["name"] == test && message["target"]["kind"][0] == "test";
+    of_test.then(|| message["executable"].as_str().map(str::to_owned)).flatten()
+}
