@@ -13,10 +13,36 @@
 /* A checksum is made of bytes that nobody can change between: so many at a time, on the stack. */
 #define BOUNCE_BYTES 256
 
-/* The page that a byte lies in; the offset is checked, but may be a user's number (clause SEC-3). */
-static struct page *page_at(struct dmp_memory *memory, u64 offset)
+/* Bytes in a row for the kernel, from some byte of memory on. */
+struct window {
+	u8 *at;
+	unsigned int room;
+	/* The page's own address, where it was mapped for this. */
+	void *mapped;
+};
+
+/* The offset is checked, but may be a user's number (clause SEC-3). */
+static struct window open_window(struct dmp_memory *memory, u64 offset)
 {
-	return memory->pages[array_index_nospec(offset >> PAGE_SHIFT, memory->nr_pages)];
+	struct window window = {};
+
+	if (memory->address) {
+		offset = array_index_nospec(offset, memory->length_bytes);
+		window.room = min_t(u64, memory->length_bytes - offset, PAGE_SIZE);
+		window.at = (u8 *)memory->address + offset;
+		return window;
+	}
+	offset += memory->first_byte;
+	window.mapped = kmap_local_page(memory->pages[array_index_nospec(offset >> PAGE_SHIFT, memory->nr_pages)]);
+	window.room = PAGE_SIZE - offset_in_page(offset);
+	window.at = (u8 *)window.mapped + offset_in_page(offset);
+	return window;
+}
+
+static void close_window(struct window *window)
+{
+	if (window->mapped)
+		kunmap_local(window->mapped);
 }
 
 bool dmp_memory_has(struct dmp_memory *memory, u64 offset, u64 length)
@@ -31,16 +57,17 @@ static int copy_bytes(struct dmp_memory *memory, u64 offset, struct dmp_bytes by
 
 	if (!dmp_memory_has(memory, offset, bytes.length))
 		return -EIO;
+	if (in && memory->read_only)
+		return -EACCES;
 	while (bytes.length) {
-		unsigned int start = offset_in_page(offset);
-		unsigned int some = min_t(u64, PAGE_SIZE - start, bytes.length);
-		u8 *page = kmap_local_page(page_at(memory, offset));
+		struct window window = open_window(memory, offset);
+		unsigned int some = min_t(u64, window.room, bytes.length);
 
 		if (in)
-			memcpy(page + start, other, some);
+			memcpy(window.at, other, some);
 		else
-			memcpy(other, page + start, some);
-		kunmap_local(page);
+			memcpy(other, window.at, some);
+		close_window(&window);
 		other += some;
 		offset += some;
 		bytes.length -= some;
@@ -58,21 +85,32 @@ int dmp_memory_read(struct dmp_memory *memory, u64 offset, void *to, u64 length)
 /* A word that the client may write at this moment; what was written before it is seen by who sees the word. */
 u32 dmp_memory_word(struct dmp_memory *memory, u64 offset)
 {
-	u8 *page = kmap_local_page(page_at(memory, offset));
-	u32 word = smp_load_acquire((u32 *)(page + offset_in_page(offset)));
+	/* Aligned: it does not cross a page. */
+	struct window window = open_window(memory, offset);
+	u32 word = smp_load_acquire((u32 *)window.at);
 
-	kunmap_local(page);
+	close_window(&window);
 	return word;
+}
+
+/* What is copied on the engine's thread: not with memory of another device's, which wants to be told and may sleep. */
+static int copy_at_once(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes bytes, bool in)
+{
+	struct dmp_memory *memory = dmp_memory_of(context, buffer);
+
+	if (memory && memory->kind == DMP_MEMORY_IMPORTED)
+		return -EOPNOTSUPP;
+	return copy_bytes(memory, offset, bytes, in);
 }
 
 int dmaplane_glue_read_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes to)
 {
-	return copy_bytes(dmp_memory_of(context, buffer), offset, to, false);
+	return copy_at_once(context, buffer, offset, to, false);
 }
 
 int dmaplane_glue_write_bytes(struct dmp_context *context, u32 buffer, u64 offset, struct dmp_bytes from)
 {
-	return copy_bytes(dmp_memory_of(context, buffer), offset, from, true);
+	return copy_at_once(context, buffer, offset, from, true);
 }
 
 static void move(u8 *to, const u8 *from, unsigned int length, u32 *checksum)
@@ -103,14 +141,13 @@ void dmp_memory_move(struct dmp_memory *to, u64 to_offset, struct dmp_memory *fr
 		     u32 *checksum)
 {
 	while (length) {
-		unsigned int to_start = offset_in_page(to_offset), from_start = offset_in_page(from_offset);
-		unsigned int some = min_t(u64, PAGE_SIZE - max(to_start, from_start), length);
-		u8 *target = kmap_local_page(page_at(to, to_offset));
-		u8 *source = kmap_local_page(page_at(from, from_offset));
+		struct window target = open_window(to, to_offset), source = open_window(from, from_offset);
+		unsigned int some = min_t(u64, min(target.room, source.room), length);
 
-		move(target + to_start, source + from_start, some, checksum);
-		kunmap_local(source);
-		kunmap_local(target);
+		move(target.at, source.at, some, checksum);
+		/* In the order that kunmap_local wants. */
+		close_window(&source);
+		close_window(&target);
 		to_offset += some;
 		from_offset += some;
 		length -= some;

@@ -12,6 +12,7 @@
 
 #include <linux/cred.h>
 #include <linux/memcontrol.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
@@ -39,7 +40,9 @@ static void dmp_context_end(struct work_struct *work)
 	kvfree(context->rings);
 	kvfree(context->peers);
 	kvfree(context->listeners);
+	kvfree(context->slots);
 	xa_destroy(&context->mappings);
+	dmp_charge_put(context->charge);
 	WARN_ON(!xa_empty(&context->pendings));
 	xa_destroy(&context->pendings);
 	if (context->network)
@@ -48,6 +51,7 @@ static void dmp_context_end(struct work_struct *work)
 	mem_cgroup_put(context->memcg);
 #endif
 	mutex_destroy(&context->setup_lock);
+	dmp_inode_put(context->inode);
 	kfree(context);
 	atomic_long_dec(&dmp_accounts.contexts);
 	module_put(THIS_MODULE);
@@ -59,6 +63,13 @@ struct dmp_context *dmp_context_new(void)
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
+	context->inode = dmp_inode_new();
+	if (IS_ERR(context->inode)) {
+		int error = PTR_ERR(context->inode);
+
+		kfree(context);
+		return ERR_PTR(error);
+	}
 	/* Until the last statement of dmp_context_end: the descriptor's own hold goes earlier. */
 	__module_get(THIS_MODULE);
 	atomic_long_inc(&dmp_accounts.contexts);
@@ -72,6 +83,7 @@ struct dmp_context *dmp_context_new(void)
 	spin_lock_init(&context->requests_lock);
 	INIT_WORK(&context->end_work, dmp_context_end);
 	INIT_LIST_HEAD(&context->recycled);
+	INIT_LIST_HEAD(&context->slot_waits);
 	dmp_words_init(context);
 	dmp_runner_init(context);
 	return context;
@@ -136,7 +148,7 @@ int dmp_context_check(struct dmaplane_setup *setup)
 	if (setup->buffer_bytes > BUFFER_BYTES_MAX)
 		return -EINVAL;
 	if (!setup->memory_bytes)
-		setup->memory_bytes = U64_MAX >> 1;
+		setup->memory_bytes = ((u64)totalram_pages() << PAGE_SHIFT) / 2;
 	if (setup->memory_bytes > U64_MAX >> 1)
 		return -EINVAL;
 	if (!fits(&setup->rings, 16) || !fits(&setup->operations, 8192) || !fits(&setup->buffers, 1024) ||
@@ -180,8 +192,10 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	context->peers = kvcalloc(engine.peers, sizeof(*context->peers), GFP_KERNEL_ACCOUNT);
 	context->listeners = kvcalloc(engine.listeners, sizeof(*context->listeners), GFP_KERNEL_ACCOUNT);
 	context->block = __vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	if (!context->buffers || !context->lists || !context->rings || !context->peers || !context->listeners ||
-	    !context->block)
+	context->slots = kvcalloc(engine.slots, sizeof(*context->slots), GFP_KERNEL_ACCOUNT);
+	context->charge = dmp_charge_new();
+	if (!context->charge || !context->buffers || !context->lists || !context->rings || !context->peers || !context->listeners ||
+	    !context->slots || !context->block)
 		goto no_memory;
 	/* Before anything can run the engine. */
 	context->limits = *setup;
@@ -208,9 +222,13 @@ no_memory:
 	kvfree(context->rings);
 	kvfree(context->peers);
 	kvfree(context->listeners);
+	kvfree(context->slots);
 	vfree(context->block);
+	dmp_charge_put(context->charge);
+	context->charge = NULL;
 	context->peers = NULL;
 	context->listeners = NULL;
+	context->slots = NULL;
 	context->buffers = NULL;
 	context->lists = NULL;
 	context->rings = NULL;

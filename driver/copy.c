@@ -9,6 +9,7 @@
  * Locks: requests_lock for the table of copies.
  */
 #include "link.h"
+#include "memory.h"
 
 #include <linux/slab.h>
 
@@ -82,10 +83,22 @@ static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
 	struct dmp_request *request = copy->request;
 	struct dmp_memory *ours = dmp_memory_of(copy->work.context, copy->target.object);
 
+	struct dmp_access our_access, their_access;
+	int error;
+
 	if (!dmp_memory_has(ours, copy->target.offset, copy->target.length) ||
 	    !dmp_memory_has(request->memory, request->offset, copy->target.length))
 		return -EIO;
-	return move_slices(copy, ours, copy->target.offset, request->memory, request->offset, copy->target.length, moved);
+	error = dmp_access_begin(&our_access, ours, copy->in);
+	if (error)
+		return error;
+	error = dmp_access_begin(&their_access, request->memory, !copy->in);
+	if (!error)
+		error = move_slices(copy, ours, copy->target.offset, request->memory, request->offset,
+				    copy->target.length, moved);
+	dmp_access_end(&their_access);
+	dmp_access_end(&our_access);
+	return error;
 }
 
 /* Finds each of the peer's numbers in our list: all of them, before the first byte moves. */
@@ -116,17 +129,27 @@ static int find_pieces(struct dmp_copy *copy)
 	return 0;
 }
 
+/* The access goes on to other memory, where pieces do: mostly many in a row lie in one. */
+static int access_also(struct dmp_access *access, struct dmp_memory *memory, bool write)
+{
+	if (access->memory == memory)
+		return 0;
+	dmp_access_end(access);
+	return dmp_access_begin(access, memory, write);
+}
+
 static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 {
+	struct dmp_access our_access = {}, their_access = {};
 	struct dmp_request *request = copy->request;
 	u32 i, pieces = 0;
+	int error = 0;
 	u64 bytes = 0;
 
-	for (i = 0; i < request->nr_pieces; i++) {
+	for (i = 0; !error && i < request->nr_pieces; i++) {
 		struct dmp_piece *piece = &request->pieces[i];
 		struct dmp_memory *ours = dmp_memory_of(copy->work.context, piece->peer_buffer);
 		struct dmp_memory *theirs = dmp_memory_of(request->owner, piece->buffer);
-		int error = 0;
 
 		pieces++;
 		bytes += piece->length_bytes;
@@ -136,12 +159,28 @@ static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 			bytes = piece->length_bytes;
 		}
 		if (!error)
+			error = access_also(&our_access, ours, copy->in);
+		if (!error)
+			error = access_also(&their_access, theirs, !copy->in);
+		if (!error)
 			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes,
 					    moved);
-		if (error)
-			return error;
 	}
-	return 0;
+	dmp_access_end(&their_access);
+	dmp_access_end(&our_access);
+	return error;
+}
+
+/* Short, and with memory that nobody has to be told of. */
+static bool can_be_made_at_once(struct dmp_context *context, struct dmp_request *request,
+				const struct dmp_target *target)
+{
+	struct dmp_memory *ours;
+
+	if (target->kind != DMP_OBJECT_BUFFER || target->length > INLINE_BYTES)
+		return false;
+	ours = dmp_memory_of(context, target->object);
+	return ours && dmp_memory_is_private(ours) && request->memory && dmp_memory_is_private(request->memory);
 }
 
 /* The whole copy; then the peer's engine knows that nothing of its side is touched any more. */
@@ -196,7 +235,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 		outcome->result = -ECONNRESET;
 		return;
 	}
-	if (target->kind == DMP_OBJECT_BUFFER && target->length <= INLINE_BYTES) {
+	if (can_be_made_at_once(context, request, target)) {
 		struct dmp_copy here = {
 			.work.context = context, .request = request, .target = *target, .in = in, .checksum = checksum,
 		};

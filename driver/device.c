@@ -18,6 +18,7 @@ static int dmp_open(struct inode *inode, struct file *file)
 	if (IS_ERR(context))
 		return PTR_ERR(context);
 	file->private_data = context;
+	file->f_mapping = context->inode->i_mapping;
 	return nonseekable_open(inode, file);
 }
 
@@ -96,6 +97,55 @@ static long dmp_call_listen(struct dmp_context *context, void __user *user)
 	return copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
 }
 
+static long dmp_call_import(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_import import;
+	int error;
+
+	/* That the answer can be given is looked at first: a buffer that nobody knows would stay for good. */
+	if (copy_from_user(&import, user, sizeof(import)) || copy_to_user(user, &import, sizeof(import)))
+		return -EFAULT;
+	error = dmp_import(context, &import);
+	if (error)
+		return error;
+	return copy_to_user(user, &import, sizeof(import)) ? -EFAULT : 0;
+}
+
+static long dmp_call_pin(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_pin pin;
+	int error;
+
+	if (copy_from_user(&pin, user, sizeof(pin)) || copy_to_user(user, &pin, sizeof(pin)))
+		return -EFAULT;
+	error = dmp_pin(context, &pin);
+	if (error)
+		return error;
+	return copy_to_user(user, &pin, sizeof(pin)) ? -EFAULT : 0;
+}
+
+static long dmp_call_slot(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_slot slot;
+	int error;
+
+	if (copy_from_user(&slot, user, sizeof(slot)) || copy_to_user(user, &slot, sizeof(slot)))
+		return -EFAULT;
+	error = dmp_slot_put(context, &slot);
+	if (error)
+		return error;
+	return copy_to_user(user, &slot, sizeof(slot)) ? -EFAULT : 0;
+}
+
+static long dmp_call_take(struct dmp_context *context, void __user *user)
+{
+	struct dmaplane_take take;
+
+	if (copy_from_user(&take, user, sizeof(take)))
+		return -EFAULT;
+	return dmp_slot_take(context, &take);
+}
+
 static long dmp_call_close(struct dmp_context *context, void __user *user)
 {
 	struct dmaplane_close arguments;
@@ -127,6 +177,14 @@ static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argume
 		return dmp_call_listen(context, user);
 	case DMAPLANE_IOCTL_CLOSE:
 		return dmp_call_close(context, user);
+	case DMAPLANE_IOCTL_IMPORT:
+		return dmp_call_import(context, user);
+	case DMAPLANE_IOCTL_PIN:
+		return dmp_call_pin(context, user);
+	case DMAPLANE_IOCTL_SLOT:
+		return dmp_call_slot(context, user);
+	case DMAPLANE_IOCTL_TAKE:
+		return dmp_call_take(context, user);
 	default:
 		return -ENOTTY;
 	}
@@ -169,7 +227,7 @@ static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
 	seq_printf(out, "dmaplane-slots:\t%u\n", usage.slots);
 	seq_printf(out, "dmaplane-listeners:\t%u\n", usage.listeners);
 	seq_printf(out, "dmaplane-refused:\t%llu\n", usage.refused);
-	seq_printf(out, "dmaplane-memory-bytes:\t%lld\n", atomic64_read(&context->memory_bytes));
+	seq_printf(out, "dmaplane-memory-bytes:\t%lld\n", atomic64_read(&context->charge->bytes));
 }
 
 const struct file_operations dmp_device_operations = {

@@ -32,11 +32,13 @@
 #include "engine.h"
 #include "include/dmaplane.h"
 
+struct dmp_charge;
 struct dmp_end;
 struct dmp_list;
 struct dmp_listener;
 struct dmp_memory;
 struct dmp_ring;
+struct dmp_slot;
 
 /* Everything that the module has made and not yet given back, for its own accounts: all zero when it is unloaded. */
 struct dmp_accounts {
@@ -49,6 +51,8 @@ struct dmp_accounts {
 	atomic_long_t links;
 	atomic_long_t listeners;
 	atomic_long_t requests;
+	atomic_long_t slots;
+	atomic_long_t exports;
 };
 extern struct dmp_accounts dmp_accounts;
 
@@ -70,6 +74,12 @@ struct dmp_work {
 /* Heads of a table by operation. */
 #define DMP_TABLE 64
 
+/* What a context's memory comes to; held by the context and by each of its memories, which may outlive it. */
+struct dmp_charge {
+	struct kref references;
+	atomic64_t bytes;
+};
+
 /* One descriptor of /dev/dmaplane. */
 struct dmp_context {
 	/*
@@ -78,6 +88,8 @@ struct dmp_context {
 	 */
 	struct kref references;
 	struct dmp_engine *engine;
+	/* What its mappings are those of. */
+	struct inode *inode;
 	/* What the engine lies in. */
 	void *block;
 
@@ -96,10 +108,11 @@ struct dmp_context {
 	struct dmp_memory **buffers;
 	struct dmp_list **lists;
 	struct dmp_ring **rings;
+	struct dmp_slot **slots;
 	/* Buffers that may be mapped, by the number that their offset begins with. */
 	struct xarray mappings;
-	/* Bytes of all buffers, mapped ones that were freed and recycled ones among them. */
-	atomic64_t memory_bytes;
+	/* Bytes of all buffers, mapped ones that were freed and recycled ones among them. Memory outlives its context. */
+	struct dmp_charge *charge;
 	/* Memory of freed buffers for new ones of the same size and place, oldest first (clause BUF-3). */
 	struct list_head recycled;
 	u64 recycled_bytes;
@@ -107,6 +120,8 @@ struct dmp_context {
 	bool recycled_ended;
 	/* Those that wait for a word, and the item that looks at them, which holds the context while it is due. */
 	struct list_head words;
+	/* Those that wait for an eventfd in a slot. */
+	struct list_head slot_waits;
 	struct delayed_work words_work;
 	bool words_due;
 
@@ -167,6 +182,10 @@ extern struct workqueue_struct *dmp_workers;
 /* device.c */
 extern const struct file_operations dmp_device_operations;
 
+/* inode.c */
+struct inode *dmp_inode_new(void);
+void dmp_inode_put(struct inode *inode);
+
 /* context.c */
 struct dmp_context *dmp_context_new(void);
 int dmp_context_check(struct dmaplane_setup *setup);
@@ -211,6 +230,21 @@ struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgof
 void dmp_memory_end(struct dmp_context *context);
 struct dmp_memory *dmp_memory_of(struct dmp_context *context, u32 buffer);
 void dmp_memory_end_recycling(struct dmp_context *context);
+struct dmp_charge *dmp_charge_new(void);
+void dmp_charge_put(struct dmp_charge *charge);
+
+/* memory.c, for memory of others: makes it a buffer, which then holds it. */
+int dmp_memory_add(struct dmp_context *context, struct dmp_memory *memory, u64 *buffer);
+
+/* import.c, pin.c */
+int dmp_import(struct dmp_context *context, struct dmaplane_import *arguments);
+int dmp_pin(struct dmp_context *context, struct dmaplane_pin *arguments);
+
+/* slots.c */
+int dmp_slot_fill(struct dmp_context *context, u32 index, struct file *file);
+int dmp_slot_put(struct dmp_context *context, struct dmaplane_slot *arguments);
+int dmp_slot_take(struct dmp_context *context, const struct dmaplane_take *arguments);
+bool dmp_slot_cancel(struct dmp_context *context, u64 op);
 
 /* bytes.c */
 bool dmp_memory_has(struct dmp_memory *memory, u64 offset, u64 length);

@@ -163,6 +163,9 @@ void dmaplane_post_connected(struct dmp_engine *engine, u64 op, u32 pending, con
 void dmaplane_post_incoming(struct dmp_engine *engine, u64 listener, u32 pending, const struct dmp_peer_info *info);
 void dmaplane_look_soon(struct dmp_engine *engine);
 
+int dmaplane_add_buffer(struct dmp_engine *engine, u64 length_bytes, void *object, u64 *buffer);
+int dmaplane_add_slot(struct dmp_engine *engine, void *object, u64 *slot);
+int dmaplane_take_slot(struct dmp_engine *engine, u64 slot, void **object);
 int dmaplane_add_listener(struct dmp_engine *engine, void *object, u64 *handle);
 int dmaplane_hold_buffer(struct dmp_engine *engine, u64 buffer, void **object);
 

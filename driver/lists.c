@@ -5,7 +5,7 @@
  *
  * Locks: tables_lock for the table of lists.
  */
-#include "dmaplane.h"
+#include "memory.h"
 
 #include <linux/slab.h>
 
@@ -74,8 +74,12 @@ static int load(struct dmp_list_work *work)
 static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_list_work *work = container_of(item, struct dmp_list_work, work);
-	int result = load(work);
+	struct dmp_access access;
+	int result = dmp_access_begin(&access, work->memory, false);
 
+	if (!result)
+		result = load(work);
+	dmp_access_end(&access);
 	dmp_memory_put(work->memory);
 	return result;
 }

@@ -12,7 +12,7 @@
 struct dmp_accounts dmp_accounts;
 /* What its fields count, in their order. */
 static const char *const account_names[] = {
-	"contexts", "rings", "memories", "pages", "lists", "works", "links", "listeners", "requests",
+	"contexts", "rings", "memories", "pages", "lists", "works", "links", "listeners", "requests", "slots", "exports",
 };
 static_assert(sizeof(struct dmp_accounts) == ARRAY_SIZE(account_names) * sizeof(atomic_long_t));
 

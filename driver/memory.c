@@ -14,10 +14,32 @@
 
 /* The largest block that is asked of the page allocator: 4 MiB at most, whatever the kernel's own bound is. */
 #define ORDER_MAX 10
+/* Of 2 MiB pages. */
+#define HUGE_ORDER (PMD_SHIFT - PAGE_SHIFT)
 /* So much is kept of what was freed to be recycled. */
 #define RECYCLED_BYTES (256ull << 20)
 /* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
 #define PAGE_BITS 24
+
+struct dmp_charge *dmp_charge_new(void)
+{
+	struct dmp_charge *charge = kzalloc(sizeof(*charge), GFP_KERNEL_ACCOUNT);
+
+	if (charge)
+		kref_init(&charge->references);
+	return charge;
+}
+
+static void dmp_charge_free(struct kref *references)
+{
+	kfree(container_of(references, struct dmp_charge, references));
+}
+
+void dmp_charge_put(struct dmp_charge *charge)
+{
+	if (charge)
+		kref_put(&charge->references, dmp_charge_free);
+}
 
 static void free_pages_of(struct dmp_memory *memory, unsigned long count)
 {
@@ -35,12 +57,23 @@ static void dmp_memory_free(struct work_struct *work)
 {
 	struct dmp_memory *memory = container_of(work, struct dmp_memory, free_work);
 
-	if (memory->address)
-		vunmap(memory->address);
-	free_pages_of(memory, memory->nr_pages);
-	if (memory->context) {
-		atomic64_sub((u64)memory->nr_pages << PAGE_SHIFT, &memory->context->memory_bytes);
-		dmp_context_put(memory->context);
+	dmp_export_end(memory);
+	switch (memory->kind) {
+	case DMP_MEMORY_PAGES:
+		if (memory->address)
+			vunmap(memory->address);
+		free_pages_of(memory, memory->nr_pages);
+		break;
+	case DMP_MEMORY_PINNED:
+		dmp_pin_free(memory);
+		break;
+	case DMP_MEMORY_IMPORTED:
+		dmp_import_free(memory);
+		break;
+	}
+	if (memory->charge) {
+		atomic64_sub(memory->length_bytes, &memory->charge->bytes);
+		dmp_charge_put(memory->charge);
 	}
 	kvfree(memory->pages);
 	kfree(memory);
@@ -62,26 +95,33 @@ void dmp_memory_put(struct dmp_memory *memory)
 }
 
 /*
- * Takes so many pages, zeroed, the largest blocks first. `node` NUMA_NO_NODE: anywhere. `strict`: there or not at all.
+ * Takes so many pages, zeroed, the largest blocks first, none smaller than `least_order`. `node` NUMA_NO_NODE: anywhere.
+ * `strict`: there or not at all.
  */
-static int take_pages(struct dmp_memory *memory, int node, bool strict)
+static int take_pages(struct dmp_memory *memory, unsigned int least_order, int node, bool strict)
 {
 	unsigned long taken = 0;
 	unsigned int order = min_t(unsigned int, ORDER_MAX, get_order(memory->nr_pages << PAGE_SHIFT));
-	gfp_t gfp = GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT;
+	gfp_t gfp = GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT | __GFP_NOWARN;
 
 	if (strict)
 		gfp |= __GFP_THISNODE;
+	/* Before the machine is driven to its last page by what cannot succeed. */
+	if (memory->nr_pages > si_mem_available())
+		return -ENOMEM;
 	while (taken < memory->nr_pages) {
 		struct page *block;
 		unsigned long i;
 
-		while (order && (1ul << order) > memory->nr_pages - taken)
+		while (order > least_order && (1ul << order) > memory->nr_pages - taken)
 			order--;
-		/* A large block is a wish: no reclaim for it, no report that there is none. */
-		block = alloc_pages_node(node, order ? gfp | __GFP_NORETRY | __GFP_NOWARN : gfp | __GFP_NOWARN, order);
+		/*
+		 * A large block is a wish: no reclaim for it, no report that there is none. And the last page is not worth
+		 * anybody's life: who asks gets an errno.
+		 */
+		block = alloc_pages_node(node, gfp | (order ? __GFP_NORETRY : __GFP_RETRY_MAYFAIL), order);
 		if (!block) {
-			if (!order) {
+			if (order <= least_order) {
 				free_pages_of(memory, taken);
 				return -ENOMEM;
 			}
@@ -99,34 +139,44 @@ static int take_pages(struct dmp_memory *memory, int node, bool strict)
 	return 0;
 }
 
-static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, int node, bool strict)
+/* Without anything in it; NULL: no memory. Freed by dmp_memory_put, once what its kind has is there. */
+struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind)
 {
 	struct dmp_memory *memory = kzalloc(sizeof(*memory), GFP_KERNEL_ACCOUNT);
 
 	if (!memory)
-		return ERR_PTR(-ENOMEM);
-	memory->pages = kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
-	if (!memory->pages)
-		goto no_memory;
-	memory->nr_pages = nr_pages;
-	if (take_pages(memory, node, strict))
-		goto no_memory;
+		return NULL;
+	memory->kind = kind;
 	kref_init(&memory->references);
 	INIT_WORK(&memory->free_work, dmp_memory_free);
+	mutex_init(&memory->attachments_lock);
+	INIT_LIST_HEAD(&memory->attachments);
 	__module_get(THIS_MODULE);
 	atomic_long_inc(&dmp_accounts.memories);
 	return memory;
+}
 
-no_memory:
-	kvfree(memory->pages);
-	kfree(memory);
+static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict)
+{
+	struct dmp_memory *memory = dmp_memory_bare(DMP_MEMORY_PAGES);
+
+	if (!memory)
+		return ERR_PTR(-ENOMEM);
+	memory->pages = kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
+	memory->nr_pages = memory->pages ? nr_pages : 0;
+	memory->length_bytes = (u64)nr_pages << PAGE_SHIFT;
+	if (memory->pages && !take_pages(memory, order, node, strict))
+		return memory;
+	/* It has none of them. */
+	memory->nr_pages = 0;
+	dmp_memory_free(&memory->free_work);
 	return ERR_PTR(-ENOMEM);
 }
 
 /* Pages of a ring, in a row for the kernel. NULL: no memory. */
 struct dmp_memory *dmp_memory_for_area(u64 bytes)
 {
-	struct dmp_memory *memory = dmp_memory_new(PAGE_ALIGN(bytes) >> PAGE_SHIFT, NUMA_NO_NODE, false);
+	struct dmp_memory *memory = dmp_memory_new(PAGE_ALIGN(bytes) >> PAGE_SHIFT, 0, NUMA_NO_NODE, false);
 
 	if (IS_ERR(memory))
 		return NULL;
@@ -145,7 +195,7 @@ void *dmp_memory_address(struct dmp_memory *memory)
 
 u64 dmp_memory_bytes(struct dmp_memory *memory)
 {
-	return (u64)memory->nr_pages << PAGE_SHIFT;
+	return memory->length_bytes;
 }
 
 /* Mapping. */
@@ -173,6 +223,13 @@ int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsign
 	unsigned long wanted = vma_pages(vma), left = wanted;
 	int error;
 
+	/* A process has mapped its own memory already; a dma-buf's is its exporter's to map. */
+	if (memory->kind == DMP_MEMORY_PINNED)
+		return -EOPNOTSUPP;
+	if (memory->kind == DMP_MEMORY_IMPORTED) {
+		dmp_vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP, VM_MAYEXEC);
+		return dma_buf_mmap(memory->dma_buf, vma, first_page);
+	}
 	if (first_page >= memory->nr_pages || wanted > memory->nr_pages - first_page)
 		return -EINVAL;
 	/* A private mapping would show copies. */
@@ -224,6 +281,30 @@ struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgof
 		kref_get(&memory->references);
 	spin_unlock(&context->tables_lock);
 	return memory;
+}
+
+/* Memory of others becomes a buffer. */
+int dmp_memory_add(struct dmp_context *context, struct dmp_memory *memory, u64 *buffer)
+{
+	int error = dmp_memory_number(context, memory);
+
+	if (error)
+		return error;
+	error = dmp_until_free(dmaplane_add_buffer(context->engine, memory->length_bytes, memory, buffer));
+	if (error)
+		xa_erase(&context->mappings, memory->mapping);
+	return error;
+}
+
+void dmaplane_glue_put_buffer(struct dmp_context *context, u32 buffer, void *object)
+{
+	struct dmp_memory *memory = object;
+
+	spin_lock(&context->tables_lock);
+	context->buffers[buffer] = memory;
+	/* Its place is reserved: this does not allocate. */
+	xa_store(&context->mappings, memory->mapping, memory, GFP_NOWAIT);
+	spin_unlock(&context->tables_lock);
 }
 
 /* What is left in the tables when a context ends. */
@@ -298,23 +379,32 @@ void dmp_memory_end_recycling(struct dmp_context *context)
 }
 
 /* Memory of a buffer, charged: an error where there is none, or where the context has as much as it may. */
-static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_pages, int node, bool strict)
+static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_pages, unsigned int order, int node,
+				  bool strict)
 {
 	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
 	struct dmp_memory *memory;
 
-	if (atomic64_add_return(bytes, &context->memory_bytes) > context->limits.memory_bytes)
+	if (atomic64_add_return(bytes, &context->charge->bytes) > context->limits.memory_bytes)
 		memory = ERR_PTR(-EDQUOT);
 	else
-		memory = dmp_memory_new(nr_pages, node, strict);
+		memory = dmp_memory_new(nr_pages, order, node, strict);
 	if (IS_ERR(memory)) {
-		atomic64_sub(bytes, &context->memory_bytes);
+		atomic64_sub(bytes, &context->charge->bytes);
 		return memory;
 	}
 	/* From here on its end gives the bytes back. */
-	kref_get(&context->references);
-	memory->context = context;
+	kref_get(&context->charge->references);
+	memory->charge = context->charge;
 	return memory;
+}
+
+/* A number for the offset that a buffer is mapped at; nothing is found by it until it is stored there. */
+int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory)
+{
+	int error = xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
+
+	return error == -EBUSY ? -ENFILE : error;
 }
 
 /* Makes a buffer: 0 and its length, or an errno. */
@@ -322,13 +412,16 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 {
 	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
 	bool strict = request->flags & DMP_ALLOC_STRICT;
+	unsigned int order = 0;
 	int node = NUMA_NO_NODE;
 	struct dmp_memory *memory;
 	unsigned long i;
 	int error;
 
-	if (request->flags & DMP_ALLOC_HUGE)
-		return -EOPNOTSUPP;
+	if (request->flags & DMP_ALLOC_HUGE) {
+		order = HUGE_ORDER;
+		nr_pages = ALIGN(nr_pages, 1ul << HUGE_ORDER);
+	}
 	if (nr_pages >= 1ul << PAGE_BITS)
 		return -EMSGSIZE;
 	if (request->flags & DMP_ALLOC_HAS_NODE) {
@@ -338,25 +431,26 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 		if (!node_online(node))
 			return -EINVAL;
 	}
-	memory = charged(context, nr_pages, node, strict);
+	memory = charged(context, nr_pages, order, node, strict);
 	/* What is kept to be recycled must be in nobody's way. */
 	if (IS_ERR(memory) && drop_recycled_now(context))
-		memory = charged(context, nr_pages, node, strict);
+		memory = charged(context, nr_pages, order, node, strict);
 	if (IS_ERR(memory))
 		return PTR_ERR(memory);
 	memory->recycle = request->flags & DMP_ALLOC_RECYCLE;
 	memory->node = node;
 	memory->strict = strict;
+	memory->order = order;
 	/* Verified page by page, whatever the allocator promises. */
 	for (i = 0; strict && i < nr_pages; i++)
 		if (page_to_nid(memory->pages[i]) != node) {
 			dmp_memory_put(memory);
 			return -ENOMEM;
 		}
-	error = xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
+	error = dmp_memory_number(context, memory);
 	if (error) {
 		dmp_memory_put(memory);
-		return error == -EBUSY ? -ENFILE : error;
+		return error;
 	}
 	spin_lock(&context->tables_lock);
 	context->buffers[buffer] = memory;
@@ -371,13 +465,15 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
  * Memory that this context has freed, of the same size and place, with what was left in it; NULL: there is none. The
  * kernel does not move its own pages, so that where they were verified they still are.
  */
-static struct dmp_memory *recycled_for(struct dmp_context *context, unsigned long nr_pages, int node, bool strict)
+static struct dmp_memory *recycled_for(struct dmp_context *context, unsigned long nr_pages, unsigned int order,
+				       int node, bool strict)
 {
 	struct dmp_memory *memory;
 
 	/* The youngest is the likeliest to be in a cache. */
 	list_for_each_entry_reverse(memory, &context->recycled, entry)
-		if (memory->nr_pages == nr_pages && memory->node == node && memory->strict == strict) {
+		if (memory->nr_pages == nr_pages && memory->node == node && memory->strict == strict &&
+		    memory->order == order) {
 			list_del(&memory->entry);
 			context->recycled_bytes -= dmp_memory_bytes(memory);
 			return memory;
@@ -391,10 +487,12 @@ static bool take_recycled(struct dmp_context *context, u32 buffer, const struct 
 {
 	int node = request->flags & DMP_ALLOC_HAS_NODE ? (int)request->node : NUMA_NO_NODE;
 	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
+	unsigned int order = request->flags & DMP_ALLOC_HUGE ? HUGE_ORDER : 0;
 	struct dmp_memory *memory;
 
+	nr_pages = ALIGN(nr_pages, 1ul << order);
 	spin_lock(&context->tables_lock);
-	memory = recycled_for(context, nr_pages, node, request->flags & DMP_ALLOC_STRICT);
+	memory = recycled_for(context, nr_pages, order, node, request->flags & DMP_ALLOC_STRICT);
 	if (memory) {
 		context->buffers[buffer] = memory;
 		/* Its number was given back when it was freed; it gets one as every buffer does. */

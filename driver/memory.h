@@ -1,30 +1,98 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What memory is, for the files that touch pages: memory.c makes, maps and frees it, bytes.c copies from and to it.
+ * What memory is, for the files that touch it: memory.c makes, maps and frees pages, bytes.c copies, export.c and
+ * import.c share it by dma-bufs, pin.c takes a process's own.
  */
 #ifndef DMAPLANE_MEMORY_H
 #define DMAPLANE_MEMORY_H
 
 #include "dmaplane.h"
 
-/* Pages of a buffer or of a ring's area, for as long as anybody holds them. */
+#include <linux/dma-resv.h>
+#include <linux/iosys-map.h>
+
+struct dma_buf;
+struct dma_fence;
+
+enum dmp_memory_kind {
+	/* Pages of our own. */
+	DMP_MEMORY_PAGES,
+	/* A process's, pinned. */
+	DMP_MEMORY_PINNED,
+	/* A dma-buf of somebody's, mapped for the kernel in a row. */
+	DMP_MEMORY_IMPORTED,
+};
+
+/* Memory of a buffer or of a ring's area, for as long as anybody holds it. */
 struct dmp_memory {
-	/* Held by the buffer or ring, by each mapping, and by work that touches it. */
+	/* Held by the buffer or ring, by each mapping and export, and by work that touches it. */
 	struct kref references;
-	/* Of a buffer: where its bytes are counted; NULL for a ring's area. */
-	struct dmp_context *context;
+	enum dmp_memory_kind kind;
+	/* Of a buffer with pages of our own: where its bytes are counted. */
+	struct dmp_charge *charge;
+	u64 length_bytes;
+	/* All but imported memory: pages, and where in the first one it begins (pinned memory only; a multiple of 8). */
 	unsigned long nr_pages;
 	struct page **pages;
-	/* Of a ring's area: all pages in a row. */
+	u32 first_byte;
+	/* Of a ring's area, and of imported memory: all of it in a row. */
 	void *address;
 	/* Of a buffer: its number among the context's mappings. */
 	u32 mapping;
-	/* Of a buffer that was asked for so: it may be recycled, for one of the same node and strictness. */
+	/* Of a buffer that was asked for so: it may be recycled, for one of the same node, strictness and pages. */
 	bool recycle;
 	bool strict;
+	unsigned int order;
 	int node;
 	struct list_head entry;
 	struct work_struct free_work;
+
+	/* Exported at least once, and for good: others may wait for what we do with it. Set last. */
+	bool exported;
+	/* Fences of copies under way; shared by all of its exports. */
+	struct dma_resv fences;
+	/* Guards the list. */
+	struct mutex attachments_lock;
+	/* Devices that importers have attached to any of its exports. */
+	struct list_head attachments;
+
+	/* Of pinned memory: whose pages are counted as pinned. Its structure is held, not its address space. */
+	struct mm_struct *mm;
+	bool read_only;
+
+	/* Of imported memory. */
+	struct dma_buf *dma_buf;
+	struct iosys_map map;
 };
+
+/* Somebody's access by the processor to memory that others may have a part in. By a worker or a call: it may sleep. */
+struct dmp_access {
+	struct dmp_memory *memory;
+	bool write;
+	/* What waits for the end of it, where the memory is exported. */
+	struct dma_fence *fence;
+};
+
+/* memory.c */
+struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind);
+int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory);
+
+/* export.c */
+void dmp_export_end(struct dmp_memory *memory);
+int dmp_export_sync(struct dmp_memory *memory, bool end);
+struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write);
+void dmp_export_idle(struct dma_fence *fence);
+
+/* import.c */
+void dmp_import_free(struct dmp_memory *memory);
+int dmp_import_sync(struct dmp_memory *memory, bool end, bool write);
+
+/* pin.c */
+void dmp_pin_free(struct dmp_memory *memory);
+
+/* access.c */
+int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write);
+void dmp_access_end(struct dmp_access *access);
+bool dmp_memory_is_private(struct dmp_memory *memory);
 
 #endif

@@ -9,6 +9,7 @@
  * Locks: requests_lock, request->lock.
  */
 #include "link.h"
+#include "memory.h"
 
 #include <linux/slab.h>
 
@@ -176,8 +177,12 @@ static int prepare(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_prepare_work *work = container_of(item, struct dmp_prepare_work, work);
 	struct dmp_request *request = work->request;
-	int error = look_all_up(work);
+	struct dmp_access access;
+	int error = dmp_access_begin(&access, work->index, false);
 
+	if (!error)
+		error = look_all_up(work);
+	dmp_access_end(&access);
 	dmp_memory_put(work->index);
 	if (error)
 		return error;

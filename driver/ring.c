@@ -112,6 +112,29 @@ static long dmp_wait(struct dmp_ring *ring, const struct dmaplane_enter *enter)
 	return error ?: dmp_ring_ready(ring);
 }
 
+/* The same under another signal mask, in one step with the wait, as ppoll does. */
+static long dmp_wait_masked(struct dmp_ring *ring, const struct dmaplane_enter *enter)
+{
+	sigset_t mask, before;
+	long result;
+
+	if (enter->signal_mask_bytes != sizeof(mask))
+		return -EINVAL;
+	if (copy_from_user(&mask, u64_to_user_ptr(enter->signal_mask), sizeof(mask)))
+		return -EFAULT;
+	sigdelsetmask(&mask, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	sigprocmask(SIG_SETMASK, &mask, &before);
+	result = dmp_wait(ring, enter);
+	if (result == -EINTR && signal_pending(current)) {
+		/* The handler runs under the mask of the wait; the one from before comes back behind it. */
+		current->saved_sigmask = before;
+		set_restore_sigmask();
+	} else {
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	}
+	return result;
+}
+
 static long dmp_enter(struct dmp_ring *ring, void __user *user)
 {
 	struct dmaplane_enter enter;
@@ -119,7 +142,7 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 
 	if (copy_from_user(&enter, user, sizeof(enter)))
 		return -EFAULT;
-	if (enter.flags || enter.reserved || enter.signal_mask || enter.signal_mask_bytes)
+	if (enter.flags || enter.reserved || !enter.signal_mask != !enter.signal_mask_bytes)
 		return -EINVAL;
 	/*
 	 * Runs what was published before this call, unless somebody else does, who then looks again. What is left after
@@ -135,7 +158,10 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	result = dmaplane_wait_begin(ring->context->engine, ring->index);
 	if (result)
 		return result;
-	result = dmp_wait(ring, &enter);
+	if (enter.signal_mask)
+		result = dmp_wait_masked(ring, &enter);
+	else
+		result = dmp_wait(ring, &enter);
 	dmaplane_wait_end(ring->context->engine, ring->index);
 	return result;
 }
@@ -291,6 +317,7 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, v
 		dmp_ring_detach(ring);
 		goto no_descriptor;
 	}
+	file->f_mapping = context->inode->i_mapping;
 	if (copy_to_user(user, arguments, sizeof(*arguments))) {
 		put_unused_fd(fd);
 		/* Its release gives back all the rest. */

@@ -105,6 +105,8 @@ void dmaplane_glue_cancel_work(struct dmp_context *context, u64 op)
 {
 	struct dmp_word_wait *wait, *found = NULL;
 
+	if (dmp_slot_cancel(context, op))
+		return;
 	spin_lock(&context->tables_lock);
 	list_for_each_entry(wait, &context->words, entry)
 		if (wait->op == op) {

@@ -12,15 +12,17 @@ pub use ring::Ring;
 
 use call::call;
 use dmaplane_ring::abi::device::{
-    DEVICE_CLOSE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING, DEVICE_SETUP, DeviceClose, DeviceListen, DeviceMap,
-    DeviceRing, DeviceSetup,
+    DEVICE_CLOSE, DEVICE_IMPORT, DEVICE_LISTEN, DEVICE_MAP, DEVICE_PIN, DEVICE_RING, DEVICE_SETUP, DEVICE_SLOT,
+    DEVICE_TAKE, DeviceClose, DeviceImport, DeviceListen, DeviceMap, DevicePin, DeviceRing, DeviceSetup, DeviceSlot,
+    DeviceTake, pin_flags,
 };
-use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, ListenerHandle, RingLayout};
+use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, ListenerHandle, RingLayout, SlotHandle};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::ptr::NonNull;
 
 /// Where the device is.
 pub const PATH: &str = "/dev/dmaplane";
@@ -85,6 +87,47 @@ impl Device {
         ListenerHandle::from_bits(arguments.listener).ok_or_else(|| io::Error::other("the driver gave no listener"))
     }
 
+    /// Makes a dma-buf a buffer: its handle and length. EINVAL: the descriptor is of something else; EOPNOTSUPP: its
+    /// exporter does not let the kernel map it.
+    pub fn import(&self, dma_buf: BorrowedFd<'_>) -> io::Result<(BufferHandle, u64)> {
+        let mut arguments = DeviceImport { fd: dma_buf.as_raw_fd(), ..DeviceImport::default() };
+        call(self.fd.as_fd(), DEVICE_IMPORT, &mut arguments)?;
+        Ok((buffer(arguments.buffer)?, arguments.length_bytes))
+    }
+
+    /// Makes memory of this process a buffer. It is pinned, and counted against RLIMIT_MEMLOCK, until the buffer is
+    /// freed and nobody touches it. EINVAL: it does not begin at a multiple of 8; EFAULT: it is not there, or cannot be
+    /// written to; ENOMEM: more than may be locked.
+    ///
+    /// # Safety
+    /// Until the buffer is freed, nothing in this process takes it for memory that nobody else writes to.
+    pub unsafe fn pin(&self, start: NonNull<u8>, length_bytes: usize, read_only: bool) -> io::Result<BufferHandle> {
+        let mut arguments = DevicePin {
+            address: start.as_ptr() as u64,
+            length_bytes: length_bytes as u64,
+            flags: if read_only { pin_flags::READ_ONLY } else { 0 },
+            ..DevicePin::default()
+        };
+        call(self.fd.as_fd(), DEVICE_PIN, &mut arguments)?;
+        buffer(arguments.buffer)
+    }
+
+    /// Puts an eventfd into a slot, for WAIT. EINVAL: it is none, or blocks.
+    pub fn put(&self, eventfd: BorrowedFd<'_>) -> io::Result<SlotHandle> {
+        let mut arguments = DeviceSlot { fd: eventfd.as_raw_fd(), ..DeviceSlot::default() };
+        call(self.fd.as_fd(), DEVICE_SLOT, &mut arguments)?;
+        SlotHandle::from_bits(arguments.slot).ok_or_else(|| io::Error::other("the driver gave no slot"))
+    }
+
+    /// Takes a descriptor out of a slot, an export's say. EBUSY: it is waited for; EMFILE: this process has as many
+    /// descriptors as it may, and the slot is as it was.
+    pub fn take(&self, slot: SlotHandle) -> io::Result<OwnedFd> {
+        let mut arguments = DeviceTake { slot: slot.handle().bits(), ..DeviceTake::default() };
+        let fd = call(self.fd.as_fd(), DEVICE_TAKE, &mut arguments)?;
+        // SAFETY: the call has just made this descriptor, for us alone.
+        Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) })
+    }
+
     /// Begins the context's end, while mappings of it stay valid. Dropping the device does so too, once no mapping of
     /// it is left, since a mapping keeps a file open.
     pub fn close(&self) -> io::Result<()> {
@@ -106,6 +149,10 @@ impl Device {
         call(self.fd.as_fd(), DEVICE_MAP, &mut arguments)?;
         Ok(arguments)
     }
+}
+
+fn buffer(bits: u64) -> io::Result<BufferHandle> {
+    BufferHandle::from_bits(bits).ok_or_else(|| io::Error::other("the driver gave no buffer"))
 }
 
 impl AsFd for Device {

@@ -56,6 +56,18 @@ impl Ring {
         self.call(min_complete, timeout)
     }
 
+    /// Waits as [`Ring::enter`] does, with this set of blocked signals meanwhile (bit n - 1 is signal n): INTERRUPTED
+    /// by one that is not in it, whose handler has run.
+    pub fn enter_masked(&mut self, min_complete: u32, timeout: Duration, blocked: u64) -> io::Result<u32> {
+        self.client.submitter.publish_without_doorbell();
+        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let signal_mask = &raw const blocked as u64;
+        let mask_bytes = size_of::<u64>() as u32;
+        let mut enter =
+            DeviceEnter { min_complete, timeout_ns, signal_mask, signal_mask_bytes: mask_bytes, ..Default::default() };
+        Ok(call(self.fd.as_fd(), DEVICE_ENTER, &mut enter)?.cast_unsigned())
+    }
+
     /// Has an eventfd written to where a client that sleeps would be woken: see [`Ring::prepare_sleep`]. `None`: no
     /// more. EBADF, EINVAL: it is no eventfd.
     pub fn register(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {

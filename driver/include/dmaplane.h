@@ -89,7 +89,8 @@
 #define DMAPLANE_MAX_NOTIFICATION_BYTES 256ull
 #define DMAPLANE_MAX_TOKEN_BYTES 512ull
 
-/* Flags and features of a set-up. */
+/* Flags and features of a set-up, and flags of calls. */
+#define DMAPLANE_PIN_READ_ONLY 0x1u
 #define DMAPLANE_SETUP_POLLER 0x1u
 #define DMAPLANE_SETUP_POLLER_CPU 0x2u
 #define DMAPLANE_FEATURE_PLACEMENT 0x1u
@@ -189,6 +190,34 @@ struct dmaplane_close {
 	__u64 reserved;
 };
 
+struct dmaplane_import {
+	__s32 fd;
+	__u32 flags;
+	__u64 buffer;
+	__u64 length_bytes;
+	__u64 reserved;
+};
+
+struct dmaplane_pin {
+	__u64 address;
+	__u64 length_bytes;
+	__u32 flags;
+	__u32 reserved;
+	__u64 buffer;
+};
+
+struct dmaplane_slot {
+	__s32 fd;
+	__u32 flags;
+	__u64 slot;
+	__u64 reserved;
+};
+
+struct dmaplane_take {
+	__u64 slot;
+	__u64 flags;
+};
+
 struct dmaplane_listen {
 	__u64 address;
 	__u32 address_bytes;
@@ -205,6 +234,10 @@ struct dmaplane_listen {
 #define DMAPLANE_IOCTL_EVENTFD _IOWR(0xda, 4, struct dmaplane_eventfd)
 #define DMAPLANE_IOCTL_LISTEN _IOWR(0xda, 5, struct dmaplane_listen)
 #define DMAPLANE_IOCTL_CLOSE _IOWR(0xda, 6, struct dmaplane_close)
+#define DMAPLANE_IOCTL_IMPORT _IOWR(0xda, 7, struct dmaplane_import)
+#define DMAPLANE_IOCTL_PIN _IOWR(0xda, 8, struct dmaplane_pin)
+#define DMAPLANE_IOCTL_SLOT _IOWR(0xda, 9, struct dmaplane_slot)
+#define DMAPLANE_IOCTL_TAKE _IOWR(0xda, 10, struct dmaplane_take)
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
 _Static_assert(sizeof(struct dmaplane_sqe) == 64, "dmaplane_sqe");
@@ -412,6 +445,58 @@ _Static_assert(__builtin_offsetof(struct dmaplane_close, flags) == 0 &&
 _Static_assert(__builtin_offsetof(struct dmaplane_close, reserved) == 8 &&
 		       sizeof(((struct dmaplane_close *)0)->reserved) == 8,
 	       "dmaplane_close.reserved");
+_Static_assert(sizeof(struct dmaplane_import) == 32, "dmaplane_import");
+_Static_assert(__builtin_offsetof(struct dmaplane_import, fd) == 0 &&
+		       sizeof(((struct dmaplane_import *)0)->fd) == 4,
+	       "dmaplane_import.fd");
+_Static_assert(__builtin_offsetof(struct dmaplane_import, flags) == 4 &&
+		       sizeof(((struct dmaplane_import *)0)->flags) == 4,
+	       "dmaplane_import.flags");
+_Static_assert(__builtin_offsetof(struct dmaplane_import, buffer) == 8 &&
+		       sizeof(((struct dmaplane_import *)0)->buffer) == 8,
+	       "dmaplane_import.buffer");
+_Static_assert(__builtin_offsetof(struct dmaplane_import, length_bytes) == 16 &&
+		       sizeof(((struct dmaplane_import *)0)->length_bytes) == 8,
+	       "dmaplane_import.length_bytes");
+_Static_assert(__builtin_offsetof(struct dmaplane_import, reserved) == 24 &&
+		       sizeof(((struct dmaplane_import *)0)->reserved) == 8,
+	       "dmaplane_import.reserved");
+_Static_assert(sizeof(struct dmaplane_pin) == 32, "dmaplane_pin");
+_Static_assert(__builtin_offsetof(struct dmaplane_pin, address) == 0 &&
+		       sizeof(((struct dmaplane_pin *)0)->address) == 8,
+	       "dmaplane_pin.address");
+_Static_assert(__builtin_offsetof(struct dmaplane_pin, length_bytes) == 8 &&
+		       sizeof(((struct dmaplane_pin *)0)->length_bytes) == 8,
+	       "dmaplane_pin.length_bytes");
+_Static_assert(__builtin_offsetof(struct dmaplane_pin, flags) == 16 &&
+		       sizeof(((struct dmaplane_pin *)0)->flags) == 4,
+	       "dmaplane_pin.flags");
+_Static_assert(__builtin_offsetof(struct dmaplane_pin, reserved) == 20 &&
+		       sizeof(((struct dmaplane_pin *)0)->reserved) == 4,
+	       "dmaplane_pin.reserved");
+_Static_assert(__builtin_offsetof(struct dmaplane_pin, buffer) == 24 &&
+		       sizeof(((struct dmaplane_pin *)0)->buffer) == 8,
+	       "dmaplane_pin.buffer");
+_Static_assert(sizeof(struct dmaplane_slot) == 24, "dmaplane_slot");
+_Static_assert(__builtin_offsetof(struct dmaplane_slot, fd) == 0 &&
+		       sizeof(((struct dmaplane_slot *)0)->fd) == 4,
+	       "dmaplane_slot.fd");
+_Static_assert(__builtin_offsetof(struct dmaplane_slot, flags) == 4 &&
+		       sizeof(((struct dmaplane_slot *)0)->flags) == 4,
+	       "dmaplane_slot.flags");
+_Static_assert(__builtin_offsetof(struct dmaplane_slot, slot) == 8 &&
+		       sizeof(((struct dmaplane_slot *)0)->slot) == 8,
+	       "dmaplane_slot.slot");
+_Static_assert(__builtin_offsetof(struct dmaplane_slot, reserved) == 16 &&
+		       sizeof(((struct dmaplane_slot *)0)->reserved) == 8,
+	       "dmaplane_slot.reserved");
+_Static_assert(sizeof(struct dmaplane_take) == 16, "dmaplane_take");
+_Static_assert(__builtin_offsetof(struct dmaplane_take, slot) == 0 &&
+		       sizeof(((struct dmaplane_take *)0)->slot) == 8,
+	       "dmaplane_take.slot");
+_Static_assert(__builtin_offsetof(struct dmaplane_take, flags) == 8 &&
+		       sizeof(((struct dmaplane_take *)0)->flags) == 8,
+	       "dmaplane_take.flags");
 _Static_assert(sizeof(struct dmaplane_listen) == 32, "dmaplane_listen");
 _Static_assert(__builtin_offsetof(struct dmaplane_listen, address) == 0 &&
 		       sizeof(((struct dmaplane_listen *)0)->address) == 8,
@@ -435,6 +520,10 @@ _Static_assert(DMAPLANE_IOCTL_MAP == 0xc020da03u, "MAP");
 _Static_assert(DMAPLANE_IOCTL_EVENTFD == 0xc008da04u, "EVENTFD");
 _Static_assert(DMAPLANE_IOCTL_LISTEN == 0xc020da05u, "LISTEN");
 _Static_assert(DMAPLANE_IOCTL_CLOSE == 0xc010da06u, "CLOSE");
+_Static_assert(DMAPLANE_IOCTL_IMPORT == 0xc020da07u, "IMPORT");
+_Static_assert(DMAPLANE_IOCTL_PIN == 0xc020da08u, "PIN");
+_Static_assert(DMAPLANE_IOCTL_SLOT == 0xc018da09u, "SLOT");
+_Static_assert(DMAPLANE_IOCTL_TAKE == 0xc010da0au, "TAKE");
 #endif
 
 #endif

@@ -16,7 +16,9 @@ pub fn run(role: &str) -> ExitCode {
         "hold" => hold(),
         "share" => share(),
         other if other.starts_with("writer=") => crate::peers::writer(&other["writer=".len()..]),
-        other if other.starts_with("stranger=") => stranger(&other["stranger=".len()..]),
+        other if other.starts_with("stranger=") => with_descriptor(&other["stranger=".len()..], crate::peers::stranger),
+        other if other.starts_with("pinner=") => with_descriptor(&other["pinner=".len()..], crate::sharing::pinner),
+        "exporter" => crate::sharing::exporter(),
         other => Err(anyhow::anyhow!("no role {other}")),
     };
     match ran {
@@ -76,8 +78,8 @@ fn hold() -> anyhow::Result<()> {
     }
 }
 
-/// Connects over a descriptor of the device that this program was given.
-fn stranger(number: &str) -> anyhow::Result<()> {
+/// Plays a role with a descriptor of the device that this program was given.
+fn with_descriptor(number: &str, role: fn(OwnedFd) -> anyhow::Result<()>) -> anyhow::Result<()> {
     // SAFETY: whoever has started this program has left the descriptor open for it, and nobody else here has it.
-    crate::peers::stranger(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number.parse()?) })
+    role(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number.parse()?) })
 }

@@ -30,7 +30,7 @@ pub const TESTS: &[Test] = &[
     ("bug_7_repeated_runs_leak_no_receives", repeated),
 ];
 
-fn built<T>(result: Result<T, impl std::fmt::Display>) -> Result<T> {
+pub fn built<T>(result: Result<T, impl std::fmt::Display>) -> Result<T> {
     result.map_err(|error| anyhow!("{error}"))
 }
 
@@ -75,7 +75,7 @@ pub fn accepted(device: Device, mut ring: Ring, address: &str, listening: impl F
 }
 
 /// Two contexts, connected: who has connected first.
-fn pair() -> Result<(Side, Side)> {
+pub fn pair() -> Result<(Side, Side)> {
     let (theirs, ours) = (device()?, device()?);
     let (sender, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -111,7 +111,7 @@ impl Side {
         ImportHandle::from_bits(succeed(&mut self.ring, import)?.word0).context("no import")
     }
 
-    fn push(&mut self, sqe: impl Into<Sqe>) -> Result<()> {
+    pub fn push(&mut self, sqe: impl Into<Sqe>) -> Result<()> {
         ensure!(self.ring.push(sqe).is_ok(), "the ring is full");
         self.ring.enter(0, WAIT)?;
         Ok(())
@@ -127,7 +127,7 @@ impl Side {
         }
     }
 
-    fn next(&mut self) -> Result<Cqe> {
+    pub fn next(&mut self) -> Result<Cqe> {
         self.ring.enter(1, WAIT)?;
         self.ring.reap_one().context("a completion was announced and is not there")
     }
@@ -140,7 +140,7 @@ fn bytes_of(mapping: &Mapping) -> Vec<u8> {
 }
 
 /// Bytes that say where they are.
-fn pattern(length: usize, seed: u64) -> Vec<u8> {
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut words = Vec::with_capacity(length);
     while words.len() < length {
@@ -194,15 +194,19 @@ fn refused_connections() -> Result<()> {
     }
     // Another user's: this program again, as nobody, over a descriptor that it is given.
     device.listen("local:root's")?;
+    let said = as_nobody("stranger")?;
+    ensure!(said.trim() == Errno::EACCES.raw().to_string(), "another user was told {said:?}");
+    Ok(())
+}
+
+/// Runs this program in a role as nobody, who is given a descriptor of the device: what it says.
+pub fn as_nobody(role: &str) -> Result<String> {
     let fd = Device::open_bare(dmaplane_device::PATH)?;
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())?;
     let program = std::env::current_exe()?;
     let program = program.to_str().context("the program's name is text")?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&fd).to_string();
-    let role = format!("--child=stranger={number}");
-    let said = crate::kit::command("setpriv", &["--reuid=65534", "--clear-groups", program, &role])?;
-    ensure!(said.trim() == Errno::EACCES.raw().to_string(), "another user was told {said:?}");
-    Ok(())
+    let role = format!("--child={role}={}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    crate::kit::command("setpriv", &["--reuid=65534", "--clear-groups", program, &role])
 }
 
 /// Connects over a descriptor, and says with which errno that was refused.

@@ -3,7 +3,7 @@
 //! `cargo xtask vm test` builds them and says by DMAPLANE_PROGRAMS where each is, a line each: a name, a space, a path.
 
 use crate::Test;
-use crate::kit::command;
+use crate::kit::{command, slow};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::process::Command;
 
@@ -24,10 +24,10 @@ fn program(name: &str) -> Result<String> {
     Ok(found.with_context(|| format!("DMAPLANE_PROGRAMS does not say where {name} is"))?.to_owned())
 }
 
-/// Runs a library's tests over the driver, all whose names end so; how many there are is told.
-fn library_tests(name: &str, rounds: &str) -> Result<()> {
+/// Runs a library's tests over the driver, all whose names end so.
+fn library_tests(name: &str, tests: &str, rounds: &str) -> Result<()> {
     let mut run = Command::new(program(name)?);
-    run.args(["over_local", "--ignored", "--test-threads=1"]).env("DMAPLANE_ROUNDS", rounds);
+    run.args([tests, "--ignored", "--test-threads=1"]).env("DMAPLANE_ROUNDS", rounds);
     let output = run.output().with_context(|| format!("starting {name}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{name}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -47,16 +47,16 @@ fn demo() -> Result<()> {
 }
 
 fn serve() -> Result<()> {
-    for mode in ["push", "pull"] {
-        let flags = ["demo", "serve", "--device", "/dev/dmaplane", "--seconds", "6", "--requests", "16", "--json"];
-        let said = command(&program("dmaplane")?, &[&flags[..], &["--mode", mode]].concat())?;
-        let number = |name: &str| {
-            let rest = said.split(&format!("\"{name}\":")).nth(1)?;
-            rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u64>().ok()
-        };
-        ensure!(number("wrong_answers") == Some(0) && number("unexpected_failures") == Some(0), "{said}");
-        ensure!(number("requests_completed").is_some_and(|completed| completed > 0), "{said}");
-    }
+    // Starting takes longer than serving here: one of them a kernel.
+    let mode = if slow() { "pull" } else { "push" };
+    let flags = ["demo", "serve", "--device", "/dev/dmaplane", "--seconds", "4", "--requests", "12", "--json"];
+    let said = command(&program("dmaplane")?, &[&flags[..], &["--mode", mode]].concat())?;
+    let number = |name: &str| {
+        let rest = said.split(&format!("\"{name}\":")).nth(1)?;
+        rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u64>().ok()
+    };
+    ensure!(number("wrong_answers") == Some(0) && number("unexpected_failures") == Some(0), "{said}");
+    ensure!(number("requests_completed").is_some_and(|completed| completed > 0), "{said}");
     Ok(())
 }
 
@@ -94,17 +94,17 @@ fn send_and_receive() -> Result<()> {
 }
 
 fn late_writes() -> Result<()> {
-    library_tests("late_writes", "60")
+    library_tests("late_writes", "over_local", if slow() { "20" } else { "60" })
 }
 
 fn late_layers() -> Result<()> {
-    library_tests("late_layers", "")
+    library_tests("late_layers", "over_local", "")
 }
 
 fn many() -> Result<()> {
-    library_tests("many", "")
+    library_tests("many", "over_local", "")
 }
 
 fn shards() -> Result<()> {
-    library_tests("shards", "")
+    library_tests("shards", if slow() { "pulled_over_local" } else { "over_local" }, "")
 }

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("dev_4_no_ops_complete_in_order_by_entering", entered),
     ("dev_4_a_wait_ends_at_its_time_and_with_what_it_waits_for", waits),
     ("dev_4_a_poller_takes_what_nobody_enters_for", polled),
+    ("dev_4_a_wait_under_a_signal_mask_is_interrupted_by_what_it_lets_through", masked),
     ("dev_4_an_eventfd_and_poll_tell_of_completions", told),
     ("bug_8_threads_with_rings_of_their_own_get_their_own_completions", own_completions),
     ("bug_14_a_full_completion_queue_costs_nothing_and_loses_nothing", full),
@@ -108,6 +109,55 @@ fn told() -> Result<()> {
     }
     ensure!(told_by_eventfd > 10, "the eventfd told of {told_by_eventfd} of 50");
     ring.register(None)?;
+    Ok(())
+}
+
+extern "C" fn take_signal(_: i32) {}
+
+/// Whether the signal waits to be handled.
+fn is_pending() -> bool {
+    // SAFETY: the set is this function's own.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigpending(&mut set);
+        libc::sigismember(&set, libc::SIGUSR1) == 1
+    }
+}
+
+fn masked() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let handler = take_signal as extern "C" fn(i32) as usize;
+    // SAFETY: the handler does nothing, and the set is this thread's own.
+    let set = unsafe {
+        libc::signal(libc::SIGUSR1, handler);
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGUSR1);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        libc::raise(libc::SIGUSR1);
+        set
+    };
+    // Blocked: the wait does not mind it.
+    refused(ring.enter(1, Duration::from_millis(20)), libc::ETIME, "a wait with a blocked signal pending")?;
+    let blocked = 1u64 << (libc::SIGUSR1 - 1);
+    refused(ring.enter_masked(1, Duration::from_millis(20), blocked), libc::ETIME, "the same by the call's own mask")?;
+    ensure!(is_pending(), "a blocked signal was handled");
+    refused(ring.enter_masked(1, WAIT, 0), libc::EINTR, "a wait that lets the signal through")?;
+    ensure!(!is_pending(), "its handler has not run");
+    // The mask from before is back.
+    // SAFETY: as above.
+    let (now, blocked) = unsafe {
+        let mut now = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut now);
+        let blocked = libc::sigismember(&now, libc::SIGUSR1);
+        (now, blocked)
+    };
+    let _: libc::sigset_t = now;
+    ensure!(blocked == 1, "the signal is not blocked any more");
+    ensure!(ring.push(Nop::new()).is_ok(), "the ring is full");
+    ensure!(ring.enter_masked(1, WAIT, 0)? == 1, "a completion under a mask");
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
     Ok(())
 }
 

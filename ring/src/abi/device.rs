@@ -1,4 +1,4 @@
-//! The calls on `/dev/dmaplane` (clauses DEV-1 to DEV-7): what an SQE cannot say, because it needs the caller's own
+//! The calls on `/dev/dmaplane` (clauses DEV-1 to DEV-11): what an SQE cannot say, because it needs the caller's own
 //! context. Each is an ioctl on the descriptor of a context, or of one of its rings.
 //!
 //! In every structure: unknown flags and reserved words that are not zero are -EINVAL.
@@ -56,7 +56,7 @@ pub struct DeviceSetup {
     pub reserved0: u32,
     /// Bytes of one buffer at most.
     pub buffer_bytes: u64,
-    /// Bytes of all memory of the context at most.
+    /// Bytes of all memory of the context at most; 0: half of the machine's.
     pub memory_bytes: u64,
     /// Zero.
     pub reserved: [u64; 4],
@@ -153,7 +153,73 @@ pub struct DeviceClose {
     pub reserved: u64,
 }
 
+/// Makes a dma-buf of another device or process a buffer (clauses CAL-3, DEV-10), on the context's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceImport {
+    /// The dma-buf's descriptor; it may be closed afterwards.
+    pub fd: i32,
+    /// Zero.
+    pub flags: u32,
+    /// Filled in: the buffer's handle.
+    pub buffer: u64,
+    /// Filled in: its length.
+    pub length_bytes: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Bits of [`DevicePin::flags`].
+pub mod pin_flags {
+    /// The memory is only read: it may be mapped so, and a lease that lets a peer write to it serves nobody.
+    pub const READ_ONLY: u32 = 1 << 0;
+}
+
+/// Makes memory of the caller's own a buffer (clauses CAL-3, DEV-11), on the context's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DevicePin {
+    /// Where it begins: a multiple of 8.
+    pub address: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+    /// [`pin_flags`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Filled in: the buffer's handle.
+    pub buffer: u64,
+}
+
+/// Puts an eventfd into a descriptor slot (clause CAL-4), on the context's descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceSlot {
+    /// The eventfd, which does not block; it may be closed afterwards.
+    pub fd: i32,
+    /// Zero.
+    pub flags: u32,
+    /// Filled in: the slot's handle.
+    pub slot: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Takes a descriptor out of a slot (clause CAL-4), on the context's descriptor: the call returns it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceTake {
+    /// The slot's handle, of no use afterwards.
+    pub slot: u64,
+    /// Zero.
+    pub flags: u64,
+}
+
 const _: () = {
+    assert!(size_of::<DeviceImport>() == 32);
+    assert!(size_of::<DevicePin>() == 32);
+    assert!(size_of::<DeviceSlot>() == 24);
+    assert!(size_of::<DeviceTake>() == 16);
     assert!(size_of::<DeviceClose>() == 16);
     assert!(size_of::<DeviceListen>() == 32);
     assert!(size_of::<DeviceEventfd>() == 8);
@@ -184,3 +250,11 @@ pub const DEVICE_MAP: u32 = number::<DeviceMap>(3);
 pub const DEVICE_LISTEN: u32 = number::<DeviceListen>(5);
 /// [`DeviceClose`].
 pub const DEVICE_CLOSE: u32 = number::<DeviceClose>(6);
+/// [`DeviceImport`].
+pub const DEVICE_IMPORT: u32 = number::<DeviceImport>(7);
+/// [`DevicePin`].
+pub const DEVICE_PIN: u32 = number::<DevicePin>(8);
+/// [`DeviceSlot`].
+pub const DEVICE_SLOT: u32 = number::<DeviceSlot>(9);
+/// [`DeviceTake`].
+pub const DEVICE_TAKE: u32 = number::<DeviceTake>(10);

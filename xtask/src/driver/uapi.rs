@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use dmaplane_ring::abi::device::{
-    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_RING,
-    DEVICE_SETUP, DeviceClose, DeviceEnter, DeviceEventfd, DeviceListen, DeviceMap, DeviceRing, DeviceSetup,
-    device_features, setup_flags,
+    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IMPORT, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP,
+    DEVICE_PIN, DEVICE_RING, DEVICE_SETUP, DEVICE_SLOT, DEVICE_TAKE, DeviceClose, DeviceEnter, DeviceEventfd,
+    DeviceImport, DeviceListen, DeviceMap, DevicePin, DeviceRing, DeviceSetup, DeviceSlot, DeviceTake, device_features,
+    pin_flags, setup_flags,
 };
 use dmaplane_ring::abi::{
     ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES,
@@ -79,6 +80,14 @@ fn structures() -> Vec<Structure> {
             buffer: "__u64", flags: "__u64", offset: "__u64", length_bytes: "__u64",
         }),
         structure!(DeviceClose as "dmaplane_close" { flags: "__u64", reserved: "__u64" }),
+        structure!(DeviceImport as "dmaplane_import" {
+            fd: "__s32", flags: "__u32", buffer: "__u64", length_bytes: "__u64", reserved: "__u64",
+        }),
+        structure!(DevicePin as "dmaplane_pin" {
+            address: "__u64", length_bytes: "__u64", flags: "__u32", reserved: "__u32", buffer: "__u64",
+        }),
+        structure!(DeviceSlot as "dmaplane_slot" { fd: "__s32", flags: "__u32", slot: "__u64", reserved: "__u64" }),
+        structure!(DeviceTake as "dmaplane_take" { slot: "__u64", flags: "__u64" }),
         structure!(DeviceListen as "dmaplane_listen" {
             address: "__u64", address_bytes: "__u32", flags: "__u32", listener: "__u64", reserved: "__u64",
         }),
@@ -157,8 +166,9 @@ fn constants() -> Vec<(&'static str, Vec<(String, String)>)> {
             ],
         ),
         (
-            "Flags and features of a set-up.",
+            "Flags and features of a set-up, and flags of calls.",
             vec![
+                hex("PIN_READ_ONLY", pin_flags::READ_ONLY),
                 hex("SETUP_POLLER", setup_flags::POLLER),
                 hex("SETUP_POLLER_CPU", setup_flags::POLLER_CPU),
                 hex("FEATURE_PLACEMENT", device_features::PLACEMENT),
@@ -212,6 +222,10 @@ pub fn header() -> String {
         ("EVENTFD", "dmaplane_eventfd", DEVICE_EVENTFD),
         ("LISTEN", "dmaplane_listen", DEVICE_LISTEN),
         ("CLOSE", "dmaplane_close", DEVICE_CLOSE),
+        ("IMPORT", "dmaplane_import", DEVICE_IMPORT),
+        ("PIN", "dmaplane_pin", DEVICE_PIN),
+        ("SLOT", "dmaplane_slot", DEVICE_SLOT),
+        ("TAKE", "dmaplane_take", DEVICE_TAKE),
     ];
     for (call, structure, number) in calls {
         let (name, low) = (format!("DMAPLANE_IOCTL_{call}"), number & 0xff);

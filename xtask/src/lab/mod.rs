@@ -9,6 +9,7 @@ pub mod messages;
 mod programs;
 
 use anyhow::{Context, Result};
+use std::time::Duration;
 
 use crate::driver;
 use crate::tally::Tally;
@@ -27,10 +28,14 @@ pub fn run(workspace: &Workspace, kernel: Kernel, words: &[String]) -> Result<bo
 /// Builds the module for a kernel, boots it, and runs the driver's tests in it.
 pub fn test(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     let built = driver::build::build(workspace, kernel, None)?;
-    let ran = run_tests(workspace, &built, "")?;
+    let ran = run_tests(workspace, kernel, &built, "")?;
     let closing = ran.printed.iter().rev().find_map(|line| counts(line));
     let (passed, failed) = closing.context("the tests did not say what they did")?;
     let mut tally = Tally { passed, failed, ..Tally::default() };
+    let skipped = ran.printed.iter().filter_map(|line| line.strip_prefix("SKIPPED ")?.split_once(": "));
+    for (name, why) in skipped {
+        tally += Tally::skip(&format!("vm-{}-{name}", kernel.name), why);
+    }
     // What only the kernel has noticed, or the exit status.
     if !is_fine(kernel, &ran) && failed == 0 {
         tally += Tally::FAILED;
@@ -57,7 +62,7 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     for Defect { feature, tests, words } in DEFECTS {
         println!("\nvm: kernel {}, the module with {feature}", kernel.name);
         let built = driver::build::build(workspace, kernel, Some(feature))?;
-        let ran = run_tests(workspace, &built, tests)?;
+        let ran = run_tests(workspace, kernel, &built, tests)?;
         for words in *words {
             let noticed = ran.printed.iter().any(|line| line.contains(words));
             println!("{feature}: '{words}' was {}", if noticed { "noticed, as it has to be" } else { "NOT noticed" });
@@ -68,14 +73,15 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
 }
 
 /// Runs the driver's tests, those whose names contain some words, in a machine.
-fn run_tests(workspace: &Workspace, built: &driver::build::Built, only: &str) -> Result<Ran> {
+fn run_tests(workspace: &Workspace, kernel: Kernel, built: &driver::build::Built, only: &str) -> Result<Ran> {
     let programs = programs::build(workspace)?;
     let tests = workspace.target.join("release/dmaplane-driver-tests");
     let words = [tests.display().to_string(), built.module.display().to_string(), only.to_owned()];
     let command = words.map(|word| initramfs::quoted(&word)).join(" ");
-    let command = format!("DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
+    let slow = if kernel.is_optional() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
+    let command = format!("{slow}DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
-    let machine = Machine { memory_mib: 1024, ..Machine::default() };
+    let machine = Machine { memory_mib: 1024, time: Duration::from_secs(900), ..Machine::default() };
     machine::run(workspace, &built.files, &machine, &command)
 }
 

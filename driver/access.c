@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Access by the processor to memory that others have a part in: importers of ours wait for a fence, exporters of what
+ * we have imported are told. Bracketed by whoever copies, which may sleep.
+ *
+ * Locks: those of export.c and import.c.
+ */
+#include "memory.h"
+
+/* Nobody else has a part in it: it can be copied without telling anybody. */
+bool dmp_memory_is_private(struct dmp_memory *memory)
+{
+	return memory->kind != DMP_MEMORY_IMPORTED && !READ_ONCE(memory->exported);
+}
+
+int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
+{
+	access->memory = NULL;
+	access->fence = NULL;
+	access->write = write;
+	if (write && memory->read_only)
+		return -EACCES;
+	if (memory->kind == DMP_MEMORY_IMPORTED) {
+		int error = dmp_import_sync(memory, false, write);
+
+		if (error)
+			return error;
+	} else if (READ_ONCE(memory->exported)) {
+		struct dma_fence *fence = dmp_export_busy(memory, write);
+
+		if (IS_ERR(fence))
+			return PTR_ERR(fence);
+		access->fence = fence;
+	}
+	access->memory = memory;
+	return 0;
+}
+
+/* Any number of times, and where it was not begun. */
+void dmp_access_end(struct dmp_access *access)
+{
+	if (!access->memory)
+		return;
+	if (access->memory->kind == DMP_MEMORY_IMPORTED)
+		/* There is nobody left whom a failure would help. */
+		dmp_import_sync(access->memory, true, access->write);
+	if (access->fence)
+		dmp_export_idle(access->fence);
+	access->memory = NULL;
+}
+
+struct dmp_sync_work {
+	struct dmp_work work;
+	struct dmp_memory *memory;
+	bool end;
+};
+
+static int sync(struct dmp_work *item, u64 *word0, u64 *word1)
+{
+	struct dmp_sync_work *work = container_of(item, struct dmp_sync_work, work);
+	int error;
+
+	if (work->memory->kind == DMP_MEMORY_IMPORTED)
+		error = dmp_import_sync(work->memory, work->end, !work->memory->read_only);
+	else
+		error = dmp_export_sync(work->memory, work->end);
+	dmp_memory_put(work->memory);
+	return error;
+}
+
+void dmaplane_glue_sync(struct dmp_context *context, u64 op, u32 buffer, u32 end, struct dmp_outcome *outcome)
+{
+	struct dmp_memory *memory = dmp_memory_of(context, buffer);
+	struct dmp_sync_work *work;
+
+	if (!memory || dmp_memory_is_private(memory)) {
+		outcome->result = memory ? 0 : -EIO;
+		return;
+	}
+	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	if (work) {
+		work->memory = dmaplane_glue_hold_buffer(context, buffer);
+		work->end = end;
+	}
+	dmp_work_start(&work->work, context, op, sync, outcome);
+}

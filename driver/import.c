@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Others' memory for us: a dma-buf becomes a buffer (clauses CAL-3, BUF-9), mapped for the kernel whole.
+ *
+ * Locks: none of ours; those of the exporter.
+ */
+#include "memory.h"
+
+#include <linux/dma-buf.h>
+#include <linux/module.h>
+
+void dmp_import_free(struct dmp_memory *memory)
+{
+	if (!memory->dma_buf)
+		return;
+	if (memory->address)
+		dmp_dma_buf_vunmap(memory->dma_buf, &memory->map);
+	dma_buf_put(memory->dma_buf);
+}
+
+int dmp_import_sync(struct dmp_memory *memory, bool end, bool write)
+{
+	enum dma_data_direction direction = write ? DMA_BIDIRECTIONAL : DMA_FROM_DEVICE;
+
+	return end ? dma_buf_end_cpu_access(memory->dma_buf, direction) :
+		     dma_buf_begin_cpu_access(memory->dma_buf, direction);
+}
+
+/* Of a descriptor of the caller's. */
+static struct dmp_memory *import(int fd)
+{
+	struct dmp_memory *memory = dmp_memory_bare(DMP_MEMORY_IMPORTED);
+	int error;
+
+	if (!memory)
+		return ERR_PTR(-ENOMEM);
+	memory->dma_buf = dma_buf_get(fd);
+	if (IS_ERR(memory->dma_buf)) {
+		error = PTR_ERR(memory->dma_buf);
+		memory->dma_buf = NULL;
+		goto failed;
+	}
+	memory->length_bytes = memory->dma_buf->size;
+	error = dmp_dma_buf_vmap(memory->dma_buf, &memory->map);
+	if (error)
+		goto failed;
+	/* Memory behind a bus is not copied from and to as ours is. */
+	if (memory->map.is_iomem) {
+		dmp_dma_buf_vunmap(memory->dma_buf, &memory->map);
+		error = -EOPNOTSUPP;
+		goto failed;
+	}
+	memory->address = memory->map.vaddr;
+	return memory;
+
+failed:
+	dmp_memory_put(memory);
+	return ERR_PTR(error);
+}
+
+int dmp_import(struct dmp_context *context, struct dmaplane_import *arguments)
+{
+	struct dmp_memory *memory;
+	int error;
+
+	if (arguments->flags || arguments->buffer || arguments->length_bytes || arguments->reserved)
+		return -EINVAL;
+	memory = import(arguments->fd);
+	if (IS_ERR(memory))
+		return PTR_ERR(memory);
+	arguments->length_bytes = memory->length_bytes;
+	error = dmp_memory_add(context, memory, &arguments->buffer);
+	if (error)
+		dmp_memory_put(memory);
+	return error;
+}
+
+DMP_IMPORT_DMA_BUF;

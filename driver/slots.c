@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Descriptor slots: an eventfd goes in by a call and is waited for by WAIT; a dma-buf goes in by EXPORT_DMABUF; a call
+ * takes the descriptor out (clauses CAL-4, CTL-7, HOST-9, HOST-10).
+ *
+ * Locks: tables_lock for the table of slots, and the list of those that wait.
+ */
+#include "dmaplane.h"
+
+#include <linux/eventfd.h>
+#include <linux/file.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+
+struct dmp_slot {
+	struct file *file;
+	/* Of an eventfd; else NULL. */
+	struct eventfd_ctx *eventfd;
+};
+
+static void dmp_slot_free(struct dmp_slot *slot)
+{
+	if (!slot)
+		return;
+	if (slot->eventfd)
+		eventfd_ctx_put(slot->eventfd);
+	if (slot->file)
+		fput(slot->file);
+	kfree(slot);
+	atomic_long_dec(&dmp_accounts.slots);
+}
+
+static struct dmp_slot *dmp_slot_new(struct file *file, struct eventfd_ctx *eventfd)
+{
+	struct dmp_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+
+	if (!slot)
+		return NULL;
+	atomic_long_inc(&dmp_accounts.slots);
+	slot->file = file;
+	slot->eventfd = eventfd;
+	return slot;
+}
+
+void dmaplane_glue_put_slot(struct dmp_context *context, u32 index, void *object)
+{
+	spin_lock(&context->tables_lock);
+	context->slots[index] = object;
+	spin_unlock(&context->tables_lock);
+}
+
+void *dmaplane_glue_take_slot(struct dmp_context *context, u32 index)
+{
+	struct dmp_slot *slot;
+
+	spin_lock(&context->tables_lock);
+	slot = context->slots[index];
+	context->slots[index] = NULL;
+	spin_unlock(&context->tables_lock);
+	return slot;
+}
+
+void dmaplane_glue_close_slot(struct dmp_context *context, u32 index)
+{
+	dmp_slot_free(dmaplane_glue_take_slot(context, index));
+}
+
+/* Puts an export's file where the engine has made room for it, and takes the caller's hold over. */
+int dmp_slot_fill(struct dmp_context *context, u32 index, struct file *file)
+{
+	struct dmp_slot *slot = dmp_slot_new(file, NULL);
+
+	if (!slot)
+		return -ENOMEM;
+	dmaplane_glue_put_slot(context, index, slot);
+	return 0;
+}
+
+/* The call that puts an eventfd in. */
+int dmp_slot_put(struct dmp_context *context, struct dmaplane_slot *arguments)
+{
+	struct eventfd_ctx *eventfd;
+	struct dmp_slot *slot;
+	struct file *file;
+	int error = -EINVAL;
+
+	if (arguments->flags || arguments->slot || arguments->reserved)
+		return -EINVAL;
+	file = fget(arguments->fd);
+	if (!file)
+		return -EBADF;
+	eventfd = eventfd_ctx_fileget(file);
+	if (IS_ERR(eventfd)) {
+		fput(file);
+		return PTR_ERR(eventfd);
+	}
+	slot = dmp_slot_new(file, eventfd);
+	if (!slot) {
+		eventfd_ctx_put(eventfd);
+		fput(file);
+		return -ENOMEM;
+	}
+	if (file->f_flags & O_NONBLOCK)
+		error = dmp_until_free(dmaplane_add_slot(context->engine, slot, &arguments->slot));
+	if (error)
+		dmp_slot_free(slot);
+	return error;
+}
+
+/* The call that takes a descriptor out; nothing has happened where there is no room for one. */
+int dmp_slot_take(struct dmp_context *context, const struct dmaplane_take *arguments)
+{
+	int fd, error;
+	void *object;
+	struct dmp_slot *slot;
+
+	if (arguments->flags)
+		return -EINVAL;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	error = dmp_until_free(dmaplane_take_slot(context->engine, arguments->slot, &object));
+	if (error) {
+		put_unused_fd(fd);
+		return error;
+	}
+	slot = object;
+	fd_install(fd, slot->file);
+	/* The descriptor has it now. */
+	slot->file = NULL;
+	dmp_slot_free(slot);
+	return fd;
+}
+
+/* Waiting. */
+
+struct dmp_slot_wait {
+	/* By the list of those that wait, and by its work when that is due. */
+	struct kref references;
+	struct list_head entry;
+	/* Held until the event is posted. */
+	struct dmp_context *context;
+	u64 op;
+	struct file *file;
+	struct eventfd_ctx *eventfd;
+	wait_queue_head_t *head;
+	wait_queue_entry_t waiter;
+	poll_table table;
+	struct work_struct work;
+	/* Told to end. Guarded by tables_lock. */
+	bool cancelled;
+};
+
+static void dmp_slot_wait_free(struct kref *references)
+{
+	struct dmp_slot_wait *wait = container_of(references, struct dmp_slot_wait, references);
+
+	eventfd_ctx_put(wait->eventfd);
+	fput(wait->file);
+	dmp_context_put(wait->context);
+	kfree(wait);
+	atomic_long_dec(&dmp_accounts.works);
+}
+
+static void look_soon(struct dmp_slot_wait *wait)
+{
+	/* The work's hold; it is due already where it is not queued. */
+	kref_get(&wait->references);
+	if (!queue_work(dmp_workers, &wait->work))
+		kref_put(&wait->references, dmp_slot_wait_free);
+}
+
+/* By who writes to the eventfd, with its lock held. */
+static int woken(wait_queue_entry_t *waiter, unsigned int mode, int sync, void *key)
+{
+	struct dmp_slot_wait *wait = container_of(waiter, struct dmp_slot_wait, waiter);
+
+	if (key_to_poll(key) & EPOLLIN)
+		look_soon(wait);
+	return 0;
+}
+
+static void enqueue(struct file *file, wait_queue_head_t *head, poll_table *table)
+{
+	struct dmp_slot_wait *wait = container_of(table, struct dmp_slot_wait, table);
+
+	wait->head = head;
+	add_wait_queue(head, &wait->waiter);
+}
+
+/* Stands in the eventfd's queue from here on; looks at once where there is a count already. */
+static void stand(struct dmp_slot_wait *wait)
+{
+	init_waitqueue_func_entry(&wait->waiter, woken);
+	init_poll_funcptr(&wait->table, enqueue);
+	if (vfs_poll(wait->file, &wait->table) & EPOLLIN)
+		look_soon(wait);
+}
+
+/* Whether somebody has ended it before us. */
+static bool leave_list(struct dmp_slot_wait *wait)
+{
+	struct dmp_context *context = wait->context;
+	bool there;
+
+	spin_lock(&context->tables_lock);
+	there = !list_empty(&wait->entry);
+	list_del_init(&wait->entry);
+	spin_unlock(&context->tables_lock);
+	return there;
+}
+
+/* Work items of one kind do not run beside themselves, so one of these is at a wait at a time. */
+static void look(struct work_struct *work)
+{
+	struct dmp_slot_wait *wait = container_of(work, struct dmp_slot_wait, work);
+	struct dmp_context *context = wait->context;
+	int result = -EAGAIN;
+	u64 count = 0;
+	bool cancelled;
+
+	spin_lock(&context->tables_lock);
+	cancelled = wait->cancelled;
+	if (list_empty(&wait->entry)) {
+		/* It has ended already. */
+		spin_unlock(&context->tables_lock);
+		goto out;
+	}
+	spin_unlock(&context->tables_lock);
+	if (cancelled) {
+		/* Without taking the count, which is the next one's. */
+		remove_wait_queue(wait->head, &wait->waiter);
+		result = -ECANCELED;
+	} else {
+		/* Out of the queue, with the count if there is one. */
+		result = eventfd_ctx_remove_wait_queue(wait->eventfd, &wait->waiter, &count);
+	}
+	if (result == -EAGAIN) {
+		stand(wait);
+		goto out;
+	}
+	if (leave_list(wait)) {
+		dmaplane_post_finished(context->engine, wait->op, result, count, 0);
+		/* The list's. */
+		kref_put(&wait->references, dmp_slot_wait_free);
+	}
+out:
+	kref_put(&wait->references, dmp_slot_wait_free);
+}
+
+void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, struct dmp_outcome *outcome)
+{
+	struct dmp_slot *slot = READ_ONCE(context->slots[index]);
+	struct dmp_slot_wait *wait;
+
+	if (!slot || !slot->eventfd) {
+		outcome->result = -EINVAL;
+		return;
+	}
+	wait = kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+	if (!wait) {
+		outcome->result = -ENOMEM;
+		return;
+	}
+	atomic_long_inc(&dmp_accounts.works);
+	kref_init(&wait->references);
+	kref_get(&context->references);
+	wait->context = context;
+	wait->op = op;
+	wait->file = get_file(slot->file);
+	wait->eventfd = eventfd_ctx_fileget(slot->file);
+	INIT_WORK(&wait->work, look);
+	outcome->started = 1;
+	/* Into the list first: it may be looked at before it stands. */
+	kref_get(&wait->references);
+	spin_lock(&context->tables_lock);
+	list_add_tail(&wait->entry, &context->slot_waits);
+	spin_unlock(&context->tables_lock);
+	stand(wait);
+	kref_put(&wait->references, dmp_slot_wait_free);
+}
+
+/* Whether an operation waits for a slot; then it ends soon. */
+bool dmp_slot_cancel(struct dmp_context *context, u64 op)
+{
+	struct dmp_slot_wait *wait;
+	bool found = false;
+
+	spin_lock(&context->tables_lock);
+	list_for_each_entry(wait, &context->slot_waits, entry)
+		if (wait->op == op) {
+			wait->cancelled = true;
+			found = true;
+			look_soon(wait);
+			break;
+		}
+	spin_unlock(&context->tables_lock);
+	return found;
+}
