@@ -77,7 +77,7 @@ void dmaplane_glue_sync(struct dmp_context *context, u64 op, u32 buffer, u32 end
 		outcome->result = memory ? 0 : -EIO;
 		return;
 	}
-	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);
 		work->end = end;

@@ -59,7 +59,7 @@ static void dmp_context_end(struct work_struct *work)
 
 struct dmp_context *dmp_context_new(void)
 {
-	struct dmp_context *context = kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
+	struct dmp_context *context = dmp_kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
@@ -186,13 +186,13 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	bytes = dmaplane_context_bytes(&engine);
 	if (!bytes)
 		return -EINVAL;
-	context->buffers = kvcalloc(engine.buffers, sizeof(*context->buffers), GFP_KERNEL_ACCOUNT);
-	context->lists = kvcalloc(engine.lists, sizeof(*context->lists), GFP_KERNEL_ACCOUNT);
-	context->rings = kvcalloc(engine.rings, sizeof(*context->rings), GFP_KERNEL_ACCOUNT);
-	context->peers = kvcalloc(engine.peers, sizeof(*context->peers), GFP_KERNEL_ACCOUNT);
-	context->listeners = kvcalloc(engine.listeners, sizeof(*context->listeners), GFP_KERNEL_ACCOUNT);
-	context->block = __vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	context->slots = kvcalloc(engine.slots, sizeof(*context->slots), GFP_KERNEL_ACCOUNT);
+	context->buffers = dmp_kvcalloc(engine.buffers, sizeof(*context->buffers), GFP_KERNEL_ACCOUNT);
+	context->lists = dmp_kvcalloc(engine.lists, sizeof(*context->lists), GFP_KERNEL_ACCOUNT);
+	context->rings = dmp_kvcalloc(engine.rings, sizeof(*context->rings), GFP_KERNEL_ACCOUNT);
+	context->peers = dmp_kvcalloc(engine.peers, sizeof(*context->peers), GFP_KERNEL_ACCOUNT);
+	context->listeners = dmp_kvcalloc(engine.listeners, sizeof(*context->listeners), GFP_KERNEL_ACCOUNT);
+	context->block = dmp_vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	context->slots = dmp_kvcalloc(engine.slots, sizeof(*context->slots), GFP_KERNEL_ACCOUNT);
 	context->charge = dmp_charge_new();
 	if (!context->charge || !context->buffers || !context->lists || !context->rings || !context->peers || !context->listeners ||
 	    !context->slots || !context->block)

@@ -246,7 +246,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 		outcome->word1 = moved.checksum;
 		return;
 	}
-	copy = kzalloc(sizeof(*copy), GFP_NOWAIT | __GFP_NOWARN);
+	copy = dmp_kzalloc(sizeof(*copy), GFP_NOWAIT | __GFP_NOWARN);
 	if (!copy) {
 		dmp_request_end(request, 0, 0);
 		outcome->result = -ENOMEM;

@@ -48,13 +48,13 @@ static long dmp_call_setup(struct dmp_context *context, void __user *user)
 	struct dmaplane_setup setup;
 	int error;
 
-	if (copy_from_user(&setup, user, sizeof(setup)))
+	if (dmp_copy_from_user(&setup, user, sizeof(setup)))
 		return -EFAULT;
 	error = dmp_context_check(&setup);
 	if (error)
 		return error;
 	/* Before it is made, so that an answer that cannot be given costs nothing. */
-	if (copy_to_user(user, &setup, sizeof(setup)))
+	if (dmp_copy_to_user(user, &setup, sizeof(setup)))
 		return -EFAULT;
 	return dmp_context_setup(context, &setup);
 }
@@ -63,7 +63,7 @@ static long dmp_call_ring(struct dmp_context *context, void __user *user)
 {
 	struct dmaplane_ring ring;
 
-	if (copy_from_user(&ring, user, sizeof(ring)))
+	if (dmp_copy_from_user(&ring, user, sizeof(ring)))
 		return -EFAULT;
 	return dmp_ring_new(context, &ring, user);
 }
@@ -73,12 +73,12 @@ static long dmp_call_map(struct dmp_context *context, void __user *user)
 	struct dmaplane_map map;
 	int error;
 
-	if (copy_from_user(&map, user, sizeof(map)))
+	if (dmp_copy_from_user(&map, user, sizeof(map)))
 		return -EFAULT;
 	error = dmp_memory_offer(context, &map);
 	if (error)
 		return error;
-	return copy_to_user(user, &map, sizeof(map)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, &map, sizeof(map)) ? -EFAULT : 0;
 }
 
 static long dmp_call_listen(struct dmp_context *context, void __user *user)
@@ -86,15 +86,15 @@ static long dmp_call_listen(struct dmp_context *context, void __user *user)
 	struct dmaplane_listen listen;
 	int error;
 
-	if (copy_from_user(&listen, user, sizeof(listen)))
+	if (dmp_copy_from_user(&listen, user, sizeof(listen)))
 		return -EFAULT;
 	/* A listener lives as long as its context: that the answer can be given is looked at first. */
-	if (copy_to_user(user, &listen, sizeof(listen)))
+	if (dmp_copy_to_user(user, &listen, sizeof(listen)))
 		return -EFAULT;
 	error = dmp_listen(context, &listen);
 	if (error)
 		return error;
-	return copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
 }
 
 static long dmp_call_import(struct dmp_context *context, void __user *user)
@@ -103,12 +103,12 @@ static long dmp_call_import(struct dmp_context *context, void __user *user)
 	int error;
 
 	/* That the answer can be given is looked at first: a buffer that nobody knows would stay for good. */
-	if (copy_from_user(&import, user, sizeof(import)) || copy_to_user(user, &import, sizeof(import)))
+	if (dmp_copy_from_user(&import, user, sizeof(import)) || dmp_copy_to_user(user, &import, sizeof(import)))
 		return -EFAULT;
 	error = dmp_import(context, &import);
 	if (error)
 		return error;
-	return copy_to_user(user, &import, sizeof(import)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, &import, sizeof(import)) ? -EFAULT : 0;
 }
 
 static long dmp_call_pin(struct dmp_context *context, void __user *user)
@@ -116,12 +116,12 @@ static long dmp_call_pin(struct dmp_context *context, void __user *user)
 	struct dmaplane_pin pin;
 	int error;
 
-	if (copy_from_user(&pin, user, sizeof(pin)) || copy_to_user(user, &pin, sizeof(pin)))
+	if (dmp_copy_from_user(&pin, user, sizeof(pin)) || dmp_copy_to_user(user, &pin, sizeof(pin)))
 		return -EFAULT;
 	error = dmp_pin(context, &pin);
 	if (error)
 		return error;
-	return copy_to_user(user, &pin, sizeof(pin)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, &pin, sizeof(pin)) ? -EFAULT : 0;
 }
 
 static long dmp_call_slot(struct dmp_context *context, void __user *user)
@@ -129,19 +129,19 @@ static long dmp_call_slot(struct dmp_context *context, void __user *user)
 	struct dmaplane_slot slot;
 	int error;
 
-	if (copy_from_user(&slot, user, sizeof(slot)) || copy_to_user(user, &slot, sizeof(slot)))
+	if (dmp_copy_from_user(&slot, user, sizeof(slot)) || dmp_copy_to_user(user, &slot, sizeof(slot)))
 		return -EFAULT;
 	error = dmp_slot_put(context, &slot);
 	if (error)
 		return error;
-	return copy_to_user(user, &slot, sizeof(slot)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, &slot, sizeof(slot)) ? -EFAULT : 0;
 }
 
 static long dmp_call_take(struct dmp_context *context, void __user *user)
 {
 	struct dmaplane_take take;
 
-	if (copy_from_user(&take, user, sizeof(take)))
+	if (dmp_copy_from_user(&take, user, sizeof(take)))
 		return -EFAULT;
 	return dmp_slot_take(context, &take);
 }
@@ -150,7 +150,7 @@ static long dmp_call_close(struct dmp_context *context, void __user *user)
 {
 	struct dmaplane_close arguments;
 
-	if (copy_from_user(&arguments, user, sizeof(arguments)))
+	if (dmp_copy_from_user(&arguments, user, sizeof(arguments)))
 		return -EFAULT;
 	if (arguments.flags || arguments.reserved)
 		return -EINVAL;

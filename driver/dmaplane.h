@@ -30,6 +30,7 @@
 #include <linux/xarray.h>
 
 #include "engine.h"
+#include "fault.h"
 #include "include/dmaplane.h"
 
 struct dmp_charge;

@@ -33,12 +33,12 @@ struct dmp_attachment {
 static int attach(struct dma_buf *dma_buf, struct dma_buf_attachment *of)
 {
 	struct dmp_memory *memory = dma_buf->priv;
-	struct dmp_attachment *attachment = kzalloc(sizeof(*attachment), GFP_KERNEL);
+	struct dmp_attachment *attachment = dmp_kzalloc(sizeof(*attachment), GFP_KERNEL);
 	int error;
 
 	if (!attachment)
 		return -ENOMEM;
-	error = sg_alloc_table_from_pages(&attachment->table, memory->pages, memory->nr_pages, 0, memory->length_bytes,
+	error = dmp_sg_alloc_table_from_pages(&attachment->table, memory->pages, memory->nr_pages, 0, memory->length_bytes,
 					  GFP_KERNEL);
 	if (error) {
 		kfree(attachment);
@@ -126,6 +126,7 @@ static int map_for_user(struct dma_buf *dma_buf, struct vm_area_struct *vma)
 static int map_for_kernel(struct dma_buf *dma_buf, struct iosys_map *map)
 {
 	struct dmp_memory *memory = dma_buf->priv;
+	/* Not for fault.h: the kernel's own dma-buf code warns when this fails. */
 	void *address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
 
 	if (!address)
@@ -201,7 +202,7 @@ static int export(struct dmp_work *item, u64 *word0, u64 *word1)
 	info.flags = O_RDWR | O_CLOEXEC;
 	info.resv = &work->memory->fences;
 	info.priv = work->memory;
-	dma_buf = dma_buf_export(&info);
+	dma_buf = dmp_dma_buf_export(&info);
 	if (IS_ERR(dma_buf)) {
 		dmp_memory_put(work->memory);
 		return PTR_ERR(dma_buf);
@@ -223,7 +224,7 @@ void dmaplane_glue_export(struct dmp_context *context, u64 op, u32 buffer, u32 s
 		outcome->result = memory ? -EOPNOTSUPP : -EIO;
 		return;
 	}
-	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);
 		work->slot = slot;
@@ -279,7 +280,7 @@ static const struct dma_fence_ops fence_operations = {
 /* A copy is about to begin: what importers wait for that mind it. By a worker. */
 struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write)
 {
-	struct dmp_fence *fence = kzalloc(sizeof(*fence), GFP_KERNEL_ACCOUNT);
+	struct dmp_fence *fence = dmp_kzalloc(sizeof(*fence), GFP_KERNEL_ACCOUNT);
 	int error;
 
 	if (!fence)
@@ -290,7 +291,7 @@ struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write)
 	/* Partner: the release in mark_exported. */
 	smp_load_acquire(&memory->exported);
 	dma_resv_lock(&memory->fences, NULL);
-	error = dma_resv_reserve_fences(&memory->fences, 1);
+	error = dmp_dma_resv_reserve_fences(&memory->fences, 1);
 	if (!error)
 		dma_resv_add_fence(&memory->fences, &fence->fence,
 				   write ? DMA_RESV_USAGE_WRITE : DMA_RESV_USAGE_READ);

@@ -34,11 +34,11 @@ static int mount_users;
 struct inode *dmp_inode_new(void)
 {
 	struct inode *inode;
-	int error = simple_pin_fs(&file_system, &mount, &mount_users);
+	int error = dmp_simple_pin_fs(&file_system, &mount, &mount_users);
 
 	if (error)
 		return ERR_PTR(error);
-	inode = alloc_anon_inode(mount->mnt_sb);
+	inode = dmp_alloc_anon_inode(mount->mnt_sb);
 	if (IS_ERR(inode))
 		simple_release_fs(&mount, &mount_users);
 	return inode;

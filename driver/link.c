@@ -40,14 +40,14 @@ static int init_end(struct dmp_link *link, struct dmp_end *end, struct dmp_conte
 	INIT_LIST_HEAD(&end->inbox);
 	INIT_LIST_HEAD(&end->ready_entry);
 	end->window = context->limits.inbound_per_peer;
-	end->frames = kvcalloc(end->window, sizeof(*end->frames), GFP_KERNEL_ACCOUNT);
+	end->frames = dmp_kvcalloc(end->window, sizeof(*end->frames), GFP_KERNEL_ACCOUNT);
 	return end->frames ? 0 : -ENOMEM;
 }
 
 /* Neither context is held yet; NULL: no memory. */
 struct dmp_link *dmp_link_new(struct dmp_context *first, struct dmp_context *second)
 {
-	struct dmp_link *link = kzalloc(sizeof(*link), GFP_KERNEL_ACCOUNT);
+	struct dmp_link *link = dmp_kzalloc(sizeof(*link), GFP_KERNEL_ACCOUNT);
 
 	if (!link)
 		return NULL;
@@ -137,7 +137,7 @@ bool dmp_link_say(struct dmp_context *context, u32 peer, struct dmp_message *mes
 
 void dmaplane_glue_send(struct dmp_context *context, u32 peer, const u64 *words)
 {
-	struct dmp_message *message = kmalloc(sizeof(*message), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+	struct dmp_message *message = dmp_kmalloc(sizeof(*message), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
 
 	if (message) {
 		memcpy(message->words, words, sizeof(message->words));

@@ -78,11 +78,11 @@ static struct dmp_listener *listener_new(struct dmp_context *context, const stru
 
 	if (!arguments->address_bytes || arguments->address_bytes > ADDRESS_MAX)
 		return ERR_PTR(-EINVAL);
-	listener = kzalloc(sizeof(*listener) + arguments->address_bytes, GFP_KERNEL_ACCOUNT);
+	listener = dmp_kzalloc(sizeof(*listener) + arguments->address_bytes, GFP_KERNEL_ACCOUNT);
 	if (!listener)
 		return ERR_PTR(-ENOMEM);
 	listener->length = arguments->address_bytes;
-	if (copy_from_user(listener->address, u64_to_user_ptr(arguments->address), listener->length)) {
+	if (dmp_copy_from_user(listener->address, u64_to_user_ptr(arguments->address), listener->length)) {
 		kfree(listener);
 		return ERR_PTR(-EFAULT);
 	}
@@ -181,7 +181,7 @@ static struct dmp_peer_info info_of(struct dmp_context *context)
 /* Makes an end known to its context as pending, which the context is held for. */
 static int make_pending(struct dmp_end *end, u32 *pending)
 {
-	int error = xa_alloc(&end->context->pendings, pending, end, xa_limit_31b, GFP_KERNEL_ACCOUNT);
+	int error = dmp_xa_alloc(&end->context->pendings, pending, end, xa_limit_31b, GFP_KERNEL_ACCOUNT);
 
 	if (!error)
 		kref_get(&end->context->references);
@@ -277,7 +277,7 @@ static void connect_ended(struct dmp_work *work, int result, u64 word0, u64 word
 void dmaplane_glue_connect(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u64 length,
 			   struct dmp_outcome *outcome)
 {
-	struct dmp_connect_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_connect_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 
 	if (work) {
 		struct dmp_bytes to = { .start = work->address, .length = length };

@@ -44,7 +44,7 @@ static int load(struct dmp_list_work *work)
 	struct dmp_list *list;
 	u32 done = 0, segments = 0;
 
-	list = kvmalloc(sizeof(*list) + record_bytes * work->runs, GFP_KERNEL_ACCOUNT);
+	list = dmp_kvmalloc(sizeof(*list) + record_bytes * work->runs, GFP_KERNEL_ACCOUNT);
 	if (!list)
 		return -ENOMEM;
 	list->runs = work->runs;
@@ -87,7 +87,7 @@ static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 buffer, u64 offset, u64 runs,
 			     struct dmp_outcome *outcome)
 {
-	struct dmp_list_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_list_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);

@@ -8,6 +8,7 @@
 
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 
 struct dmp_accounts dmp_accounts;
 /* What its fields count, in their order. */
@@ -20,6 +21,41 @@ static_assert(sizeof(struct dmp_accounts) == ARRAY_SIZE(account_names) * sizeof(
 struct workqueue_struct *dmp_runners;
 /* Zero, copy and load: long. */
 struct workqueue_struct *dmp_workers;
+
+#ifdef DMP_FAULTS
+static atomic_t fail_nth;
+
+bool dmp_fault(void)
+{
+	/* Counts down to 1, which is this one. */
+	int left = atomic_read(&fail_nth);
+
+	while (left > 0 && !atomic_try_cmpxchg(&fail_nth, &left, left - 1))
+		;
+	return left == 1;
+}
+
+static int set_fail_nth(const char *text, const struct kernel_param *parameter)
+{
+	int value, error = kstrtoint(text, 0, &value);
+
+	if (!error)
+		atomic_set(&fail_nth, value);
+	return error;
+}
+
+static int get_fail_nth(char *text, const struct kernel_param *parameter)
+{
+	return sysfs_emit(text, "%d\n", atomic_read(&fail_nth));
+}
+
+static const struct kernel_param_ops fail_nth_operations = {
+	.set = set_fail_nth,
+	.get = get_fail_nth,
+};
+module_param_cb(fail_nth, &fail_nth_operations, NULL, 0600);
+MODULE_PARM_DESC(fail_nth, "For tests: the n-th call from now that may fail does");
+#endif
 
 static struct miscdevice device = {
 	.minor = MISC_DYNAMIC_MINOR,

@@ -23,7 +23,7 @@
 
 struct dmp_charge *dmp_charge_new(void)
 {
-	struct dmp_charge *charge = kzalloc(sizeof(*charge), GFP_KERNEL_ACCOUNT);
+	struct dmp_charge *charge = dmp_kzalloc(sizeof(*charge), GFP_KERNEL_ACCOUNT);
 
 	if (charge)
 		kref_init(&charge->references);
@@ -119,7 +119,7 @@ static int take_pages(struct dmp_memory *memory, unsigned int least_order, int n
 		 * A large block is a wish: no reclaim for it, no report that there is none. And the last page is not worth
 		 * anybody's life: who asks gets an errno.
 		 */
-		block = alloc_pages_node(node, gfp | (order ? __GFP_NORETRY : __GFP_RETRY_MAYFAIL), order);
+		block = dmp_alloc_pages_node(node, gfp | (order ? __GFP_NORETRY : __GFP_RETRY_MAYFAIL), order);
 		if (!block) {
 			if (order <= least_order) {
 				free_pages_of(memory, taken);
@@ -142,7 +142,7 @@ static int take_pages(struct dmp_memory *memory, unsigned int least_order, int n
 /* Without anything in it; NULL: no memory. Freed by dmp_memory_put, once what its kind has is there. */
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind)
 {
-	struct dmp_memory *memory = kzalloc(sizeof(*memory), GFP_KERNEL_ACCOUNT);
+	struct dmp_memory *memory = dmp_kzalloc(sizeof(*memory), GFP_KERNEL_ACCOUNT);
 
 	if (!memory)
 		return NULL;
@@ -162,7 +162,7 @@ static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int or
 
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
-	memory->pages = kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
+	memory->pages = dmp_kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
 	memory->nr_pages = memory->pages ? nr_pages : 0;
 	memory->length_bytes = (u64)nr_pages << PAGE_SHIFT;
 	if (memory->pages && !take_pages(memory, order, node, strict))
@@ -180,7 +180,7 @@ struct dmp_memory *dmp_memory_for_area(u64 bytes)
 
 	if (IS_ERR(memory))
 		return NULL;
-	memory->address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
+	memory->address = dmp_vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
 	if (!memory->address) {
 		dmp_memory_put(memory);
 		return NULL;
@@ -239,7 +239,7 @@ int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsign
 		return -EACCES;
 	dmp_vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
 			 VM_MAYEXEC | (read_only ? VM_MAYWRITE : 0));
-	error = vm_insert_pages(vma, vma->vm_start, memory->pages + first_page, &left);
+	error = dmp_vm_insert_pages(vma, vma->vm_start, memory->pages + first_page, &left);
 	if (error)
 		/* What was inserted goes with the mapping, which does not come to be. */
 		return error;
@@ -402,7 +402,7 @@ static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_
 /* A number for the offset that a buffer is mapped at; nothing is found by it until it is stored there. */
 int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory)
 {
-	int error = xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
+	int error = dmp_xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
 
 	return error == -EBUSY ? -ENFILE : error;
 }
@@ -496,7 +496,7 @@ static bool take_recycled(struct dmp_context *context, u32 buffer, const struct 
 	if (memory) {
 		context->buffers[buffer] = memory;
 		/* Its number was given back when it was freed; it gets one as every buffer does. */
-		if (xa_alloc(&context->mappings, &memory->mapping, memory, XA_LIMIT(1, 1 << 20), GFP_NOWAIT)) {
+		if (dmp_xa_alloc(&context->mappings, &memory->mapping, memory, XA_LIMIT(1, 1 << 20), GFP_NOWAIT)) {
 			context->buffers[buffer] = NULL;
 			list_add_tail(&memory->entry, &context->recycled);
 			context->recycled_bytes += dmp_memory_bytes(memory);
@@ -525,7 +525,7 @@ void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const 
 
 	if (request->flags & DMP_ALLOC_RECYCLE && take_recycled(context, buffer, request, outcome))
 		return;
-	work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 	if (work) {
 		work->buffer = buffer;
 		work->request = *request;
@@ -606,7 +606,7 @@ static int look(struct dmp_work *item, u64 *on_node, u64 *pages)
 
 void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u32 node, struct dmp_outcome *outcome)
 {
-	struct dmp_placement_work *work = kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_placement_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);

@@ -46,7 +46,7 @@ static int pin_all(struct dmp_memory *memory, unsigned long address, unsigned lo
 
 	while (memory->nr_pages < wanted) {
 		unsigned long some = min_t(unsigned long, wanted - memory->nr_pages, 4096);
-		int pinned = pin_user_pages_fast(address + (memory->nr_pages << PAGE_SHIFT), some, flags,
+		int pinned = dmp_pin_user_pages_fast(address + (memory->nr_pages << PAGE_SHIFT), some, flags,
 						 memory->pages + memory->nr_pages);
 
 		if (pinned <= 0)
@@ -70,7 +70,7 @@ static struct dmp_memory *pin(unsigned long address, u64 length, bool read_only)
 	memory->read_only = read_only;
 	memory->first_byte = offset_in_page(address);
 	memory->length_bytes = length;
-	memory->pages = kvmalloc_array(wanted, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
+	memory->pages = dmp_kvmalloc_array(wanted, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
 	if (memory->pages)
 		error = count_pinned(current->mm, wanted);
 	if (!error) {

@@ -79,7 +79,7 @@ void dmp_request_end(struct dmp_request *request, int result, u32 checksum)
 static struct dmp_request *request_new(const u64 *words, u32 payload_bytes)
 {
 	gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT | __GFP_ZERO;
-	struct dmp_request *request = kmalloc(sizeof(*request) + payload_bytes, gfp);
+	struct dmp_request *request = dmp_kmalloc(sizeof(*request) + payload_bytes, gfp);
 
 	if (!request)
 		return NULL;
@@ -151,7 +151,7 @@ static int look_all_up(struct dmp_prepare_work *work)
 	struct dmaplane_index_pair pairs[PAIRS_AT_ONCE];
 	u64 done = 0, bytes = 0;
 
-	request->pieces = kvmalloc_array(work->count, sizeof(*request->pieces), GFP_KERNEL_ACCOUNT);
+	request->pieces = dmp_kvmalloc_array(work->count, sizeof(*request->pieces), GFP_KERNEL_ACCOUNT);
 	if (!request->pieces)
 		return -ENOMEM;
 	while (done < work->count) {
@@ -222,7 +222,7 @@ static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_r
 
 	if (request->payload_bytes)
 		error = dmaplane_glue_read_bytes(context, post->index_buffer, post->notification_offset, to);
-	work = error ? NULL : kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = error ? NULL : dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
 	if (!work) {
 		dmp_request_put(request);
 		return error ?: -ENOMEM;

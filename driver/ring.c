@@ -120,7 +120,7 @@ static long dmp_wait_masked(struct dmp_ring *ring, const struct dmaplane_enter *
 
 	if (enter->signal_mask_bytes != sizeof(mask))
 		return -EINVAL;
-	if (copy_from_user(&mask, u64_to_user_ptr(enter->signal_mask), sizeof(mask)))
+	if (dmp_copy_from_user(&mask, u64_to_user_ptr(enter->signal_mask), sizeof(mask)))
 		return -EFAULT;
 	sigdelsetmask(&mask, sigmask(SIGKILL) | sigmask(SIGSTOP));
 	sigprocmask(SIG_SETMASK, &mask, &before);
@@ -140,7 +140,7 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	struct dmaplane_enter enter;
 	long result;
 
-	if (copy_from_user(&enter, user, sizeof(enter)))
+	if (dmp_copy_from_user(&enter, user, sizeof(enter)))
 		return -EFAULT;
 	if (enter.flags || enter.reserved || !enter.signal_mask != !enter.signal_mask_bytes)
 		return -EINVAL;
@@ -171,7 +171,7 @@ static long dmp_register(struct dmp_ring *ring, void __user *user)
 	struct dmaplane_eventfd arguments;
 	struct eventfd_ctx *eventfd = NULL;
 
-	if (copy_from_user(&arguments, user, sizeof(arguments)))
+	if (dmp_copy_from_user(&arguments, user, sizeof(arguments)))
 		return -EFAULT;
 	if (arguments.flags || arguments.fd < -1)
 		return -EINVAL;
@@ -192,7 +192,7 @@ static long dmp_ring_close(struct dmp_ring *ring, void __user *user)
 {
 	struct dmaplane_close arguments;
 
-	if (copy_from_user(&arguments, user, sizeof(arguments)))
+	if (dmp_copy_from_user(&arguments, user, sizeof(arguments)))
 		return -EFAULT;
 	if (arguments.flags || arguments.reserved)
 		return -EINVAL;
@@ -258,7 +258,7 @@ static struct dmp_ring *dmp_ring_make(struct dmp_context *context, struct dmapla
 	error = dmaplane_ring_bytes(arguments->sq_entries, arguments->cq_entries, &client_bytes, &engine_bytes);
 	if (error)
 		return ERR_PTR(error);
-	ring = kzalloc(sizeof(*ring), GFP_KERNEL_ACCOUNT);
+	ring = dmp_kzalloc(sizeof(*ring), GFP_KERNEL_ACCOUNT);
 	if (!ring)
 		return ERR_PTR(-ENOMEM);
 	__module_get(THIS_MODULE);
@@ -294,7 +294,7 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, v
 	ring = dmp_ring_make(context, arguments);
 	if (IS_ERR(ring))
 		return PTR_ERR(ring);
-	fd = get_unused_fd_flags(O_RDWR | O_CLOEXEC);
+	fd = dmp_get_unused_fd_flags(O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		goto no_descriptor;
 	index = dmp_until_free(dmaplane_attach_ring(context->engine, dmp_memory_address(ring->client_area),
@@ -310,7 +310,7 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, v
 	spin_lock(&context->tables_lock);
 	context->rings[index] = ring;
 	spin_unlock(&context->tables_lock);
-	file = anon_inode_getfile("[dmaplane-ring]", &dmp_ring_operations, ring, O_RDWR | O_CLOEXEC);
+	file = dmp_anon_inode_getfile("[dmaplane-ring]", &dmp_ring_operations, ring, O_RDWR | O_CLOEXEC);
 	if (IS_ERR(file)) {
 		put_unused_fd(fd);
 		fd = PTR_ERR(file);
@@ -318,7 +318,7 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, v
 		goto no_descriptor;
 	}
 	file->f_mapping = context->inode->i_mapping;
-	if (copy_to_user(user, arguments, sizeof(*arguments))) {
+	if (dmp_copy_to_user(user, arguments, sizeof(*arguments))) {
 		put_unused_fd(fd);
 		/* Its release gives back all the rest. */
 		fput(file);

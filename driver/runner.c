@@ -137,7 +137,7 @@ int dmp_runner_start(struct dmp_context *context)
 
 	if (!(context->limits.flags & DMAPLANE_SETUP_POLLER))
 		return 0;
-	poller = kthread_create(dmp_poll, context, "dmaplane-poll");
+	poller = dmp_kthread_create(dmp_poll, context, "dmaplane-poll");
 	if (IS_ERR(poller))
 		return PTR_ERR(poller);
 	if (context->limits.flags & DMAPLANE_SETUP_POLLER_CPU)

@@ -32,7 +32,7 @@ static void dmp_slot_free(struct dmp_slot *slot)
 
 static struct dmp_slot *dmp_slot_new(struct file *file, struct eventfd_ctx *eventfd)
 {
-	struct dmp_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+	struct dmp_slot *slot = dmp_kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 
 	if (!slot)
 		return NULL;
@@ -116,7 +116,7 @@ int dmp_slot_take(struct dmp_context *context, const struct dmaplane_take *argum
 
 	if (arguments->flags)
 		return -EINVAL;
-	fd = get_unused_fd_flags(O_CLOEXEC);
+	fd = dmp_get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
 	error = dmp_until_free(dmaplane_take_slot(context->engine, arguments->slot, &object));
@@ -257,7 +257,7 @@ void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, str
 		outcome->result = -EINVAL;
 		return;
 	}
-	wait = kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+	wait = dmp_kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
 	if (!wait) {
 		outcome->result = -ENOMEM;
 		return;

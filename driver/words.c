@@ -78,7 +78,7 @@ void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u6
 		outcome->result = 0;
 		return;
 	}
-	wait = kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN);
+	wait = dmp_kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN);
 	if (!wait) {
 		dmp_memory_put(memory);
 		outcome->result = -ENOMEM;

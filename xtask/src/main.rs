@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
+use xtask::driver::build::Variation;
 use xtask::driver::{self, uapi};
 use xtask::engine_object::{self, variants};
 use xtask::lab::kernel::{self, Kernel};
@@ -110,8 +111,11 @@ enum VmCommand {
         #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
         kernel: String,
         /// Instead: modules that are broken on purpose, which the tests must notice
-        #[arg(long)]
+        #[arg(long, conflicts_with = "faults")]
         defects: bool,
+        /// Instead: for each operation the n-th call that may fail does, for every n
+        #[arg(long)]
+        faults: bool,
     },
 }
 
@@ -151,16 +155,20 @@ fn run(command: Command) -> Result<bool> {
         Command::Driver { command: DriverCommand::Build { kernel } } => {
             setup::run(&workspace, Some(&["vm", "engine-object"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
-            driver::build::build(&workspace, kernel, None).map(|_| true)
+            driver::build::build(&workspace, kernel, Variation::None).map(|_| true)
         }
         Command::Vm { command: VmCommand::Run { kernel, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;
             lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &words)
         }
-        Command::Vm { command: VmCommand::Test { kernel, defects } } => {
+        Command::Vm { command: VmCommand::Test { kernel, defects, faults } } => {
             setup::run(&workspace, Some(&["vm"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
-            let test = if defects { lab::test_defects } else { lab::test };
+            let test = match (defects, faults) {
+                (true, _) => lab::test_defects,
+                (_, true) => lab::test_faults,
+                _ => lab::test,
+            };
             let tally = test(&workspace, kernel)?;
             println!("{tally}");
             Ok(tally.failed == 0)

@@ -4,7 +4,8 @@ use dmaplane::{Config, Listener, Peer, Plane};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub const WAIT: Duration = Duration::from_secs(30);
+/// Long: the emulator in which the driver is tested takes its time.
+pub const WAIT: Duration = Duration::from_secs(120);
 const ADDRESS: &str = "DMAPLANE_TEST_ADDRESS";
 
 /// How many rounds: DMAPLANE_ROUNDS, or what is quick.

@@ -3,12 +3,24 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dmaplane_device::{Device, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
-use dmaplane_ring::abi::{BufferHandle, Cqe, Sqe};
+use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, Sqe};
 use dmaplane_ring::build::Alloc;
 use std::process::Command;
 use std::time::Duration;
 
 pub const WAIT: Duration = Duration::from_secs(20);
+
+/// An operation ended with an errno.
+#[derive(Debug)]
+pub struct Ended(pub Errno);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// Whether this kernel has every checker: what takes seconds elsewhere takes minutes here.
 pub fn slow() -> bool {
@@ -39,7 +51,7 @@ pub fn complete(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
 /// The same for one that has to succeed.
 pub fn succeed(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
     let cqe = complete(ring, sqe)?;
-    cqe.result().map_err(|errno| anyhow!("{errno}"))?;
+    cqe.result().map_err(Ended)?;
     Ok(cqe)
 }
 

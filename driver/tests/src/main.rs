@@ -6,6 +6,7 @@
 mod buffers;
 mod calls;
 mod child;
+mod faults;
 mod kit;
 mod lists;
 mod mappings;
@@ -46,6 +47,9 @@ const GROUPS: &[&[Test]] = &[
     programs::TESTS,
 ];
 
+/// Those that want a module which was built for faults.
+const FAULT_GROUPS: &[&[Test]] = &[faults::TESTS];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let Some(first) = arguments.next() else {
@@ -59,7 +63,8 @@ fn main() -> ExitCode {
     let _ = kit::command("modprobe", &["libcrc32c"]);
     let only = arguments.next();
     let (mut passed, mut failed) = (0, 0);
-    for (name, test) in GROUPS.iter().copied().flatten() {
+    let groups = if std::env::var_os("DMAPLANE_FAULTS").is_some() { FAULT_GROUPS } else { GROUPS };
+    for (name, test) in groups.iter().copied().flatten() {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }

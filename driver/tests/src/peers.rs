@@ -43,7 +43,7 @@ pub struct Side {
     pub scratch: (BufferHandle, Mapping),
 }
 
-fn with_scratch(device: &Device, ring: &mut Ring) -> Result<(BufferHandle, Mapping)> {
+pub fn with_scratch(device: &Device, ring: &mut Ring) -> Result<(BufferHandle, Mapping)> {
     let (buffer, _) = alloc(ring, 4096)?;
     Ok((buffer, device.map(buffer)?))
 }

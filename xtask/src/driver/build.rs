@@ -7,8 +7,38 @@ use anyhow::{Context, Result, ensure};
 
 use crate::engine_object;
 use crate::lab::kernel::{Kernel, KernelFiles};
+use crate::lab::newest;
 use crate::process::capture_all;
 use crate::workspace::Workspace;
+
+/// What is different about a module that is built for a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variation {
+    /// Nothing: it is the one that users load.
+    None,
+    /// A feature of the engine's that breaks a rule on purpose.
+    Defect(&'static str),
+    /// The n-th call that may fail does (`driver/fault.h`).
+    Faults,
+}
+
+impl Variation {
+    fn defect(self) -> Option<&'static str> {
+        match self {
+            Variation::Defect(feature) => Some(feature),
+            _ => None,
+        }
+    }
+
+    /// The folder for a kernel of this name.
+    fn folder(self, kernel: &str) -> String {
+        match self {
+            Variation::None => kernel.to_owned(),
+            Variation::Defect(feature) => format!("{kernel}-{feature}"),
+            Variation::Faults => format!("{kernel}-faults"),
+        }
+    }
+}
 
 /// A module that was built.
 pub struct Built {
@@ -18,8 +48,9 @@ pub struct Built {
     pub files: KernelFiles,
 }
 
-/// Builds the module for a kernel; with a defect built in on purpose, a feature of the engine's, where one is named.
-pub fn build(workspace: &Workspace, kernel: Kernel, defect: Option<&str>) -> Result<Built> {
+/// Builds the module for a kernel.
+pub fn build(workspace: &Workspace, kernel: Kernel, variation: Variation) -> Result<Built> {
+    let defect = variation.defect();
     let files = kernel.files(workspace)?;
     let variant = files.variant()?;
     ensure!(
@@ -27,12 +58,36 @@ pub fn build(workspace: &Workspace, kernel: Kernel, defect: Option<&str>) -> Res
         "the engine object fails its checks"
     );
     let object = engine_object::folder(workspace, defect).join(variant.file_name);
-    let name = defect.map_or(kernel.name.to_owned(), |defect| format!("{}-{defect}", kernel.name));
-    let folder = workspace.target.join("driver").join(name);
+    let name = variation.folder(kernel.name);
+    let folder = workspace.target.join("driver");
+    let folder = match &files.toolchain {
+        Some(root) => root.join("build").join(&name),
+        None => folder.join(&name),
+    };
     copy_sources(&workspace.root.join("driver"), &folder)?;
-    let mut make = workspace.command("make");
-    make.arg("-C").arg(&files.build).arg(format!("M={}", folder.display()));
-    make.arg(format!("ENGINE={}", object.display())).arg("modules");
+    let mut make = match &files.toolchain {
+        Some(root) => {
+            // Paths as they are in there.
+            let within = |path: &Path| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+            let copied = folder.join(variant.file_name);
+            fs::copy(&object, &copied).with_context(|| format!("copying {}", object.display()))?;
+            // Objtool reads its own limits: /proc is there for as long as this lasts, in a name space of its own.
+            let mut make = workspace.command("unshare");
+            make.args(["--mount", "sh", "-c", "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" \"$@\""]);
+            make.arg(root).args(["make", "-C", &within(&files.build), &format!("CC={}", newest::COMPILER)]);
+            make.arg(format!("M={}", within(&folder))).arg(format!("ENGINE={}", within(&copied))).arg("modules");
+            make
+        }
+        None => {
+            let mut make = workspace.command("make");
+            make.arg("-C").arg(&files.build).arg(format!("M={}", folder.display()));
+            make.arg(format!("ENGINE={}", object.display())).arg("modules");
+            make
+        }
+    };
+    if variation == Variation::Faults {
+        make.arg("DMP_FAULTS=y");
+    }
     let (status, printed) = capture_all(make)?;
     let warned = printed.lines().any(|line| line.contains("warning:") || line.contains("WARNING:"));
     if !status.success() || warned {

@@ -138,7 +138,14 @@ pub fn make(files: &KernelFiles, folder: &Path, command: &str) -> Result<Vec<u8>
 /// What has to be inserted, in order: each module after what it depends on.
 fn modules_with_dependencies(root: &Path, version: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut modules: Vec<(String, Vec<u8>)> = Vec::new();
+    let known = root.join("lib/modules").join(version).join("modules.dep");
+    let known = fs::read_to_string(&known).with_context(|| format!("reading {}", known.display()))?;
     for wanted in MODULES {
+        // Built in, then: not every kernel's packages say what is.
+        if !known.lines().any(|line| line.split(':').next().is_some_and(|path| path.contains(&format!("/{wanted}.ko"))))
+        {
+            continue;
+        }
         let mut modprobe = Command::new("/usr/sbin/modprobe");
         modprobe.arg("-d").arg(root).args(["-S", version, "--show-depends", wanted]);
         for line in capture(modprobe)?.lines() {

@@ -24,6 +24,8 @@ pub struct Kernel {
 enum Source {
     /// Debian's packages, whose image is named so, up to the version.
     Packages { beginning: &'static str, ending: &'static str },
+    /// The newest of the next release's backports.
+    Backports,
     /// A kernel with every checker, made beforehand, beside the tree.
     Prebuilt { folder: &'static str },
 }
@@ -32,6 +34,7 @@ enum Source {
 pub const KERNELS: &[Kernel] = &[
     Kernel { name: "6.1", source: Source::Packages { beginning: "6.1.0-", ending: "-amd64" } },
     Kernel { name: "6.12", source: Source::Packages { beginning: "6.12.", ending: "+deb12-amd64" } },
+    Kernel { name: "newest", source: Source::Backports },
     Kernel { name: "debug", source: Source::Prebuilt { folder: "kernels/debug-6.12" } },
 ];
 
@@ -52,6 +55,8 @@ pub struct KernelFiles {
     pub version: String,
     /// What a module is built against.
     pub build: PathBuf,
+    /// The root of another system whose compiler this kernel wants; `build` lies in it.
+    pub toolchain: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -61,9 +66,15 @@ impl Kernel {
         KERNELS.iter().find(|kernel| kernel.name == name).copied()
     }
 
-    /// Whether it is one that a machine may not have: nobody can fetch it.
+    /// Whether it is one that a machine may not have: nobody can fetch it, or it may be gone by now.
     #[must_use]
     pub fn is_optional(&self) -> bool {
+        matches!(self.source, Source::Prebuilt { .. } | Source::Backports)
+    }
+
+    /// Whether it has every checker, so that all takes several times as long.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
         matches!(self.source, Source::Prebuilt { .. })
     }
 
@@ -73,6 +84,7 @@ impl Kernel {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         match self.source {
             Source::Packages { beginning, ending } => packaged(&folder, beginning, ending),
+            Source::Backports => super::newest::files(&folder),
             Source::Prebuilt { folder: from } => prebuilt(workspace, from, &folder),
         }
         .with_context(|| format!("getting kernel {}", self.name))
@@ -80,7 +92,7 @@ impl Kernel {
 }
 
 /// The newest version that Debian has between a beginning and an ending, and that is no special flavour.
-fn newest(names: &str, beginning: &str, ending: &str) -> Option<String> {
+pub(super) fn newest(names: &str, beginning: &str, ending: &str) -> Option<String> {
     let version = |line: &str| {
         let name = line.split_whitespace().next()?.strip_prefix("linux-headers-")?;
         let middle = name.strip_prefix(beginning)?.strip_suffix(ending)?;
@@ -97,6 +109,7 @@ fn packaged(folder: &Path, beginning: &str, ending: &str) -> Result<KernelFiles>
         modules: Some(folder.join("image")),
         build: PathBuf::from("/usr/src").join(format!("linux-headers-{version}")),
         version,
+        toolchain: None,
     };
     if let Ok(version) = fs::read_to_string(&known) {
         let files = files(version);
@@ -151,7 +164,7 @@ fn prebuilt(workspace: &Workspace, from: &str, folder: &Path) -> Result<KernelFi
         capture(unpack)?;
         ensure!(build.join("Makefile").is_file(), "devel.tar.xz holds no tree to build against");
     }
-    Ok(KernelFiles { image, modules: None, version: String::new(), build })
+    Ok(KernelFiles { image, modules: None, version: String::new(), build, toolchain: None })
 }
 
 impl KernelFiles {
@@ -189,6 +202,9 @@ mod tests {
         assert_eq!(newest(names, "6.12.", "+deb12-amd64").as_deref(), Some("6.12.117+deb12-amd64"));
         assert_eq!(newest(names, "6.1.0-", "-amd64").as_deref(), Some("6.1.0-57-amd64"));
         assert_eq!(newest(names, "7.", "-amd64"), None);
+        let backports = "linux-headers-7.2.12+deb13-amd64 - x\nlinux-headers-7.10.1+deb13-amd64 - x\n\
+                         linux-headers-7.99.0+deb13-rt-amd64 - x\nlinux-headers-amd64 - x";
+        assert_eq!(newest(backports, "", "+deb13-amd64").as_deref(), Some("7.10.1+deb13-amd64"));
     }
 
     #[test]

@@ -6,12 +6,14 @@ pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod messages;
+pub mod newest;
 mod programs;
 
 use anyhow::{Context, Result};
 use std::time::Duration;
 
 use crate::driver;
+use crate::driver::build::Variation;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 use kernel::Kernel;
@@ -27,8 +29,20 @@ pub fn run(workspace: &Workspace, kernel: Kernel, words: &[String]) -> Result<bo
 
 /// Builds the module for a kernel, boots it, and runs the driver's tests in it.
 pub fn test(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
-    let built = driver::build::build(workspace, kernel, None)?;
-    let ran = run_tests(workspace, kernel, &built, "")?;
+    let built = driver::build::build(workspace, kernel, Variation::None)?;
+    let ran = run_tests(workspace, kernel, &built, "", "")?;
+    told(kernel, &ran)
+}
+
+/// For each operation the n-th call that may fail does, for every n.
+pub fn test_faults(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
+    println!("\nvm: kernel {}, the module with faults", kernel.name);
+    let built = driver::build::build(workspace, kernel, Variation::Faults)?;
+    told(kernel, &run_tests(workspace, kernel, &built, "DMAPLANE_FAULTS=1 ", "")?)
+}
+
+/// What the tests have said of themselves, and the kernel of them.
+fn told(kernel: Kernel, ran: &Ran) -> Result<Tally> {
     let closing = ran.printed.iter().rev().find_map(|line| counts(line));
     let (passed, failed) = closing.context("the tests did not say what they did")?;
     let mut tally = Tally { passed, failed, ..Tally::default() };
@@ -37,7 +51,7 @@ pub fn test(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
         tally += Tally::skip(&format!("vm-{}-{name}", kernel.name), why);
     }
     // What only the kernel has noticed, or the exit status.
-    if !is_fine(kernel, &ran) && failed == 0 {
+    if !is_fine(kernel, ran) && failed == 0 {
         tally += Tally::FAILED;
     }
     Ok(tally)
@@ -61,8 +75,8 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     let mut tally = Tally::default();
     for Defect { feature, tests, words } in DEFECTS {
         println!("\nvm: kernel {}, the module with {feature}", kernel.name);
-        let built = driver::build::build(workspace, kernel, Some(feature))?;
-        let ran = run_tests(workspace, kernel, &built, tests)?;
+        let built = driver::build::build(workspace, kernel, Variation::Defect(feature))?;
+        let ran = run_tests(workspace, kernel, &built, "", tests)?;
         for words in *words {
             let noticed = ran.printed.iter().any(|line| line.contains(words));
             println!("{feature}: '{words}' was {}", if noticed { "noticed, as it has to be" } else { "NOT noticed" });
@@ -72,14 +86,20 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Runs the driver's tests, those whose names contain some words, in a machine.
-fn run_tests(workspace: &Workspace, kernel: Kernel, built: &driver::build::Built, only: &str) -> Result<Ran> {
+/// Runs the driver's tests, those whose names contain some words, in a machine, with more variables set.
+fn run_tests(
+    workspace: &Workspace,
+    kernel: Kernel,
+    built: &driver::build::Built,
+    variables: &str,
+    only: &str,
+) -> Result<Ran> {
     let programs = programs::build(workspace)?;
     let tests = workspace.target.join("release/dmaplane-driver-tests");
     let words = [tests.display().to_string(), built.module.display().to_string(), only.to_owned()];
     let command = words.map(|word| initramfs::quoted(&word)).join(" ");
-    let slow = if kernel.is_optional() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
-    let command = format!("{slow}DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
+    let slow = if kernel.is_slow() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
+    let command = format!("{slow}{variables}DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
     let machine = Machine { memory_mib: 1024, time: Duration::from_secs(900), ..Machine::default() };
     machine::run(workspace, &built.files, &machine, &command)

@@ -57,6 +57,12 @@ pub const TOOLS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static", lanes: &["vm"], reason: "is a machine's first program" },
     Tool { program: "modprobe", package: "kmod", lanes: &["vm"], reason: "knows which modules a kernel needs" },
     Tool { program: "xz", package: "xz-utils", lanes: &["vm"], reason: "unpacks those modules" },
+    Tool {
+        program: "debootstrap",
+        package: "debootstrap",
+        lanes: &["vm"],
+        reason: "gets the compiler that the newest kernel wants",
+    },
     Tool { program: "make", package: "make", lanes: &["vm"], reason: "builds the driver" },
     Tool {
         program: "cc",
