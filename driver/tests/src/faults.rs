@@ -53,7 +53,7 @@ fn errno(error: &anyhow::Error) -> Option<i32> {
 
 /// Nothing of any context is left.
 fn all_is_gone() -> Result<bool> {
-    Ok(std::fs::read_to_string("/sys/module/dmaplane/refcnt")?.trim() == "0")
+    Ok(crate::kit::held()? == 0)
 }
 
 fn every(operation: fn() -> Result<()>) -> Result<()> {

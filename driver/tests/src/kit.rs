@@ -67,6 +67,11 @@ pub fn information(device: &Device, name: &str) -> Result<u64> {
     all.get(name).copied().with_context(|| format!("fdinfo says nothing of {name}: {all:?}"))
 }
 
+/// What of the module's is held: descriptors, contexts, rings, memories, exports.
+pub fn held() -> Result<u64> {
+    Ok(std::fs::read_to_string("/sys/module/dmaplane/refcnt")?.trim().parse()?)
+}
+
 /// Waits until something is so.
 pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     for _ in 0..400 {

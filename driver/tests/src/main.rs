@@ -7,12 +7,15 @@ mod buffers;
 mod calls;
 mod child;
 mod faults;
+mod hostile;
+mod killed;
 mod kit;
 mod lists;
 mod mappings;
 mod objects;
 mod peers;
 mod programs;
+mod random;
 mod rings;
 mod sharing;
 mod teardown;
@@ -44,6 +47,8 @@ const GROUPS: &[&[Test]] = &[
     sharing::TESTS,
     peers::TESTS,
     teardown::TESTS,
+    killed::TESTS,
+    hostile::TESTS,
     programs::TESTS,
 ];
 

@@ -1,0 +1,303 @@
+//! A program that uses every operation, from four threads and two processes, forks and passes descriptors, is killed at
+//! random moments. Afterwards nothing of it is left.
+
+use crate::Test;
+use crate::kit::{slow, until};
+use crate::lists::{prepare, run, write_runs};
+use crate::peers::{Side, accepted, built, connected, with_scratch};
+use crate::random::Random;
+use anyhow::{Context as _, Result, ensure};
+use dmaplane_device::{Device, Mapping, Ring};
+use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
+use dmaplane_ring::abi::{BufferHandle, Cqe, ListHandle, ListenerHandle, PeerHandle, Rights, SlotHandle, Sqe};
+use dmaplane_ring::build::{
+    Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, Disconnect, ExportDmabuf, Free, ImportRelease,
+    LeaseGrant, LeaseRevoke, ListFree, Nop, PagePlacement, Placement, Read, Recv, Send, Sync, Timeout, Wait, Watch,
+    Write, WriteImm, WriteList,
+};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[("bug_9_killed_at_random_moments_while_doing_everything", killed_often)];
+
+const THREADS: u64 = 4;
+/// An operation that a peer or a signal would have to end is not waited for longer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often: DMAPLANE_KILLS, or what is quick.
+fn kills() -> u64 {
+    let asked = std::env::var("DMAPLANE_KILLS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(if slow() { 15 } else { 40 })
+}
+
+fn killed_often() -> Result<()> {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos() as u64;
+    println!("  seed {seed}, {} kills", kills());
+    let mut random = Random::new(seed);
+    let start = Instant::now();
+    let (mut busy, mut most) = (0, 0);
+    for round in 0..kills() {
+        let family = spawn_family(random.next())?;
+        std::thread::sleep(Duration::from_micros(random.below(if slow() { 1_200_000 } else { 250_000 })));
+        let held = crate::kit::held()?;
+        busy += u64::from(held > 20);
+        most = most.max(held);
+        // SAFETY: a group of our own making.
+        unsafe { libc::killpg(family, libc::SIGKILL) };
+        // SAFETY: our own children; those of theirs are init's.
+        while unsafe { libc::waitpid(-family, std::ptr::null_mut(), 0) } > 0 {}
+        until("nothing of it is left", || Ok(crate::kit::held()? == 0)).with_context(|| format!("kill {round}"))?;
+    }
+    println!("  {} kills in {:.0?}; {busy} found more than 20 objects, the most {most}", kills(), start.elapsed());
+    ensure!(busy * 3 > kills(), "it was hardly ever at work");
+    Ok(())
+}
+
+/// Two processes of one group, which know each other by a name. The calling program has one thread.
+fn spawn_family(seed: u64) -> Result<libc::pid_t> {
+    let mut group = 0;
+    for member in 0..2u64 {
+        // SAFETY: this program has one thread here, so that the child may do anything.
+        let child = unsafe { libc::fork() };
+        ensure!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+        if child == 0 {
+            // SAFETY: of this process alone.
+            unsafe { libc::setpgid(0, group) };
+            live(seed ^ member, member == 0);
+        }
+        // SAFETY: our child; it says so itself as well, whoever comes first.
+        unsafe { libc::setpgid(child, if group == 0 { child } else { group }) };
+        group = if group == 0 { child } else { group };
+    }
+    Ok(group)
+}
+
+/// Does everything until it is killed.
+fn live(seed: u64, first: bool) -> ! {
+    let mut random = Random::new(seed);
+    let flags = if random.below(4) == 0 { setup_flags::POLLER } else { 0 };
+    let setup = DeviceSetup { flags, memory_bytes: 128 << 20, listeners: 1024, peers: 512, ..DeviceSetup::default() };
+    if let Ok(device) = Device::open(setup) {
+        let device = std::sync::Arc::new(device);
+        for thread in 0..THREADS {
+            let (device, seed) = (device.clone(), random.next());
+            std::thread::spawn(move || {
+                let mut random = Random::new(seed);
+                loop {
+                    let Ok(mut ring) = device.ring(64, 128) else { continue };
+                    for _ in 0..200 {
+                        // What fails does so because something else has been taken away: that is the point.
+                        let _ = something(&device, &mut ring, &mut random, thread);
+                    }
+                }
+            });
+        }
+        std::thread::spawn(move || {
+            loop {
+                let _ = with_the_other(first);
+            }
+        });
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+    // SAFETY: leaves at once.
+    unsafe { libc::_exit(1) }
+}
+
+/// One operation and its end; an error where it has not come in time, and goes on.
+fn end_of(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
+    ensure!(ring.push(sqe).is_ok(), "the ring is full");
+    ring.enter(1, PATIENCE)?;
+    let cqe = ring.reap_one().context("no completion")?;
+    built(cqe.result())?;
+    Ok(cqe)
+}
+
+fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64) -> Result<()> {
+    let bytes = 1 + random.below(3 << 20);
+    let buffer = |ring: &mut Ring, alloc: Alloc| -> Result<BufferHandle> {
+        BufferHandle::from_bits(end_of(ring, alloc)?.word0).context("no buffer")
+    };
+    match random.below(16) {
+        0 => {
+            for _ in 0..random.below(32) {
+                let _ = ring.push(Nop::new());
+            }
+            ring.enter(0, Duration::ZERO)?;
+        }
+        1 => {
+            let _ = ring.push(Timeout::after_ns(random.below(5_000_000)));
+            let _ = ring.push(Watch::new());
+            ring.submit()?;
+        }
+        2 => {
+            let made = buffer(ring, built(Alloc::new(bytes))?.placement(PagePlacement::Preferred(0)))?;
+            let mapping = device.map(made)?;
+            mapping.write(0, &[7; 512]);
+            end_of(ring, Placement::new(made, 0))?;
+            end_of(ring, Free::new(made))?;
+            // It goes with its mapping, or with the process.
+            std::mem::forget(mapping);
+        }
+        3 => {
+            let made = buffer(ring, built(Alloc::new(64 << 10))?.recycled())?;
+            end_of(ring, Free::new(made))?;
+        }
+        4 => {
+            let (data, records) = (buffer(ring, built(Alloc::new(1 << 20))?)?, buffer(ring, built(Alloc::new(4096))?)?);
+            write_runs(&device.map(records)?, &[run(data, 0, 200)])?;
+            let list = ListHandle::from_bits(end_of(ring, prepare(records, 1)?)?.word0).context("no list")?;
+            if random.below(2) == 0 {
+                end_of(ring, ListFree::new(list))?;
+            }
+        }
+        5 | 6 => {
+            let made = buffer(ring, built(Alloc::new(bytes))?)?;
+            let slot = SlotHandle::from_bits(end_of(ring, ExportDmabuf::new(made))?.word0).context("no slot")?;
+            let fd = device.take(slot)?;
+            std::mem::forget(Mapping::new(fd.as_fd(), 0, 4096, true)?);
+            let (imported, _) = device.import(fd.as_fd())?;
+            end_of(ring, Sync::begin(imported))?;
+            end_of(ring, Sync::end(made))?;
+            pass(fd.as_fd())?;
+            if random.below(2) == 0 {
+                end_of(ring, Free::new(imported))?;
+            }
+        }
+        7 => {
+            let memory = vec![0u64; 32 << 10];
+            let start = std::ptr::NonNull::from(memory.as_slice()).cast();
+            // SAFETY: the memory is never used again, and never freed.
+            let pinned = unsafe { device.pin(start, memory.len() * 8, random.below(2) == 0) }?;
+            std::mem::forget(memory);
+            end_of(ring, Free::new(pinned))?;
+        }
+        8 => {
+            let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
+            ring.register(Some(eventfd.as_fd()))?;
+            let slot = device.put(eventfd.as_fd())?;
+            let _ = ring.push(Wait::on_slot(slot).user_data(77));
+            ring.submit()?;
+            if random.below(2) == 0 {
+                rustix::io::write(&eventfd, &1u64.to_ne_bytes())?;
+            }
+        }
+        9 => {
+            let made = buffer(ring, built(Alloc::new(4096))?)?;
+            let _ = ring.push(Wait::on_word(made, 0, 1).user_data(78));
+            ring.submit()?;
+            let _ = ring.push(Cancel::by_user_data(if random.below(2) == 0 { 77 } else { 78 }));
+            ring.submit()?;
+        }
+        10 => {
+            // SAFETY: the child makes two system calls and leaves; it inherits every descriptor.
+            unsafe {
+                if libc::fork() == 0 {
+                    libc::usleep(3000);
+                    libc::_exit(0);
+                }
+            }
+        }
+        11 => pass(device.as_fd())?,
+        12 => {
+            let other = device.ring(16, 32)?;
+            pass(other.as_fd())?;
+        }
+        13 => {
+            let _ = ring.push(Cancel::any());
+            ring.submit()?;
+        }
+        _ => with_itself(device, ring, random, thread)?,
+    }
+    ring.reap(u32::MAX, |_| ());
+    Ok(())
+}
+
+/// Sends a descriptor to itself, and leaves it in the socket.
+fn pass(fd: BorrowedFd<'_>) -> Result<()> {
+    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+    let (from, to) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(&from, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+    // Mostly nobody reads it: the last hold of the descriptor is the socket's.
+    drop(to);
+    Ok(())
+}
+
+/// A context that is its own peer: connected, leased, written to, revoked, disconnected.
+fn with_itself(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64) -> Result<()> {
+    let address = format!("local:{}-{thread}-{}", std::process::id(), random.next());
+    let scratch = with_scratch(device, ring)?;
+    let listener: ListenerHandle = device.listen(&address)?;
+    ensure!(scratch.1.write(0, address.as_bytes()), "the address");
+    let peer = |cqe: Cqe| PeerHandle::from_bits(cqe.word0).context("no peer");
+    let ours = peer(end_of(ring, built(Connect::new(scratch.0, 0, address.len() as u64))?)?)?;
+    let theirs = peer(end_of(ring, Accept::new(listener))?)?;
+    let target = BufferHandle::from_bits(end_of(ring, built(Alloc::new(2 << 20))?)?.word0).context("no buffer")?;
+    let grant = built(LeaseGrant::range(target, 0, 2 << 20, Rights::READ.with(Rights::WRITE)))?.to_peer(theirs);
+    let lease = dmaplane_ring::abi::LeaseHandle::from_bits(end_of(ring, grant)?.word0).context("no lease")?;
+    let exported = end_of(ring, dmaplane_ring::build::LeaseExport::new(lease, scratch.0, 0))?;
+    let token_bytes = u64::from(exported.res.cast_unsigned());
+    let import = built(dmaplane_ring::build::LeaseImport::new(scratch.0, 0, token_bytes))?.from_peer(ours);
+    let import = dmaplane_ring::abi::ImportHandle::from_bits(end_of(ring, import)?.word0).context("no import")?;
+    let _ = ring.push(CreditGrant::new(theirs, 4));
+    let _ = ring.push(built(Recv::new(theirs, scratch.0, 0, 4096))?);
+    for _ in 0..random.below(6) {
+        let _ = ring.push(built(Write::new(target, 0, import, 1 << 20, 1 << 20))?);
+        let _ = ring.push(built(Read::new(target, 0, import, 1 << 20, 1 << 20))?);
+        let _ = ring.push(built(WriteImm::new(target, 0, import, 0, 100))?);
+        let _ = ring.push(built(Send::new(ours, scratch.0, 0, 64))?);
+        let _ = ring.push(CreditQuery::new(ours));
+    }
+    ring.submit()?;
+    if random.below(2) == 0 {
+        let _ = ring.push(LeaseRevoke::graceful(lease, 1_000_000));
+        let _ = ring.push(ImportRelease::new(import));
+    }
+    if random.below(2) == 0 {
+        let _ = ring.push(Disconnect::new(ours));
+        let _ = ring.push(Disconnect::new(theirs));
+    }
+    ring.enter(0, Duration::ZERO)?;
+    Ok(())
+}
+
+/// Lists written into the other process, over and over.
+fn with_the_other(first: bool) -> Result<()> {
+    let (device, ring) = crate::kit::device()?;
+    let pages = 64;
+    let whole = |side: &mut Side| -> Result<ListHandle> {
+        let (data, _) = side.buffer(pages * 4096)?;
+        let (records, mapping) = side.buffer(4096)?;
+        write_runs(&mapping, &[run(data, 0, pages as u32)])?;
+        ListHandle::from_bits(end_of(&mut side.ring, prepare(records, 1)?)?.word0).context("no list")
+    };
+    if first {
+        let mut side = accepted(device, ring, "local:family", || ())?;
+        let list = whole(&mut side)?;
+        let (_lease, token) = side.grant(LeaseGrant::list(list, Rights::WRITE))?;
+        ensure!(side.scratch.1.write(0, &token), "the token");
+        end_of(&mut side.ring, built(Send::new(side.peer, side.scratch.0, 0, token.len() as u64))?)?;
+        loop {
+            end_of(&mut side.ring, built(Recv::new(side.peer, side.scratch.0, 0, 4096))?)?;
+        }
+    }
+    let mut side = connected(device, ring, "local:family")?;
+    let list = whole(&mut side)?;
+    let (inbox, mapping) = side.buffer(4096)?;
+    let told = end_of(&mut side.ring, built(Recv::new(side.peer, inbox, 0, 4096))?)?;
+    let mut token = vec![0; told.res as usize];
+    ensure!(mapping.read(0, &mut token), "the token");
+    let import = side.import(&token)?;
+    let (index, mapping) = side.buffer(4096)?;
+    let pairs: Vec<u8> = (0..pages as u32).flat_map(|n| [n.to_le_bytes(), n.to_le_bytes()].concat()).collect();
+    ensure!(mapping.write(0, &pairs), "the pairs");
+    loop {
+        let write = built(WriteList::new(list, import, index, 0, pages))?;
+        end_of(&mut side.ring, built(write.notify(5, 0, 16))?)?;
+    }
+}
