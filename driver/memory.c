@@ -96,9 +96,9 @@ void dmp_memory_put(struct dmp_memory *memory)
 
 /*
  * Takes so many pages, zeroed, the largest blocks first, none smaller than `least_order`. `node` NUMA_NO_NODE: anywhere.
- * `strict`: there or not at all.
+ * `strict`: there or not at all. `had`: how many there were, where that is not enough.
  */
-static int take_pages(struct dmp_memory *memory, unsigned int least_order, int node, bool strict)
+static int take_pages(struct dmp_memory *memory, unsigned int least_order, int node, bool strict, u64 *had)
 {
 	unsigned long taken = 0;
 	unsigned int order = min_t(unsigned int, ORDER_MAX, get_order(memory->nr_pages << PAGE_SHIFT));
@@ -123,6 +123,7 @@ static int take_pages(struct dmp_memory *memory, unsigned int least_order, int n
 		if (!block) {
 			if (order <= least_order) {
 				free_pages_of(memory, taken);
+				*had = taken;
 				return -ENOMEM;
 			}
 			order--;
@@ -156,7 +157,7 @@ struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind)
 	return memory;
 }
 
-static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict)
+static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict, u64 *had)
 {
 	struct dmp_memory *memory = dmp_memory_bare(DMP_MEMORY_PAGES);
 
@@ -165,7 +166,7 @@ static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int or
 	memory->pages = dmp_kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
 	memory->nr_pages = memory->pages ? nr_pages : 0;
 	memory->length_bytes = (u64)nr_pages << PAGE_SHIFT;
-	if (memory->pages && !take_pages(memory, order, node, strict))
+	if (memory->pages && !take_pages(memory, order, node, strict, had))
 		return memory;
 	/* It has none of them. */
 	memory->nr_pages = 0;
@@ -176,8 +177,10 @@ static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int or
 /* Pages of a ring, in a row for the kernel. NULL: no memory. */
 struct dmp_memory *dmp_memory_for_area(u64 bytes)
 {
-	struct dmp_memory *memory = dmp_memory_new(PAGE_ALIGN(bytes) >> PAGE_SHIFT, 0, NUMA_NO_NODE, false);
+	struct dmp_memory *memory;
+	u64 had;
 
+	memory = dmp_memory_new(PAGE_ALIGN(bytes) >> PAGE_SHIFT, 0, NUMA_NO_NODE, false, &had);
 	if (IS_ERR(memory))
 		return NULL;
 	memory->address = dmp_vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
@@ -380,7 +383,7 @@ void dmp_memory_end_recycling(struct dmp_context *context)
 
 /* Memory of a buffer, charged: an error where there is none, or where the context has as much as it may. */
 static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_pages, unsigned int order, int node,
-				  bool strict)
+				  bool strict, u64 *had)
 {
 	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
 	struct dmp_memory *memory;
@@ -388,7 +391,7 @@ static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_
 	if (atomic64_add_return(bytes, &context->charge->bytes) > context->limits.memory_bytes)
 		memory = ERR_PTR(-EDQUOT);
 	else
-		memory = dmp_memory_new(nr_pages, order, node, strict);
+		memory = dmp_memory_new(nr_pages, order, node, strict, had);
 	if (IS_ERR(memory)) {
 		atomic64_sub(bytes, &context->charge->bytes);
 		return memory;
@@ -407,8 +410,9 @@ int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory)
 	return error == -EBUSY ? -ENFILE : error;
 }
 
-/* Makes a buffer: 0 and its length, or an errno. */
-static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request, u64 *length_bytes)
+/* Makes a buffer: 0 and its length, or an errno, and how many pages there were of how many. */
+static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request, u64 *length_bytes,
+		       u64 *had, u64 *wanted)
 {
 	unsigned long nr_pages = PAGE_ALIGN(request->length_bytes) >> PAGE_SHIFT;
 	bool strict = request->flags & DMP_ALLOC_STRICT;
@@ -424,6 +428,7 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	}
 	if (nr_pages >= 1ul << PAGE_BITS)
 		return -EMSGSIZE;
+	*wanted = nr_pages;
 	if (request->flags & DMP_ALLOC_HAS_NODE) {
 		if (request->node >= nr_node_ids)
 			return -EINVAL;
@@ -431,10 +436,10 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 		if (!node_online(node))
 			return -EINVAL;
 	}
-	memory = charged(context, nr_pages, order, node, strict);
+	memory = charged(context, nr_pages, order, node, strict, had);
 	/* What is kept to be recycled must be in nobody's way. */
 	if (IS_ERR(memory) && drop_recycled_now(context))
-		memory = charged(context, nr_pages, order, node, strict);
+		memory = charged(context, nr_pages, order, node, strict, had);
 	if (IS_ERR(memory))
 		return PTR_ERR(memory);
 	memory->recycle = request->flags & DMP_ALLOC_RECYCLE;
@@ -444,6 +449,7 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	/* Verified page by page, whatever the allocator promises. */
 	for (i = 0; strict && i < nr_pages; i++)
 		if (page_to_nid(memory->pages[i]) != node) {
+			*had = i;
 			dmp_memory_put(memory);
 			return -ENOMEM;
 		}
@@ -515,7 +521,15 @@ static int make(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_alloc_work *work = container_of(item, struct dmp_alloc_work, work);
 
-	return make_buffer(item->context, work->buffer, &work->request, word0);
+	u64 length_bytes = 0, had = 0, wanted = 0;
+	int error = make_buffer(item->context, work->buffer, &work->request, &length_bytes, &had, &wanted);
+
+	*word0 = error ? had : length_bytes;
+	*word1 = error ? wanted : 0;
+	/* Told of strict placement alone, where it means something. */
+	if (error && (error != -ENOMEM || !(work->request.flags & DMP_ALLOC_STRICT)))
+		*word0 = *word1 = 0;
+	return error;
 }
 
 void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const struct dmp_alloc *request,

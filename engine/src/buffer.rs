@@ -95,13 +95,16 @@ impl<S: Storage> Engine<S> {
         host: &mut H,
         operation: &Operation,
         result: i32,
-        length_bytes: u64,
+        word0: u64,
+        word1: u64,
     ) -> Flow {
         let index = operation.object;
         if result < 0 {
             self.buffers.remove(index);
-            return Flow::ok(result);
+            // What the host says of it: with STRICT, how many pages there were of how many (clause HOST-6).
+            return Flow::Done { result, word0, word1 };
         }
+        let length_bytes = word0;
         if self.is_ownerless(operation) {
             self.buffers.remove(index);
             let _ = host.free(None, index);

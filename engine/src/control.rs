@@ -315,8 +315,8 @@ impl<S: Storage> Engine<S> {
         let object = operation.object;
         match Opcode::from_byte(operation.sqe.opcode) {
             Some(Opcode::Alloc) => {
-                let flow = self.alloc_concluded(host, &operation, result, word0);
-                self.note_unverifiable(index, &flow, word1 != 0);
+                let flow = self.alloc_concluded(host, &operation, result, word0, word1);
+                self.note_unverifiable(index, &flow, result >= 0 && word1 != 0);
                 flow
             }
             Some(Opcode::Free) => self.free_concluded(object, result),

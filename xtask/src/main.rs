@@ -101,6 +101,9 @@ enum VmCommand {
         /// The kernel
         #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
         kernel: String,
+        /// How long the command may take
+        #[arg(long, value_name = "MINUTES", default_value_t = 10)]
+        minutes: u64,
         /// The program and its arguments, after `--`
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
@@ -157,9 +160,9 @@ fn run(command: Command) -> Result<bool> {
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
             driver::build::build(&workspace, kernel, Variation::None).map(|_| true)
         }
-        Command::Vm { command: VmCommand::Run { kernel, words } } => {
+        Command::Vm { command: VmCommand::Run { kernel, minutes, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;
-            lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &words)
+            lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, minutes, &words)
         }
         Command::Vm { command: VmCommand::Test { kernel, defects, faults } } => {
             setup::run(&workspace, Some(&["vm"]))?;

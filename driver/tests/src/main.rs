@@ -12,6 +12,7 @@ mod killed;
 mod kit;
 mod lists;
 mod mappings;
+mod nodes;
 mod objects;
 mod peers;
 mod programs;
@@ -42,6 +43,7 @@ const GROUPS: &[&[Test]] = &[
     calls::TESTS,
     rings::TESTS,
     buffers::TESTS,
+    nodes::TESTS,
     mappings::TESTS,
     objects::TESTS,
     sharing::TESTS,

@@ -30,13 +30,15 @@ pub struct Machine {
     pub memory_mib: u32,
     /// How long the command may take.
     pub time: Duration,
+    /// Nodes, among which processors and memory are divided.
+    pub nodes: u32,
     /// More of QEMU's arguments.
     pub more: Vec<String>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Machine { processors: 2, memory_mib: 2048, time: Duration::from_secs(600), more: Vec::new() }
+        Machine { processors: 2, memory_mib: 2048, time: Duration::from_secs(600), nodes: 1, more: Vec::new() }
     }
 }
 
@@ -89,15 +91,40 @@ impl Drop for Emulator {
     }
 }
 
+/// Arguments that divide a machine into nodes: each has its share of memory and processors.
+fn divided(machine: &Machine) -> Vec<String> {
+    let Machine { processors, memory_mib, nodes, .. } = *machine;
+    let mut arguments = Vec::new();
+    if nodes < 2 {
+        return arguments;
+    }
+    let (share, mib) = (processors / nodes, memory_mib / nodes);
+    for node in 0..nodes {
+        let cpus = format!("{}-{}", node * share, node * share + share - 1);
+        arguments.extend([
+            "-object".to_owned(),
+            format!("memory-backend-ram,id=m{node},size={mib}M"),
+            "-numa".to_owned(),
+            format!("node,nodeid={node},cpus={cpus},memdev=m{node}"),
+        ]);
+    }
+    for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))).filter(|(from, to)| from < to) {
+        arguments.extend(["-numa".to_owned(), format!("dist,src={from},dst={to},val=21")]);
+    }
+    arguments
+}
+
 fn once(files: &KernelFiles, machine: &Machine, archive: &Path) -> Result<Boot> {
-    let Machine { processors, memory_mib, time, more } = machine;
+    let Machine { processors, memory_mib, time, nodes, more } = machine;
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-machine", "q35", "-nographic", "-no-reboot"]);
-    qemu.args(["-smp", &processors.to_string(), "-m", &format!("{memory_mib}M"), "-nic", "none"]);
+    // A socket a node: what shares a cache is not on two.
+    let topology = format!("{processors},sockets={nodes},cores={}", processors / nodes);
+    qemu.args(["-smp", &topology, "-m", &format!("{memory_mib}M"), "-nic", "none"]);
     qemu.arg("-kernel").arg(&files.image).arg("-initrd").arg(archive);
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic log_buf_len=8M"]);
     qemu.args(["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]);
-    qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]).args(more);
+    qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]).args(more).args(divided(machine));
     let mut child =
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().context("starting QEMU")?;
     let output = child.stdout.take().context("QEMU has no output")?;

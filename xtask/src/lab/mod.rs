@@ -19,11 +19,12 @@ use crate::workspace::Workspace;
 use kernel::Kernel;
 use machine::{Machine, Ran};
 
-/// Boots a kernel and runs a command; whether it succeeded, and the kernel had nothing to complain of.
-pub fn run(workspace: &Workspace, kernel: Kernel, words: &[String]) -> Result<bool> {
+/// Boots a kernel and runs a command for some minutes at most; whether it succeeded, and the kernel had nothing to complain of.
+pub fn run(workspace: &Workspace, kernel: Kernel, minutes: u64, words: &[String]) -> Result<bool> {
     let files = kernel.files(workspace)?;
     let command: Vec<String> = words.iter().map(|word| initramfs::quoted(word)).collect();
-    let ran = machine::run(workspace, &files, &Machine::default(), &command.join(" "))?;
+    let machine = Machine { nodes: 2, time: Duration::from_secs(60 * minutes), ..Machine::default() };
+    let ran = machine::run(workspace, &files, &machine, &command.join(" "))?;
     Ok(is_fine(kernel, &ran))
 }
 
@@ -101,7 +102,7 @@ fn run_tests(
     let slow = if kernel.is_slow() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
     let command = format!("{slow}{variables}DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
-    let machine = Machine { memory_mib: 1024, time: Duration::from_secs(900), ..Machine::default() };
+    let machine = Machine { memory_mib: 1024, nodes: 2, time: Duration::from_secs(900), ..Machine::default() };
     machine::run(workspace, &built.files, &machine, &command)
 }
 
