@@ -108,6 +108,12 @@ enum VmCommand {
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Measure the driver beside io_uring, and beside a module like the paper's, in one machine: ratios
+    Ratios {
+        /// The kernel
+        #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
+        kernel: String,
+    },
     /// Build the module for a kernel, and run the driver's tests in a machine of it
     Test {
         /// The kernel
@@ -163,6 +169,12 @@ fn run(command: Command) -> Result<bool> {
         Command::Vm { command: VmCommand::Run { kernel, minutes, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;
             lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, minutes, &words)
+        }
+        Command::Vm { command: VmCommand::Ratios { kernel } } => {
+            setup::run(&workspace, Some(&["vm"]))?;
+            let tally = lab::ratios(&workspace, Kernel::named(&kernel).context("no such kernel")?)?;
+            println!("{tally}");
+            Ok(tally.failed == 0)
         }
         Command::Vm { command: VmCommand::Test { kernel, defects, faults } } => {
             setup::run(&workspace, Some(&["vm"]))?;

@@ -17,6 +17,7 @@ mod objects;
 mod peers;
 mod programs;
 mod random;
+mod ratios;
 mod rings;
 mod sharing;
 mod teardown;
@@ -54,8 +55,8 @@ const GROUPS: &[&[Test]] = &[
     programs::TESTS,
 ];
 
-/// Those that want a module which was built for faults.
-const FAULT_GROUPS: &[&[Test]] = &[faults::TESTS];
+/// Others, by the variable that asks for them: they want something of their own.
+const OTHER_GROUPS: &[(&str, &[Test])] = &[("DMAPLANE_FAULTS", faults::TESTS), ("DMAPLANE_PAPER", ratios::TESTS)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -70,8 +71,12 @@ fn main() -> ExitCode {
     let _ = kit::command("modprobe", &["libcrc32c"]);
     let only = arguments.next();
     let (mut passed, mut failed) = (0, 0);
-    let groups = if std::env::var_os("DMAPLANE_FAULTS").is_some() { FAULT_GROUPS } else { GROUPS };
-    for (name, test) in groups.iter().copied().flatten() {
+    let asked = OTHER_GROUPS.iter().find(|(variable, _)| std::env::var_os(variable).is_some());
+    let tests: Vec<&Test> = match asked {
+        Some((_, tests)) => tests.iter().collect(),
+        None => GROUPS.iter().copied().flatten().collect(),
+    };
+    for (name, test) in tests {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }

@@ -59,35 +59,58 @@ pub fn build(workspace: &Workspace, kernel: Kernel, variation: Variation) -> Res
     );
     let object = engine_object::folder(workspace, defect).join(variant.file_name);
     let name = variation.folder(kernel.name);
-    let folder = workspace.target.join("driver");
+    let variables: &[&str] = if variation == Variation::Faults { &["DMP_FAULTS=y"] } else { &[] };
+    let sources = workspace.root.join("driver");
+    let folder = make(workspace, kernel, &files, &sources, &name, Some(&object), variables)?;
+    let module = folder.join("dmaplane.ko");
+    println!("{}: {} ({} object)", kernel.name, module.display(), variant.name);
+    Ok(Built { module, files })
+}
+
+/// Builds the module that the driver is measured against.
+pub fn build_paper(workspace: &Workspace, kernel: Kernel, files: &KernelFiles) -> Result<PathBuf> {
+    let name = format!("{}-paper", kernel.name);
+    let folder = make(workspace, kernel, files, &workspace.root.join("driver/tests/paper"), &name, None, &[])?;
+    Ok(folder.join("paper.ko"))
+}
+
+/// Copies a module's sources and makes it: the folder that it lies in.
+fn make(
+    workspace: &Workspace,
+    kernel: Kernel,
+    files: &KernelFiles,
+    sources: &Path,
+    name: &str,
+    object: Option<&Path>,
+    variables: &[&str],
+) -> Result<PathBuf> {
     let folder = match &files.toolchain {
-        Some(root) => root.join("build").join(&name),
-        None => folder.join(&name),
+        Some(root) => root.join("build").join(name),
+        None => workspace.target.join("driver").join(name),
     };
-    copy_sources(&workspace.root.join("driver"), &folder)?;
+    copy_sources(sources, &folder)?;
+    // Paths as they are where the compiler runs.
+    let within = |path: &Path| match &files.toolchain {
+        Some(root) => format!("/{}", path.strip_prefix(root).unwrap_or(path).display()),
+        None => path.display().to_string(),
+    };
     let mut make = match &files.toolchain {
         Some(root) => {
-            // Paths as they are in there.
-            let within = |path: &Path| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
-            let copied = folder.join(variant.file_name);
-            fs::copy(&object, &copied).with_context(|| format!("copying {}", object.display()))?;
             // Objtool reads its own limits: /proc is there for as long as this lasts, in a name space of its own.
             let mut make = workspace.command("unshare");
             make.args(["--mount", "sh", "-c", "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" \"$@\""]);
-            make.arg(root).args(["make", "-C", &within(&files.build), &format!("CC={}", newest::COMPILER)]);
-            make.arg(format!("M={}", within(&folder))).arg(format!("ENGINE={}", within(&copied))).arg("modules");
+            make.arg(root).args(["make", &format!("CC={}", newest::COMPILER)]);
             make
         }
-        None => {
-            let mut make = workspace.command("make");
-            make.arg("-C").arg(&files.build).arg(format!("M={}", folder.display()));
-            make.arg(format!("ENGINE={}", object.display())).arg("modules");
-            make
-        }
+        None => workspace.command("make"),
     };
-    if variation == Variation::Faults {
-        make.arg("DMP_FAULTS=y");
+    make.args(["-C", &within(&files.build), &format!("M={}", within(&folder))]);
+    if let Some(object) = object {
+        let copied = folder.join(object.file_name().context("an object has a name")?);
+        fs::copy(object, &copied).with_context(|| format!("copying {}", object.display()))?;
+        make.arg(format!("ENGINE={}", within(&copied)));
     }
+    make.args(variables).arg("modules");
     let (status, printed) = capture_all(make)?;
     let warned = printed.lines().any(|line| line.contains("warning:") || line.contains("WARNING:"));
     if !status.success() || warned {
@@ -95,9 +118,7 @@ pub fn build(workspace: &Workspace, kernel: Kernel, variation: Variation) -> Res
     }
     ensure!(status.success(), "the module does not build for {}", kernel.name);
     ensure!(!warned, "the module builds with warnings for {}", kernel.name);
-    let module = folder.join("dmaplane.ko");
-    println!("{}: {} ({} object)", kernel.name, module.display(), variant.name);
-    Ok(Built { module, files })
+    Ok(folder)
 }
 
 /// C sources, headers and Kbuild files; unchanged ones are left alone, so that make builds only what has changed.

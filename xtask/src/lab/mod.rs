@@ -42,6 +42,14 @@ pub fn test_faults(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     told(kernel, &run_tests(workspace, kernel, &built, "DMAPLANE_FAULTS=1 ", "")?)
 }
 
+/// Ratios of the driver and what it is measured against, in one machine.
+pub fn ratios(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
+    let built = driver::build::build(workspace, kernel, Variation::None)?;
+    let paper = driver::build::build_paper(workspace, kernel, &built.files)?;
+    let variable = format!("DMAPLANE_PAPER={} ", initramfs::quoted(&paper.display().to_string()));
+    told(kernel, &run_tests(workspace, kernel, &built, &variable, "")?)
+}
+
 /// What the tests have said of themselves, and the kernel of them.
 fn told(kernel: Kernel, ran: &Ran) -> Result<Tally> {
     let closing = ran.printed.iter().rev().find_map(|line| counts(line));

@@ -1,0 +1,184 @@
+//! Ratios of two things measured in one machine in turn (an emulator's own times say nothing): no-ops through mapped
+//! rings beside io_uring's and beside two calls an entry; allocating and mapping beside single pages.
+//! `cargo xtask vm ratios --kernel 6.12`.
+
+use crate::Test;
+use crate::kit::{WAIT, alloc, command, device, succeed};
+use crate::peers::built;
+use anyhow::{Context as _, Result, ensure};
+use dmaplane_device::{Device, Mapping, Ring};
+use dmaplane_ring::abi::BufferHandle;
+use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
+use dmaplane_ring::build::{Alloc, Free, Nop};
+use io_uring::{IoUring, opcode};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[("ratios_of_no_ops", no_ops), ("ratios_of_allocating_and_mapping", allocating)];
+
+const ROUNDS: usize = 7;
+const BATCH: u32 = 64;
+const COUNT: u32 = 64_000;
+const BYTES: u64 = 64 << 20;
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Loads what is measured against.
+struct Paper;
+
+impl Paper {
+    fn load() -> Result<Paper> {
+        let module = std::env::var("DMAPLANE_PAPER").context("DMAPLANE_PAPER does not say where paper.ko is")?;
+        command("insmod", &[&module])?;
+        Ok(Paper)
+    }
+
+    fn open(&self) -> Result<std::fs::File> {
+        Ok(std::fs::OpenOptions::new().read(true).write(true).open("/dev/paper")?)
+    }
+}
+
+impl Drop for Paper {
+    fn drop(&mut self) {
+        let _ = command("rmmod", &["paper"]);
+    }
+}
+
+/// No-ops a second: one batch after another.
+fn ours(ring: &mut Ring, polled: bool) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..COUNT / BATCH {
+        for n in 0..BATCH {
+            ensure!(ring.push(Nop::new().user_data(n.into())).is_ok(), "the ring is full");
+        }
+        if polled {
+            ring.submit()?;
+            let mut left = BATCH;
+            while left > 0 {
+                let some = ring.reap(left, |_| ());
+                if some == 0 {
+                    std::hint::spin_loop();
+                }
+                left -= some;
+            }
+        } else {
+            ensure!(ring.enter(BATCH, WAIT)? == BATCH, "completions are missing");
+            ring.reap(BATCH, |_| ());
+        }
+    }
+    Ok(f64::from(COUNT) / start.elapsed().as_secs_f64())
+}
+
+fn theirs(ring: &mut IoUring) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..COUNT / BATCH {
+        let mut submission = ring.submission();
+        for n in 0..BATCH {
+            // SAFETY: a no-op refers to nothing.
+            unsafe { submission.push(&opcode::Nop::new().build().user_data(n.into())) }?;
+        }
+        drop(submission);
+        ring.submit_and_wait(BATCH as usize)?;
+        ensure!(ring.completion().count() == BATCH as usize, "io_uring's completions are missing");
+    }
+    Ok(f64::from(COUNT) / start.elapsed().as_secs_f64())
+}
+
+/// Two calls an entry, as many in flight as in a batch of ours.
+fn papers(file: &std::fs::File) -> Result<f64> {
+    let (submit, complete) = (0x4008_5000, 0x8008_5001);
+    let call = |number: u64, entry: &mut u64| {
+        // SAFETY: both calls read or write eight bytes.
+        unsafe { libc::ioctl(file.as_raw_fd(), number, std::ptr::from_mut(entry)) == 0 }
+    };
+    let count = COUNT / 8;
+    let start = Instant::now();
+    for _ in 0..count / BATCH {
+        for n in 0..BATCH {
+            ensure!(call(submit, &mut u64::from(n)), "a submission was refused");
+        }
+        let mut left = BATCH;
+        let mut entry = 0;
+        while left > 0 {
+            if call(complete, &mut entry) {
+                left -= 1;
+            }
+        }
+    }
+    Ok(f64::from(count) / start.elapsed().as_secs_f64())
+}
+
+fn no_ops() -> Result<()> {
+    let paper = Paper::load()?;
+    let file = paper.open()?;
+    let (_entered, mut entered_ring) = device()?;
+    let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: 10_000, ..DeviceSetup::default() };
+    let polled = Device::open(setup)?;
+    let mut polled_ring = polled.ring(128, 256)?;
+    let mut io_uring = IoUring::new(BATCH)?;
+    let (mut enter, mut poller, mut uring, mut two_calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        poller.push(ours(&mut polled_ring, true)?);
+        // It sleeps again before the others run.
+        std::thread::sleep(Duration::from_millis(40));
+        enter.push(ours(&mut entered_ring, false)?);
+        uring.push(theirs(&mut io_uring)?);
+        two_calls.push(papers(&file)?);
+    }
+    let (enter, poller, uring, two_calls) = (median(enter), median(poller), median(uring), median(two_calls));
+    println!("  ratio: no-ops by ENTER, batches of {BATCH}, beside io_uring's: {:.2}", enter / uring);
+    println!("  ratio: no-ops by the poller, batches of {BATCH}, beside io_uring's: {:.2}", poller / uring);
+    println!("  ratio: no-ops by ENTER beside two calls an entry: {:.1}", enter / two_calls);
+    println!("  ratio: no-ops by the poller beside two calls an entry: {:.1}", poller / two_calls);
+    println!("  (this emulator: {enter:.0}, {poller:.0}, {uring:.0}, {two_calls:.0} a second)");
+    let best = enter.max(poller) / two_calls;
+    ensure!(best >= 20.0, "{best:.1} times two calls an entry, where 20 is the goal");
+    Ok(())
+}
+
+fn touch(mapping: &Mapping) -> Result<()> {
+    for page in 0..mapping.length_bytes() / 4096 {
+        ensure!(mapping.write(page * 4096, &[1]), "writing");
+    }
+    Ok(())
+}
+
+/// Allocate, map, write a byte a page, unmap, free: seconds.
+fn cycle(device: &Device, ring: &mut Ring, sqe: Alloc) -> Result<f64> {
+    let start = Instant::now();
+    let buffer = BufferHandle::from_bits(succeed(ring, sqe)?.word0).context("no buffer")?;
+    let mapping = device.map(buffer)?;
+    touch(&mapping)?;
+    drop(mapping);
+    succeed(ring, Free::new(buffer))?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn allocating() -> Result<()> {
+    let paper = Paper::load()?;
+    let (device, mut ring) = device()?;
+    // Warm: page tables of the kernel's own, the machine's memory touched once.
+    let (warm, _) = alloc(&mut ring, BYTES)?;
+    succeed(&mut ring, Free::new(warm))?;
+    let (mut fresh, mut recycled, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    cycle(&device, &mut ring, built(Alloc::new(BYTES))?.recycled())?;
+    for _ in 0..ROUNDS {
+        fresh.push(cycle(&device, &mut ring, built(Alloc::new(BYTES))?)?);
+        recycled.push(cycle(&device, &mut ring, built(Alloc::new(BYTES))?.recycled())?);
+        let start = Instant::now();
+        let file = paper.open()?;
+        let mapping = Mapping::new(file.as_fd(), 0, BYTES as usize, true)?;
+        touch(&mapping)?;
+        drop((mapping, file));
+        single.push(start.elapsed().as_secs_f64());
+    }
+    let (fresh, recycled, single) = (median(fresh), median(recycled), median(single));
+    println!("  ratio: 64 MiB fresh, allocated and mapped, beside single pages: {:.2}", single / fresh);
+    println!("  ratio: 64 MiB recycled beside single pages: {:.2}", single / recycled);
+    println!("  ratio: recycled beside fresh: {:.2}", fresh / recycled);
+    println!("  (this emulator: {:.1}, {:.1}, {:.1} ms)", fresh * 1e3, recycled * 1e3, single * 1e3);
+    Ok(())
+}
