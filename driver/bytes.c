@@ -87,6 +87,7 @@ u32 dmp_memory_word(struct dmp_memory *memory, u64 offset)
 {
 	/* Aligned: it does not cross a page. */
 	struct window window = open_window(memory, offset);
+	/* Acquire: pairs with the client's release, as clause CTL-8 wants it. */
 	u32 word = smp_load_acquire((u32 *)window.at);
 
 	close_window(&window);

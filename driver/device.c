@@ -197,6 +197,7 @@ static int dmp_mmap(struct file *file, struct vm_area_struct *vma)
 	struct dmp_memory *memory;
 	int error;
 
+	/* Acquire: as in dmp_ioctl. */
 	if (!smp_load_acquire(&context->engine))
 		return -ENXIO;
 	memory = dmp_memory_at(context, vma->vm_pgoff, &first_page);
@@ -212,6 +213,7 @@ static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
 	struct dmp_context *context = file->private_data;
 	struct dmp_usage usage;
 
+	/* Acquire: as in dmp_ioctl. */
 	if (!smp_load_acquire(&context->engine))
 		return;
 	if (dmp_until_free(dmaplane_usage(context->engine, &usage)))

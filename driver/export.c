@@ -239,6 +239,7 @@ int dmp_export_sync(struct dmp_memory *memory, bool end)
 {
 	long left;
 
+	/* Acquire: pairs with the release in mark_exported. */
 	if (!smp_load_acquire(&memory->exported))
 		return 0;
 	if (end) {

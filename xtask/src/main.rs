@@ -92,6 +92,8 @@ enum DriverCommand {
         #[arg(long, value_name = "KERNEL", value_parser = PossibleValuesParser::new(kernel::names()))]
         kernel: String,
     },
+    /// Put the driver's sources and every variant of the Rust object into one folder, for machines without rustc
+    Dist,
 }
 
 #[derive(Subcommand)]
@@ -165,6 +167,11 @@ fn run(command: Command) -> Result<bool> {
             setup::run(&workspace, Some(&["vm", "engine-object"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
             driver::build::build(&workspace, kernel, Variation::None).map(|_| true)
+        }
+        Command::Driver { command: DriverCommand::Dist } => {
+            setup::run(&workspace, Some(&["engine-object"]))?;
+            println!("{}", driver::dist::make(&workspace)?.display());
+            Ok(true)
         }
         Command::Vm { command: VmCommand::Run { kernel, minutes, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;

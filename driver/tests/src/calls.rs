@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("bug_13_a_bad_pointer_costs_nothing", bad_pointers),
     ("dev_2_a_poller_wants_cap_sys_nice", poller_is_a_privilege),
     ("dev_1_who_is_not_in_the_group_may_not_open_it", not_in_the_group),
+    ("dev_1_the_udev_rule_gives_the_device_to_the_group", the_rule),
 ];
 
 fn made_once() -> Result<()> {
@@ -124,5 +125,32 @@ fn not_in_the_group() -> Result<()> {
     let program = program.to_str().context("the program's name is text")?;
     let said = command("setpriv", &["--reuid=65534", "--clear-groups", program, "--child=open"])?;
     ensure!(said.trim() == libc::EACCES.to_string(), "opening said {said:?}");
+    Ok(())
+}
+
+/// With udev running and the rule in its place, who is in the group may open it, and nobody else.
+fn the_rule() -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    command("groupadd", &["--force", "--system", "dmaplane"])?;
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let line = groups.lines().find(|line| line.starts_with("dmaplane:")).context("the group is not there")?;
+    let group = line.split(':').nth(2).context("the group has no number")?;
+    std::fs::create_dir_all("/etc/udev/rules.d")?;
+    // The tests run in the tree.
+    std::fs::copy("driver/90-dmaplane.rules", "/etc/udev/rules.d/90-dmaplane.rules").context("copying the rule")?;
+    command("/lib/systemd/systemd-udevd", &["--daemon"])?;
+    let told = command("udevadm", &["trigger", "--settle", "--action=add", "--subsystem-match=misc"]);
+    let found = std::fs::metadata(PATH)?;
+    let program = std::env::current_exe()?;
+    let program = program.to_str().context("the program's name is text")?;
+    let open_as = |group: &str| {
+        command("setpriv", &["--reuid=65534", &format!("--regid={group}"), "--clear-groups", program, "--child=open"])
+    };
+    let (member, stranger) = (open_as(group), open_as("65534"));
+    command("udevadm", &["control", "--exit"])?;
+    told?;
+    ensure!(found.gid().to_string() == group && found.mode() & 0o777 == 0o660, "{}: {:o}", found.gid(), found.mode());
+    ensure!(member?.trim() == "0", "a member of the group may not open it");
+    ensure!(stranger?.trim() == libc::EACCES.to_string(), "a stranger may open it");
     Ok(())
 }

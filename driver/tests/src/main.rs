@@ -74,6 +74,9 @@ fn main() -> ExitCode {
     let asked = OTHER_GROUPS.iter().find(|(variable, _)| std::env::var_os(variable).is_some());
     let tests: Vec<&Test> = match asked {
         Some((_, tests)) => tests.iter().collect(),
+        None if std::env::var_os("DMAPLANE_LONG").is_some() => {
+            GROUPS.iter().copied().chain([programs::LONG]).flatten().collect()
+        }
         None => GROUPS.iter().copied().flatten().collect(),
     };
     for (name, test) in tests {

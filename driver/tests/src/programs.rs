@@ -9,11 +9,15 @@ use std::process::Command;
 
 pub const TESTS: &[Test] = &[
     ("programs_demo_gives_equal_answers_over_the_driver", demo),
-    ("programs_demo_serve_gives_no_wrong_answer_over_the_driver", serve),
     ("programs_a_file_is_sent_and_received_over_the_driver", send_and_receive),
     ("programs_lse_12_nothing_lands_late_over_the_driver", late_writes),
     ("programs_lse_12_no_late_layer_lands_over_the_driver", late_layers),
     ("programs_many_transfers_and_aborts_at_once_over_the_driver", many),
+];
+
+/// Those that take half a minute and more, and say little that is a kernel's own: one of the kernels runs them.
+pub const LONG: &[Test] = &[
+    ("programs_demo_serve_gives_no_wrong_answer_over_the_driver", serve),
     ("programs_every_shard_count_and_block_size_over_the_driver", shards),
 ];
 
@@ -47,16 +51,16 @@ fn demo() -> Result<()> {
 }
 
 fn serve() -> Result<()> {
-    // Starting takes longer than serving here: one of them a kernel.
-    let mode = if slow() { "pull" } else { "push" };
-    let flags = ["demo", "serve", "--device", "/dev/dmaplane", "--seconds", "4", "--requests", "12", "--json"];
-    let said = command(&program("dmaplane")?, &[&flags[..], &["--mode", mode]].concat())?;
-    let number = |name: &str| {
-        let rest = said.split(&format!("\"{name}\":")).nth(1)?;
-        rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u64>().ok()
-    };
-    ensure!(number("wrong_answers") == Some(0) && number("unexpected_failures") == Some(0), "{said}");
-    ensure!(number("requests_completed").is_some_and(|completed| completed > 0), "{said}");
+    for mode in ["push", "pull"] {
+        let flags = ["demo", "serve", "--device", "/dev/dmaplane", "--seconds", "4", "--requests", "12", "--json"];
+        let said = command(&program("dmaplane")?, &[&flags[..], &["--mode", mode]].concat())?;
+        let number = |name: &str| {
+            let rest = said.split(&format!("\"{name}\":")).nth(1)?;
+            rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u64>().ok()
+        };
+        ensure!(number("wrong_answers") == Some(0) && number("unexpected_failures") == Some(0), "{said}");
+        ensure!(number("requests_completed").is_some_and(|completed| completed > 0), "{said}");
+    }
     Ok(())
 }
 
@@ -106,5 +110,5 @@ fn many() -> Result<()> {
 }
 
 fn shards() -> Result<()> {
-    library_tests("shards", if slow() { "pulled_over_local" } else { "over_local" }, "")
+    library_tests("shards", "over_local", "")
 }

@@ -122,7 +122,7 @@ fn make(
 }
 
 /// C sources, headers and Kbuild files; unchanged ones are left alone, so that make builds only what has changed.
-fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_sources(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
         let path = entry?.path();

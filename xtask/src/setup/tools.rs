@@ -57,6 +57,8 @@ pub const TOOLS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static", lanes: &["vm"], reason: "is a machine's first program" },
     Tool { program: "modprobe", package: "kmod", lanes: &["vm"], reason: "knows which modules a kernel needs" },
     Tool { program: "xz", package: "xz-utils", lanes: &["vm"], reason: "unpacks those modules" },
+    Tool { program: "udevadm", package: "udev", lanes: &["vm"], reason: "gives the device to its group, in a machine" },
+    Tool { program: "perl", package: "perl", lanes: &["vm"], reason: "runs the kernel's checkpatch" },
     Tool {
         program: "debootstrap",
         package: "debootstrap",
