@@ -36,6 +36,25 @@ int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool 
 	return 0;
 }
 
+/*
+ * Of both sides of a copy. Imported memory first: that waits for others' fences, among which may be ours of another
+ * copy, and perhaps of the very same memory. Nothing waits while it has a fence of its own.
+ */
+int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_memory, bool first_write,
+			  struct dmp_access *second, struct dmp_memory *second_memory, bool second_write)
+{
+	int error;
+
+	first->memory = NULL;
+	second->memory = NULL;
+	if (second_memory->kind == DMP_MEMORY_IMPORTED) {
+		error = dmp_access_begin(second, second_memory, second_write);
+		return error ?: dmp_access_begin(first, first_memory, first_write);
+	}
+	error = dmp_access_begin(first, first_memory, first_write);
+	return error ?: dmp_access_begin(second, second_memory, second_write);
+}
+
 /* Any number of times, and where it was not begun. */
 void dmp_access_end(struct dmp_access *access)
 {

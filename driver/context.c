@@ -23,6 +23,8 @@
 /* Bounds of what a context may be asked to have; memory for the tables is charged to who asks. */
 #define LIMIT_MAX (1u << 18)
 #define BUFFER_BYTES_MAX (1ull << 36)
+#define LISTENERS_MAX 1024
+#define INBOUND_MAX 4096
 
 static void dmp_context_end(struct work_struct *work)
 {
@@ -155,6 +157,9 @@ int dmp_context_check(struct dmaplane_setup *setup)
 	    !fits(&setup->lists, 256) || !fits(&setup->leases, 1024) || !fits(&setup->imports, 1024) ||
 	    !fits(&setup->peers, 64) || !fits(&setup->listeners, 8) || !fits(&setup->slots, 256) ||
 	    !fits(&setup->inbound_per_peer, 64))
+		return -EINVAL;
+	/* Names are looked through one by one, and frames too. */
+	if (setup->listeners > LISTENERS_MAX || setup->inbound_per_peer > INBOUND_MAX)
 		return -EINVAL;
 	setup->features = DMAPLANE_FEATURE_PLACEMENT;
 	if (setup->flags & DMAPLANE_SETUP_POLLER && !capable(CAP_SYS_NICE))

@@ -17,7 +17,7 @@
 #define SLICE_BYTES (256u << 10)
 #define SLICE_PIECES 1024
 /* Up to here a copy costs less than to have a worker make it. */
-#define INLINE_BYTES (64u << 10)
+#define INLINE_BYTES (16u << 10)
 /* CRC-32C: initial value and final complement (clause XFR-10). */
 #define CHECKSUM_BEGIN (~0u)
 
@@ -31,6 +31,8 @@ struct dmp_copy {
 	/* Into our memory, not out of it. */
 	bool in;
 	bool checksum;
+	/* On the engine's thread. */
+	bool at_once;
 	bool stopped;
 };
 
@@ -78,21 +80,48 @@ static int move_slices(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_o
 	return 0;
 }
 
+/* Waits for others' work with imported memory, and looks now and then whether to stop. */
+static int await_others(struct dmp_copy *copy, struct dmp_memory *memory, bool write)
+{
+	long left = 1;
+	int error = 0;
+
+	if (memory->kind != DMP_MEMORY_IMPORTED)
+		return 0;
+	do {
+		left = dmp_import_idle(memory, write, HZ / 10);
+		if (!left)
+			error = look(copy);
+	} while (!left && !error);
+	return left < 0 ? left : error;
+}
+
+static int begin_access(struct dmp_copy *copy, struct dmp_access *our_access, struct dmp_memory *ours,
+			struct dmp_access *their_access, struct dmp_memory *theirs)
+{
+	int error = await_others(copy, ours, copy->in);
+
+	if (!error)
+		error = await_others(copy, theirs, !copy->in);
+	return error ?: dmp_access_begin_both(our_access, ours, copy->in, their_access, theirs, !copy->in);
+}
+
 static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
 {
 	struct dmp_request *request = copy->request;
 	struct dmp_memory *ours = dmp_memory_of(copy->work.context, copy->target.object);
 
-	struct dmp_access our_access, their_access;
-	int error;
+	struct dmp_access our_access = {}, their_access = {};
+	int error = 0;
 
 	if (!dmp_memory_has(ours, copy->target.offset, copy->target.length) ||
 	    !dmp_memory_has(request->memory, request->offset, copy->target.length))
 		return -EIO;
-	error = dmp_access_begin(&our_access, ours, copy->in);
-	if (error)
-		return error;
-	error = dmp_access_begin(&their_access, request->memory, !copy->in);
+	/* On the engine's thread nobody is told and nothing waited for: nobody else had a part in it a moment ago. */
+	if (copy->at_once)
+		error = (copy->in ? ours : request->memory)->read_only ? -EACCES : 0;
+	else
+		error = begin_access(copy, &our_access, ours, &their_access, request->memory);
 	if (!error)
 		error = move_slices(copy, ours, copy->target.offset, request->memory, request->offset,
 				    copy->target.length, moved);
@@ -130,12 +159,15 @@ static int find_pieces(struct dmp_copy *copy)
 }
 
 /* The access goes on to other memory, where pieces do: mostly many in a row lie in one. */
-static int access_also(struct dmp_access *access, struct dmp_memory *memory, bool write)
+static int access_also(struct dmp_copy *copy, struct dmp_access *our_access, struct dmp_memory *ours,
+		       struct dmp_access *their_access, struct dmp_memory *theirs)
 {
-	if (access->memory == memory)
+	if (our_access->memory == ours && their_access->memory == theirs)
 		return 0;
-	dmp_access_end(access);
-	return dmp_access_begin(access, memory, write);
+	/* Both, since what is begun may wait, and nothing waits with a fence of its own. */
+	dmp_access_end(their_access);
+	dmp_access_end(our_access);
+	return begin_access(copy, our_access, ours, their_access, theirs);
 }
 
 static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
@@ -159,9 +191,7 @@ static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 			bytes = piece->length_bytes;
 		}
 		if (!error)
-			error = access_also(&our_access, ours, copy->in);
-		if (!error)
-			error = access_also(&their_access, theirs, !copy->in);
+			error = access_also(copy, &our_access, ours, &their_access, theirs);
 		if (!error)
 			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes,
 					    moved);
@@ -238,12 +268,15 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	if (can_be_made_at_once(context, request, target)) {
 		struct dmp_copy here = {
 			.work.context = context, .request = request, .target = *target, .in = in, .checksum = checksum,
+			.at_once = true,
 		};
 		struct dmp_moved moved;
 
 		outcome->result = copy_all(&here, &moved);
 		outcome->word0 = moved.bytes;
 		outcome->word1 = moved.checksum;
+		/* Many of these may come in a row. */
+		cond_resched();
 		return;
 	}
 	copy = dmp_kzalloc(sizeof(*copy), GFP_NOWAIT | __GFP_NOWARN);
@@ -257,6 +290,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	copy->in = in;
 	copy->checksum = checksum;
 	copy->work.end = ended;
+	copy->work.queue = dmp_copiers;
 	spin_lock(&context->requests_lock);
 	/* Looked for by the number that dmp_work_start is about to write. */
 	copy->work.op = transfer;

@@ -20,6 +20,7 @@
 #include "compat.h"
 
 #include <linux/atomic.h>
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
 #include <linux/kref.h>
@@ -70,10 +71,12 @@ struct dmp_work {
 	int (*function)(struct dmp_work *work, u64 *word0, u64 *word1);
 	/* Posts the event; NULL: the one that says that work has finished. */
 	void (*end)(struct dmp_work *work, int result, u64 word0, u64 word1);
+	/* Where it runs; NULL: with all that is not a copy. */
+	struct workqueue_struct *queue;
 };
 
 /* Heads of a table by operation. */
-#define DMP_TABLE 64
+#define DMP_TABLE 512
 
 /* What a context's memory comes to; held by the context and by each of its memories, which may outlive it. */
 struct dmp_charge {
@@ -179,6 +182,7 @@ struct dmp_ring {
 /* main.c */
 extern struct workqueue_struct *dmp_runners;
 extern struct workqueue_struct *dmp_workers;
+extern struct workqueue_struct *dmp_copiers;
 
 /* device.c */
 extern const struct file_operations dmp_device_operations;
@@ -197,22 +201,32 @@ bool dmp_context_get(struct dmp_context *context);
 
 /* runner.c */
 #define DMP_RUN_TURNS 64
+void dmp_run_charged(struct dmp_context *context);
 void dmp_runner_init(struct dmp_context *context);
 int dmp_runner_start(struct dmp_context *context);
 void dmp_runner_stop(struct dmp_context *context);
 void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
 		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome);
+/* Lets whoever runs the engine go on, also where it waits for this very processor. May sleep. */
+static inline void dmp_let_others(int tries)
+{
+	if (tries < 64)
+		cpu_relax();
+	else
+		usleep_range(20, 100);
+	cond_resched();
+}
+
 /* Calls `call` until it does not say -EAGAIN, which it does while somebody else runs the engine. -EINTR when killed. */
 #define dmp_until_free(call)                                                        \
 	({                                                                          \
-		int dmp_result;                                                     \
+		int dmp_result, dmp_tries = 0;                                      \
 		while ((dmp_result = (call)) == -EAGAIN) {                          \
 			if (fatal_signal_pending(current)) {                        \
 				dmp_result = -EINTR;                                \
 				break;                                              \
 			}                                                           \
-			cond_resched();                                             \
-			cpu_relax();                                                \
+			dmp_let_others(dmp_tries++);                                \
 		}                                                                   \
 		dmp_result;                                                         \
 	})

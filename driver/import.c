@@ -26,6 +26,12 @@ int dmp_import_sync(struct dmp_memory *memory, bool end, bool write)
 		     dma_buf_begin_cpu_access(memory->dma_buf, direction);
 }
 
+/* Waits so long for others' work with it: 0 where that was not enough, or an error. */
+long dmp_import_idle(struct dmp_memory *memory, bool write, long timeout)
+{
+	return dma_resv_wait_timeout(memory->dma_buf->resv, dma_resv_usage_rw(write), false, timeout);
+}
+
 /* Of a descriptor of the caller's. */
 static struct dmp_memory *import(int fd)
 {

@@ -130,14 +130,20 @@ static bool say(struct dmp_end *end, struct dmp_message *message)
 	return said;
 }
 
-bool dmp_link_say(struct dmp_context *context, u32 peer, struct dmp_message *message)
+bool dmp_link_say(struct dmp_end *end, struct dmp_message *message)
 {
-	return say(context->peers[peer], message);
+	return say(end, message);
+}
+
+void dmp_link_put(struct dmp_end *end)
+{
+	kref_put(&end->link->references, dmp_link_last);
 }
 
 void dmaplane_glue_send(struct dmp_context *context, u32 peer, const u64 *words)
 {
-	struct dmp_message *message = dmp_kmalloc(sizeof(*message), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+	/* A full memory cgroup must not cost a connection: what waits is bounded, and may be charged beyond it. */
+	struct dmp_message *message = dmp_kmalloc(sizeof(*message), GFP_ATOMIC | __GFP_NOWARN | __GFP_ACCOUNT);
 
 	if (message) {
 		memcpy(message->words, words, sizeof(message->words));
@@ -160,11 +166,15 @@ static u32 frame_for(struct dmp_end *end, struct dmp_request *request)
 {
 	u32 i;
 
-	for (i = 0; i < end->window; i++)
-		if (!end->frames[i]) {
-			end->frames[i] = request;
-			return i + 1;
+	for (i = 0; i < end->window; i++) {
+		u32 place = (end->next_frame + i) % end->window;
+
+		if (!end->frames[place]) {
+			end->frames[place] = request;
+			end->next_frame = place + 1;
+			return place + 1;
 		}
+	}
 	WARN_ON_ONCE(1);
 	return 0;
 }

@@ -45,11 +45,13 @@ struct dmp_end {
 	bool told;
 	/* Requests that the engine has heard of and not dropped, by number less one; touched by the baton's holder only. */
 	u32 window;
+	/* Where the search for a free number begins. */
+	u32 next_frame;
 	struct dmp_request **frames;
 };
 
 struct dmp_link {
-	/* By each end until its engine has done with it, and by each that is ready. */
+	/* By each end until its engine has done with it, by each that is ready, and by work that is to say something. */
 	struct kref references;
 	spinlock_t lock;
 	/* Nothing more is said; and why, for who has not ended it. */
@@ -111,7 +113,8 @@ struct dmp_request {
 struct dmp_link *dmp_link_new(struct dmp_context *first, struct dmp_context *second);
 void dmp_link_free(struct dmp_link *link);
 void dmp_link_leave(struct dmp_end *end);
-bool dmp_link_say(struct dmp_context *context, u32 peer, struct dmp_message *message);
+bool dmp_link_say(struct dmp_end *end, struct dmp_message *message);
+void dmp_link_put(struct dmp_end *end);
 struct dmp_request *dmp_link_frame(struct dmp_context *context, u32 peer, u32 frame);
 
 /* listen.c */

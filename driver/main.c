@@ -19,8 +19,10 @@ static_assert(sizeof(struct dmp_accounts) == ARRAY_SIZE(account_names) * sizeof(
 
 /* Run engines: short, and needed for memory to be given back. */
 struct workqueue_struct *dmp_runners;
-/* Zero, copy and load: long. */
+/* Zero, load, connect, give back. */
 struct workqueue_struct *dmp_workers;
+/* Copy for peers: gigabytes perhaps, which nothing else waits behind. */
+struct workqueue_struct *dmp_copiers;
 
 #ifdef DMP_FAULTS
 static atomic_t fail_nth;
@@ -80,12 +82,17 @@ static int __init dmp_init(void)
 	dmp_workers = alloc_workqueue("dmaplane-work", WQ_UNBOUND, 0);
 	if (!dmp_workers)
 		goto no_workers;
+	dmp_copiers = alloc_workqueue("dmaplane-copy", WQ_UNBOUND, 0);
+	if (!dmp_copiers)
+		goto no_copiers;
 	error = misc_register(&device);
 	if (error)
 		goto no_device;
 	return 0;
 
 no_device:
+	destroy_workqueue(dmp_copiers);
+no_copiers:
 	destroy_workqueue(dmp_workers);
 no_workers:
 	destroy_workqueue(dmp_runners);
@@ -100,6 +107,7 @@ static void __exit dmp_exit(void)
 
 	misc_deregister(&device);
 	/* The end of a context gives the module back in its last statement, on this queue. */
+	destroy_workqueue(dmp_copiers);
 	destroy_workqueue(dmp_workers);
 	destroy_workqueue(dmp_runners);
 	for (i = 0; i < ARRAY_SIZE(account_names); i++)

@@ -86,12 +86,15 @@ void dmp_export_idle(struct dma_fence *fence);
 /* import.c */
 void dmp_import_free(struct dmp_memory *memory);
 int dmp_import_sync(struct dmp_memory *memory, bool end, bool write);
+long dmp_import_idle(struct dmp_memory *memory, bool write, long timeout);
 
 /* pin.c */
 void dmp_pin_free(struct dmp_memory *memory);
 
 /* access.c */
 int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write);
+int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_memory, bool first_write,
+			  struct dmp_access *second, struct dmp_memory *second_memory, bool second_write);
 void dmp_access_end(struct dmp_access *access);
 bool dmp_memory_is_private(struct dmp_memory *memory);
 

@@ -123,7 +123,8 @@ struct dmp_prepare_work {
 	u64 index_offset;
 	u64 count;
 	u32 list;
-	u32 peer;
+	/* Its link is held: once the request is on its way, it may be over, and the peer gone, before we are done. */
+	struct dmp_end *end;
 };
 
 static int look_up(struct dmp_prepare_work *work, struct dmp_piece *piece, const struct dmaplane_index_pair *pair)
@@ -194,9 +195,9 @@ static int prepare(struct dmp_work *item, u64 *word0, u64 *word1)
 	spin_unlock(&request->lock);
 	if (error)
 		return error;
-	/* The engine keeps the peer for as long as this request is not over. The inbox holds it as we do. */
+	/* The inbox holds it as we do. */
 	kref_get(&request->references);
-	if (dmp_link_say(item->context, work->peer, &request->message))
+	if (dmp_link_say(work->end, &request->message))
 		return 0;
 	dmp_request_put(request);
 	/* Unless it has been abandoned meanwhile, which has ended it. */
@@ -210,6 +211,7 @@ static void prepared(struct dmp_work *item, int result, u64 word0, u64 word1)
 	if (result)
 		dmp_request_end(work->request, result, 0);
 	dmp_request_put(work->request);
+	dmp_link_put(work->end);
 }
 
 static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_request *request,
@@ -233,7 +235,8 @@ static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_r
 	work->index_offset = post->index_offset;
 	work->count = post->length;
 	work->list = post->object;
-	work->peer = peer;
+	work->end = context->peers[peer];
+	kref_get(&work->end->link->references);
 	work->work.end = prepared;
 	dmp_work_start(&work->work, context, op, prepare, &outcome);
 	return 1;
@@ -248,7 +251,7 @@ static int post_range(struct dmp_context *context, u32 peer, u64 op, struct dmp_
 	request->offset = post->offset;
 	request->length = post->length;
 	note(request, context, op, DMP_REQUEST_WAITS);
-	if (dmp_link_say(context, peer, &request->message))
+	if (dmp_link_say(context->peers[peer], &request->message))
 		return 1;
 	take_back(request);
 	dmp_request_put(request);
@@ -261,7 +264,7 @@ static int post_send(struct dmp_context *context, u32 peer, struct dmp_request *
 	struct dmp_bytes to = { .start = request->payload, .length = request->payload_bytes };
 	int error = dmaplane_glue_read_bytes(context, post->object, post->offset, to);
 
-	if (!error && !dmp_link_say(context, peer, &request->message))
+	if (!error && !dmp_link_say(context->peers[peer], &request->message))
 		error = -ECONNRESET;
 	if (error)
 		dmp_request_put(request);

@@ -50,14 +50,14 @@ static void dmp_ring_forget(struct dmp_ring *ring)
 
 static void dmp_ring_detach(struct dmp_ring *ring)
 {
+	int tries;
+
 	if (atomic_xchg(&ring->detached, 1))
 		return;
 	wake_up_all(&ring->wait);
 	/* Not to be interrupted: areas that the engine knows must not go. Whoever runs it lets go after some turns. */
-	while (dmaplane_detach_ring(ring->context->engine, ring->index) == -EAGAIN) {
-		cond_resched();
-		cpu_relax();
-	}
+	for (tries = 0; dmaplane_detach_ring(ring->context->engine, ring->index) == -EAGAIN; tries++)
+		dmp_let_others(tries);
 	dmp_ring_forget(ring);
 }
 
@@ -150,7 +150,7 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	 */
 	if (atomic_read(&ring->detached))
 		return dmp_ring_ready(ring);
-	dmaplane_run(ring->context->engine, DMP_RUN_TURNS);
+	dmp_run_charged(ring->context);
 	if (fatal_signal_pending(current))
 		return -EINTR;
 	if (!enter.min_complete)

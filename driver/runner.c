@@ -15,18 +15,25 @@
 /* How long a poller looks before it sleeps, where nobody says. */
 #define POLLER_IDLE_US 1000
 
-static void dmp_run_work(struct work_struct *work)
+/* What it takes is charged to who has set the context up, whoever runs it. */
+void dmp_run_charged(struct dmp_context *context)
 {
-	struct dmp_context *context = container_of(work, struct dmp_context, run_work);
 #ifdef CONFIG_MEMCG
 	struct mem_cgroup *before = set_active_memcg(context->memcg);
 #endif
 
-	/* 2: it has asked to be run again, so that others get this thread meanwhile. */
 	dmaplane_run(context->engine, DMP_RUN_TURNS);
 #ifdef CONFIG_MEMCG
 	set_active_memcg(before);
 #endif
+}
+
+static void dmp_run_work(struct work_struct *work)
+{
+	struct dmp_context *context = container_of(work, struct dmp_context, run_work);
+
+	/* 2: it has asked to be run again, so that others get this thread meanwhile. */
+	dmp_run_charged(context);
 	dmp_context_put(context);
 }
 
@@ -196,5 +203,5 @@ void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
 	work->op = op;
 	work->function = function;
 	outcome->started = 1;
-	queue_work(dmp_workers, &work->work);
+	queue_work(work->queue ?: dmp_workers, &work->work);
 }

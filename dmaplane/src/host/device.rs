@@ -14,6 +14,8 @@ use std::sync::{Arc, OnceLock};
 /// The driver's own bounds (`driver/context.c`): entries of a table, and bytes of a buffer.
 const ENTRIES_MAX: u32 = 1 << 18;
 const BUFFER_BYTES_MAX: u64 = 1 << 36;
+const LISTENERS_MAX: u32 = 1024;
+const INBOUND_MAX: u32 = 4096;
 
 /// A context, closed when it is dropped, whatever mappings of it are left: they keep their memory.
 #[derive(Debug)]
@@ -106,9 +108,9 @@ fn setup(config: &Config) -> DeviceSetup {
         leases: entries(leases),
         imports: entries(imports),
         peers: entries(peers),
-        listeners: entries(listeners),
+        listeners: listeners.min(LISTENERS_MAX),
         slots: entries(slots),
-        inbound_per_peer: entries(inbound_per_peer),
+        inbound_per_peer: inbound_per_peer.min(INBOUND_MAX),
         ..DeviceSetup::default()
     }
 }

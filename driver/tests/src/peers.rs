@@ -368,7 +368,7 @@ fn own_peer() -> Result<()> {
     let import = side.import(&token)?;
     let sent = pattern(1 << 20, 1);
     ensure!(mapping.write(0, &sent), "writing");
-    // Its source and its target overlap.
+    // Its source and its target overlap: what lands is anybody's guess (clause LOC-3), and nothing else is harmed.
     succeed(&mut side.ring, built(Write::new(buffer, 0, import, 1 << 12, 64 << 10))?)?;
     succeed(&mut side.ring, built(Write::new(buffer, 0, import, 512 << 10, 512 << 10))?)?;
     ensure!(bytes_of(&mapping)[(512 << 10) + (68 << 10)..] == sent[68 << 10..512 << 10], "others have landed");

@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, Rights, SlotHandle};
-use dmaplane_ring::build::{Alloc, Cancel, ExportDmabuf, Free, LeaseGrant, LeaseRevoke, Placement, Sync, Wait, Write};
+use dmaplane_ring::build::{
+    Alloc, Cancel, ExportDmabuf, Free, LeaseGrant, LeaseRevoke, Placement, Read, Sync, Wait, Write,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -21,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("buf_7_an_export_outlives_its_context_and_its_process", outlives),
     ("buf_7_a_copy_under_way_has_a_fence", fenced),
     ("buf_9_an_export_of_another_context_is_imported", own_import),
+    ("buf_9_a_lease_on_what_the_writer_has_imported_does_not_wait_for_itself", own_fence),
     ("buf_9_a_udmabuf_and_the_system_heap_are_imported", foreign_imports),
     ("buf_9_what_is_no_dma_buf_is_not_imported", no_imports),
     ("buf_9_a_processs_own_memory_is_written_to_by_a_peer", pinned),
@@ -237,6 +240,30 @@ fn own_import() -> Result<()> {
     let slot = export(&mut third_ring, buffer)?;
     let fd = third.take(slot)?;
     write_into_import(&mut theirs, &mut ours, &fd, &mapping)
+}
+
+/// The granter exports a buffer and leases a range of it; the peer imports the export, and writes from it and reads
+/// into it. The copy's own fence is on both sides: who waited for it would wait for ever.
+fn own_fence() -> Result<()> {
+    let (mut ours, mut theirs) = pair()?;
+    let length = 1 << 20;
+    let (shared, mapping) = theirs.buffer(length)?;
+    let bytes = pattern(length as usize, 17);
+    ensure!(mapping.write(0, &bytes), "writing");
+    let slot = export(&mut theirs.ring, shared)?;
+    let fd = theirs.device.take(slot)?;
+    let both = Rights::WRITE.with(Rights::READ);
+    let (_lease, token) = theirs.grant(built(LeaseGrant::range(shared, 0, length, both))?)?;
+    let import = ours.import(&token)?;
+    let (imported, _) = ours.device.import(fd.as_fd())?;
+    let half = length / 2;
+    for bytes in [4096, half] {
+        succeed(&mut ours.ring, built(Write::new(imported, 0, import, half, bytes))?)?;
+        succeed(&mut ours.ring, built(Read::new(imported, 0, import, half, bytes))?)?;
+    }
+    let mut found = vec![0; half as usize];
+    ensure!(mapping.read(half as usize, &mut found) && found == bytes[..half as usize], "others have landed");
+    Ok(())
 }
 
 /// A udmabuf over a sealed memfd: UDMABUF_CREATE of linux/udmabuf.h.
