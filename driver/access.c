@@ -21,8 +21,12 @@ int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool 
 	if (write && memory->read_only)
 		return -EACCES;
 	if (memory->kind == DMP_MEMORY_IMPORTED) {
-		int error = dmp_import_sync(memory, false, write);
+		long left = dmp_import_idle(memory, write, DMP_SYNC_TIMEOUT);
+		int error = left > 0 ? 0 : left ?: -ETIMEDOUT;
 
+		/* A fence may be of a device that has died: that is as long as anybody waits. */
+		if (!error)
+			error = dmp_import_sync(memory, false, write);
 		if (error)
 			return error;
 	} else if (READ_ONCE(memory->exported)) {
@@ -79,10 +83,15 @@ static int sync(struct dmp_work *item, u64 *word0, u64 *word1)
 	struct dmp_sync_work *work = container_of(item, struct dmp_sync_work, work);
 	int error;
 
-	if (work->memory->kind == DMP_MEMORY_IMPORTED)
-		error = dmp_import_sync(work->memory, work->end, !work->memory->read_only);
-	else
+	if (work->memory->kind == DMP_MEMORY_IMPORTED) {
+		long left = work->end ? 1 : dmp_import_idle(work->memory, !work->memory->read_only, DMP_SYNC_TIMEOUT);
+
+		error = left > 0 ? 0 : left ?: -ETIMEDOUT;
+		if (!error)
+			error = dmp_import_sync(work->memory, work->end, !work->memory->read_only);
+	} else {
 		error = dmp_export_sync(work->memory, work->end);
+	}
 	dmp_memory_put(work->memory);
 	return error;
 }

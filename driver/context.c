@@ -49,19 +49,20 @@ static void dmp_context_end(struct work_struct *work)
 	xa_destroy(&context->pendings);
 	if (context->network)
 		put_net(context->network);
+	put_pid(context->owner);
 #ifdef CONFIG_MEMCG
 	mem_cgroup_put(context->memcg);
 #endif
 	mutex_destroy(&context->setup_lock);
 	dmp_inode_put(context->inode);
-	kfree(context);
+	kvfree(context);
 	atomic_long_dec(&dmp_accounts.contexts);
 	module_put(THIS_MODULE);
 }
 
 struct dmp_context *dmp_context_new(void)
 {
-	struct dmp_context *context = dmp_kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
+	struct dmp_context *context = dmp_kvcalloc(1, sizeof(*context), GFP_KERNEL_ACCOUNT);
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
@@ -69,7 +70,7 @@ struct dmp_context *dmp_context_new(void)
 	if (IS_ERR(context->inode)) {
 		int error = PTR_ERR(context->inode);
 
-		kfree(context);
+		kvfree(context);
 		return ERR_PTR(error);
 	}
 	/* Until the last statement of dmp_context_end: the descriptor's own hold goes earlier. */
@@ -85,7 +86,6 @@ struct dmp_context *dmp_context_new(void)
 	spin_lock_init(&context->requests_lock);
 	INIT_WORK(&context->end_work, dmp_context_end);
 	INIT_LIST_HEAD(&context->recycled);
-	INIT_LIST_HEAD(&context->slot_waits);
 	dmp_words_init(context);
 	dmp_runner_init(context);
 	return context;
@@ -216,7 +216,7 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 #endif
 	context->user = current_euid();
 	context->network = get_net(current->nsproxy->net_ns);
-	WRITE_ONCE(context->owner, (fl_owner_t)current->files);
+	WRITE_ONCE(context->owner, get_pid(task_tgid(current)));
 	/* Release: pairs with the acquires of who finds the context set up. */
 	smp_store_release(&context->engine, made);
 	return 0;

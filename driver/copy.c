@@ -34,6 +34,8 @@ struct dmp_copy {
 	/* On the engine's thread. */
 	bool at_once;
 	bool stopped;
+	/* Of the memory on either side that is copied at this moment. */
+	struct dmp_access our_access, their_access;
 };
 
 /* Whether to go on: 0, or an error. */
@@ -62,29 +64,11 @@ static void move(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset,
 	moved->bytes += length;
 }
 
-/* One range, from its beginning, slice by slice. */
-static int move_slices(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
-		       u64 their_offset, u64 length, struct dmp_moved *moved)
-{
-	u64 done = 0;
-
-	while (done < length) {
-		u64 some = min_t(u64, SLICE_BYTES, length - done);
-		int error = done ? look(copy) : 0;
-
-		if (error)
-			return error;
-		move(copy, ours, our_offset + done, theirs, their_offset + done, some, moved);
-		done += some;
-	}
-	return 0;
-}
-
 /* Waits for others' work with imported memory, and looks now and then whether to stop. */
 static int await_others(struct dmp_copy *copy, struct dmp_memory *memory, bool write)
 {
-	long left = 1;
 	int error = 0;
+	long left;
 
 	if (memory->kind != DMP_MEMORY_IMPORTED)
 		return 0;
@@ -96,14 +80,59 @@ static int await_others(struct dmp_copy *copy, struct dmp_memory *memory, bool w
 	return left < 0 ? left : error;
 }
 
-static int begin_access(struct dmp_copy *copy, struct dmp_access *our_access, struct dmp_memory *ours,
-			struct dmp_access *their_access, struct dmp_memory *theirs)
+static void end_access(struct dmp_copy *copy)
+{
+	dmp_access_end(&copy->their_access);
+	dmp_access_end(&copy->our_access);
+}
+
+static int begin_access(struct dmp_copy *copy, struct dmp_memory *ours, struct dmp_memory *theirs)
 {
 	int error = await_others(copy, ours, copy->in);
 
 	if (!error)
 		error = await_others(copy, theirs, !copy->in);
-	return error ?: dmp_access_begin_both(our_access, ours, copy->in, their_access, theirs, !copy->in);
+	return error ?: dmp_access_begin_both(&copy->our_access, ours, copy->in, &copy->their_access, theirs,
+					      !copy->in);
+}
+
+/* It was exported after the copy had begun. */
+static bool wants_fence(const struct dmp_access *access)
+{
+	const struct dmp_memory *memory = access->memory;
+
+	return memory && memory->kind != DMP_MEMORY_IMPORTED && !access->fence && READ_ONCE(memory->exported);
+}
+
+/* The access goes on, to other memory perhaps: pieces in a row mostly lie in one. */
+static int go_on(struct dmp_copy *copy, struct dmp_memory *ours, struct dmp_memory *theirs)
+{
+	if (copy->our_access.memory == ours && copy->their_access.memory == theirs && !wants_fence(&copy->our_access) &&
+	    !wants_fence(&copy->their_access))
+		return 0;
+	/* Both, since what is begun may wait, and nothing waits with a fence of its own. */
+	end_access(copy);
+	return begin_access(copy, ours, theirs);
+}
+
+/* One range, from its beginning, slice by slice. */
+static int move_slices(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
+		       u64 their_offset, u64 length, struct dmp_moved *moved)
+{
+	u64 done = 0;
+
+	while (done < length) {
+		u64 some = min_t(u64, SLICE_BYTES, length - done);
+		int error = done ? look(copy) : 0;
+
+		if (!error && !copy->at_once)
+			error = go_on(copy, ours, theirs);
+		if (error)
+			return error;
+		move(copy, ours, our_offset + done, theirs, their_offset + done, some, moved);
+		done += some;
+	}
+	return 0;
 }
 
 static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
@@ -111,23 +140,13 @@ static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
 	struct dmp_request *request = copy->request;
 	struct dmp_memory *ours = dmp_memory_of(copy->work.context, copy->target.object);
 
-	struct dmp_access our_access = {}, their_access = {};
-	int error = 0;
-
 	if (!dmp_memory_has(ours, copy->target.offset, copy->target.length) ||
 	    !dmp_memory_has(request->memory, request->offset, copy->target.length))
 		return -EIO;
 	/* On the engine's thread nobody is told and nothing waited for: nobody else had a part in it a moment ago. */
-	if (copy->at_once)
-		error = (copy->in ? ours : request->memory)->read_only ? -EACCES : 0;
-	else
-		error = begin_access(copy, &our_access, ours, &their_access, request->memory);
-	if (!error)
-		error = move_slices(copy, ours, copy->target.offset, request->memory, request->offset,
-				    copy->target.length, moved);
-	dmp_access_end(&their_access);
-	dmp_access_end(&our_access);
-	return error;
+	if (copy->at_once && (copy->in ? ours : request->memory)->read_only)
+		return -EACCES;
+	return move_slices(copy, ours, copy->target.offset, request->memory, request->offset, copy->target.length, moved);
 }
 
 /* Finds each of the peer's numbers in our list: all of them, before the first byte moves. */
@@ -158,21 +177,8 @@ static int find_pieces(struct dmp_copy *copy)
 	return 0;
 }
 
-/* The access goes on to other memory, where pieces do: mostly many in a row lie in one. */
-static int access_also(struct dmp_copy *copy, struct dmp_access *our_access, struct dmp_memory *ours,
-		       struct dmp_access *their_access, struct dmp_memory *theirs)
-{
-	if (our_access->memory == ours && their_access->memory == theirs)
-		return 0;
-	/* Both, since what is begun may wait, and nothing waits with a fence of its own. */
-	dmp_access_end(their_access);
-	dmp_access_end(our_access);
-	return begin_access(copy, our_access, ours, their_access, theirs);
-}
-
 static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 {
-	struct dmp_access our_access = {}, their_access = {};
 	struct dmp_request *request = copy->request;
 	u32 i, pieces = 0;
 	int error = 0;
@@ -191,13 +197,9 @@ static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 			bytes = piece->length_bytes;
 		}
 		if (!error)
-			error = access_also(copy, &our_access, ours, &their_access, theirs);
-		if (!error)
 			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes,
 					    moved);
 	}
-	dmp_access_end(&their_access);
-	dmp_access_end(&our_access);
 	return error;
 }
 
@@ -227,6 +229,7 @@ static int copy_all(struct dmp_copy *copy, struct dmp_moved *moved)
 	} else {
 		error = copy_range(copy, moved);
 	}
+	end_access(copy);
 	moved->checksum = copy->checksum ? ~moved->checksum : 0;
 	/* What has gone wrong here the peer is told by an answer, which follows; its memory is its own again now. */
 	dmp_request_end(copy->request, 0, copy->in ? 0 : moved->checksum);

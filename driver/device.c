@@ -28,7 +28,7 @@ static int dmp_flush(struct file *file, fl_owner_t owner)
 	struct dmp_context *context = file->private_data;
 
 	/* By its descriptors: its memory is gone already when they are closed. */
-	if ((current->flags & PF_EXITING) && owner == READ_ONCE(context->owner))
+	if ((current->flags & PF_EXITING) && task_tgid(current) == READ_ONCE(context->owner))
 		dmp_context_close(context);
 	return 0;
 }

@@ -103,8 +103,8 @@ struct dmp_context {
 
 	/* Charged for what the context takes: that of who set it up. */
 	struct mem_cgroup *memcg;
-	/* Whose exit ends it, as flush names it: the table of descriptors of who set it up. Only compared. */
-	fl_owner_t owner;
+	/* Whose exit ends it: the process that set it up. Held. */
+	struct pid *owner;
 
 	/* Guards the tables below against calls that come without the baton. */
 	spinlock_t tables_lock;
@@ -122,10 +122,11 @@ struct dmp_context {
 	u64 recycled_bytes;
 	/* None is kept any more: the context closes. */
 	bool recycled_ended;
-	/* Those that wait for a word, and the item that looks at them, which holds the context while it is due. */
-	struct list_head words;
-	/* Those that wait for an eventfd in a slot. */
-	struct list_head slot_waits;
+	/* Those that wait for a word, by operation, and the item that looks at them, which holds the context while due. */
+	struct hlist_head words[DMP_TABLE];
+	u32 nr_words;
+	/* Those that wait for an eventfd in a slot, by operation. */
+	struct hlist_head slot_waits[DMP_TABLE];
 	struct delayed_work words_work;
 	bool words_due;
 

@@ -6,7 +6,7 @@
  * All exports of one memory share a dma_resv, in which copies of ours that are under way have a fence. We do not wait
  * for others' fences before we copy, but in SYNC.
  *
- * Locks: the dma_resv; memory->attachments_lock. Neither is held around the other.
+ * Locks: the dma_resv, which the core may hold around a call of ours, and under it memory->attachments_lock.
  */
 #include "memory.h"
 
@@ -17,9 +17,6 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
-
-/* How long SYNC waits for importers: a fence may be of a device that has died. */
-#define SYNC_TIMEOUT (10 * HZ)
 
 /* One attached device. */
 struct dmp_attachment {
@@ -246,7 +243,7 @@ int dmp_export_sync(struct dmp_memory *memory, bool end)
 		sync_devices(memory, DMA_BIDIRECTIONAL, true);
 		return 0;
 	}
-	left = dma_resv_wait_timeout(&memory->fences, dma_resv_usage_rw(true), false, SYNC_TIMEOUT);
+	left = dma_resv_wait_timeout(&memory->fences, dma_resv_usage_rw(true), false, DMP_SYNC_TIMEOUT);
 	if (left <= 0)
 		return left ? left : -ETIMEDOUT;
 	sync_devices(memory, DMA_BIDIRECTIONAL, false);
@@ -265,11 +262,19 @@ static const char *fence_name(struct dma_fence *fence)
 	return "dmaplane";
 }
 
+static void fence_free(struct rcu_head *rcu)
+{
+	kfree(container_of(rcu, struct dma_fence, rcu));
+	module_put(THIS_MODULE);
+}
+
 /* Others may hold a fence long after it was signalled: it holds the module. */
 static void fence_release(struct dma_fence *fence)
 {
-	module_put(THIS_MODULE);
-	dma_fence_free(fence);
+	/* The callback's end is waited for before the module goes. */
+	rcu_read_lock();
+	call_rcu(&fence->rcu, fence_free);
+	rcu_read_unlock();
 }
 
 static const struct dma_fence_ops fence_operations = {

@@ -7,6 +7,7 @@
 #include "memory.h"
 
 #include <linux/dma-buf.h>
+#include <linux/fs.h>
 #include <linux/module.h>
 
 void dmp_import_free(struct dmp_memory *memory)
@@ -47,6 +48,11 @@ static struct dmp_memory *import(int fd)
 		goto failed;
 	}
 	memory->length_bytes = memory->dma_buf->size;
+	/* What its file cannot do we do not do either. */
+	memory->read_only = !(memory->dma_buf->file->f_mode & FMODE_WRITE);
+	error = -EOPNOTSUPP;
+	if (!memory->dma_buf->ops->vmap)
+		goto failed;
 	error = dmp_dma_buf_vmap(memory->dma_buf, &memory->map);
 	if (error)
 		goto failed;

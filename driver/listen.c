@@ -9,6 +9,7 @@
 #include "link.h"
 
 #include <linux/cred.h>
+#include <linux/jhash.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <net/net_namespace.h>
@@ -28,13 +29,19 @@ struct dmp_listener {
 	/* The engine's handle; 0 until it has one. Guarded by names_lock. */
 	u64 handle;
 	atomic_t waiting;
-	struct list_head entry;
+	struct hlist_node entry;
 	u32 length;
 	char address[];
 };
 
 static DEFINE_SPINLOCK(names_lock);
-static LIST_HEAD(names);
+/* By the bytes of the address. */
+static struct hlist_head names[1024];
+
+static struct hlist_head *names_like(const char *address, u32 length)
+{
+	return &names[jhash(address, length, 0) % ARRAY_SIZE(names)];
+}
 
 static void dmp_listener_free(struct kref *references)
 {
@@ -65,7 +72,7 @@ static struct dmp_listener *find(struct dmp_context *context, const char *addres
 	struct dmp_listener *listener;
 
 	lockdep_assert_held(&names_lock);
-	list_for_each_entry(listener, &names, entry)
+	hlist_for_each_entry(listener, names_like(address, length), entry)
 		if (listener->length == length && !memcmp(listener->address, address, length) &&
 		    net_eq(listener->context->network, context->network))
 			return listener;
@@ -104,7 +111,7 @@ static int take_name(struct dmp_listener *listener)
 	spin_lock(&names_lock);
 	if (!find(listener->context, listener->address, listener->length)) {
 		kref_get(&listener->context->references);
-		list_add(&listener->entry, &names);
+		hlist_add_head(&listener->entry, names_like(listener->address, listener->length));
 		error = 0;
 	}
 	spin_unlock(&names_lock);
@@ -114,7 +121,7 @@ static int take_name(struct dmp_listener *listener)
 static void give_name_back(struct dmp_listener *listener)
 {
 	spin_lock(&names_lock);
-	list_del(&listener->entry);
+	hlist_del(&listener->entry);
 	listener->handle = 0;
 	spin_unlock(&names_lock);
 	dmp_context_put(listener->context);

@@ -110,6 +110,7 @@ static void __exit dmp_exit(void)
 	destroy_workqueue(dmp_copiers);
 	destroy_workqueue(dmp_workers);
 	destroy_workqueue(dmp_runners);
+	rcu_barrier();
 	for (i = 0; i < ARRAY_SIZE(account_names); i++)
 		if (atomic_long_read(&accounts[i]))
 			pr_err("dmaplane: left over: %ld %s\n", atomic_long_read(&accounts[i]), account_names[i]);

@@ -163,7 +163,8 @@ static struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int or
 
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
-	memory->pages = dmp_kvmalloc_array(nr_pages, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
+	memory->pages = dmp_kvmalloc_array(nr_pages, sizeof(*memory->pages),
+					   GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	memory->nr_pages = memory->pages ? nr_pages : 0;
 	memory->length_bytes = (u64)nr_pages << PAGE_SHIFT;
 	if (memory->pages && !take_pages(memory, order, node, strict, had))
@@ -230,7 +231,12 @@ int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsign
 	if (memory->kind == DMP_MEMORY_PINNED)
 		return -EOPNOTSUPP;
 	if (memory->kind == DMP_MEMORY_IMPORTED) {
-		dmp_vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP, VM_MAYEXEC);
+		if (!(vma->vm_flags & VM_SHARED))
+			return -EINVAL;
+		if (vma->vm_flags & VM_EXEC || (memory->read_only && vma->vm_flags & VM_WRITE))
+			return -EACCES;
+		dmp_vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
+				 VM_MAYEXEC | (memory->read_only ? VM_MAYWRITE : 0));
 		return dma_buf_mmap(memory->dma_buf, vma, first_page);
 	}
 	if (first_page >= memory->nr_pages || wanted > memory->nr_pages - first_page)
@@ -547,6 +553,22 @@ void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const 
 	dmp_work_start(&work->work, context, op, make, outcome);
 }
 
+/*
+ * No mapping, no export, no work has it; and nobody has a page of it: who has pinned one through a mapping that is gone
+ * would see the next user's bytes.
+ */
+static bool is_nobody_elses(struct dmp_memory *memory)
+{
+	unsigned long i;
+
+	if (memory->length_bytes > RECYCLED_BYTES || kref_read(&memory->references) != 1)
+		return false;
+	for (i = 0; i < memory->nr_pages; i++)
+		if (page_ref_count(memory->pages[i]) != 1)
+			return false;
+	return true;
+}
+
 void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct dmp_outcome *outcome)
 {
 	struct dmp_memory *memory;
@@ -556,20 +578,20 @@ void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct 
 	spin_lock(&context->tables_lock);
 	memory = context->buffers[buffer];
 	context->buffers[buffer] = NULL;
-	if (memory) {
+	if (memory)
 		xa_erase(&context->mappings, memory->mapping);
-		/*
-		 * Nobody else has it: no mapping, no work. None can come: what looks a buffer up does it in the tables, and
-		 * under their lock.
-		 */
-		kept = memory->recycle && !context->recycled_ended && kref_read(&memory->references) == 1;
+	spin_unlock(&context->tables_lock);
+	/* What looks a buffer up does it in the tables: from here on nobody new gets at it. */
+	if (memory && memory->recycle && is_nobody_elses(memory)) {
+		spin_lock(&context->tables_lock);
+		kept = !context->recycled_ended;
 		if (kept) {
 			list_add_tail(&memory->entry, &context->recycled);
 			context->recycled_bytes += dmp_memory_bytes(memory);
 			take_out_recycled(context, RECYCLED_BYTES, &dropped);
 		}
+		spin_unlock(&context->tables_lock);
 	}
-	spin_unlock(&context->tables_lock);
 	drop(&dropped);
 	if (memory && !kept)
 		dmp_memory_put(memory);

@@ -58,6 +58,7 @@ struct dmp_memory {
 
 	/* Of pinned memory: whose pages are counted as pinned. Its structure is held, not its address space. */
 	struct mm_struct *mm;
+	/* Pinned or imported: nobody writes to it through us. */
 	bool read_only;
 
 	/* Of imported memory. */
@@ -72,6 +73,9 @@ struct dmp_access {
 	/* What waits for the end of it, where the memory is exported. */
 	struct dma_fence *fence;
 };
+
+/* How long SYNC, and copies with imported memory, wait for others: a fence may be of a device that has died. */
+#define DMP_SYNC_TIMEOUT (10 * HZ)
 
 /* memory.c */
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind);

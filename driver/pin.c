@@ -43,11 +43,24 @@ void dmp_pin_free(struct dmp_memory *memory)
 static int pin_all(struct dmp_memory *memory, unsigned long address, unsigned long wanted)
 {
 	unsigned int flags = FOLL_LONGTERM | (memory->read_only ? 0 : FOLL_WRITE);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+	/* Or the page of before the next write is pinned, which then goes to another: later kernels see to it themselves. */
+	bool unshare = memory->read_only;
+#else
+	bool unshare = false;
+#endif
 
 	while (memory->nr_pages < wanted) {
 		unsigned long some = min_t(unsigned long, wanted - memory->nr_pages, 4096);
-		int pinned = dmp_pin_user_pages_fast(address + (memory->nr_pages << PAGE_SHIFT), some, flags,
-						 memory->pages + memory->nr_pages);
+		unsigned long from = address + (memory->nr_pages << PAGE_SHIFT);
+		int pinned = -EFAULT;
+
+		if (unshare)
+			pinned = dmp_pin_user_pages_fast(from, some, flags | FOLL_WRITE | FOLL_FORCE,
+							 memory->pages + memory->nr_pages);
+		/* Shared memory that cannot be written to has nothing to be unshared. */
+		if (pinned == -EFAULT)
+			pinned = dmp_pin_user_pages_fast(from, some, flags, memory->pages + memory->nr_pages);
 
 		if (pinned <= 0)
 			return pinned ?: -EFAULT;

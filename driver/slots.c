@@ -9,6 +9,7 @@
 
 #include <linux/eventfd.h>
 #include <linux/file.h>
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 
@@ -42,10 +43,16 @@ static struct dmp_slot *dmp_slot_new(struct file *file, struct eventfd_ctx *even
 	return slot;
 }
 
+/* The engine's index; under speculation it is a user's number (clause SEC-3). */
+static struct dmp_slot **slot_at(struct dmp_context *context, u32 index)
+{
+	return &context->slots[array_index_nospec(index, context->limits.slots)];
+}
+
 void dmaplane_glue_put_slot(struct dmp_context *context, u32 index, void *object)
 {
 	spin_lock(&context->tables_lock);
-	context->slots[index] = object;
+	*slot_at(context, index) = object;
 	spin_unlock(&context->tables_lock);
 }
 
@@ -54,8 +61,8 @@ void *dmaplane_glue_take_slot(struct dmp_context *context, u32 index)
 	struct dmp_slot *slot;
 
 	spin_lock(&context->tables_lock);
-	slot = context->slots[index];
-	context->slots[index] = NULL;
+	slot = *slot_at(context, index);
+	*slot_at(context, index) = NULL;
 	spin_unlock(&context->tables_lock);
 	return slot;
 }
@@ -137,7 +144,7 @@ int dmp_slot_take(struct dmp_context *context, const struct dmaplane_take *argum
 struct dmp_slot_wait {
 	/* By the list of those that wait, and by its work when that is due. */
 	struct kref references;
-	struct list_head entry;
+	struct hlist_node entry;
 	/* Held until the event is posted. */
 	struct dmp_context *context;
 	u64 op;
@@ -204,8 +211,8 @@ static bool leave_list(struct dmp_slot_wait *wait)
 	bool there;
 
 	spin_lock(&context->tables_lock);
-	there = !list_empty(&wait->entry);
-	list_del_init(&wait->entry);
+	there = !hlist_unhashed(&wait->entry);
+	hlist_del_init(&wait->entry);
 	spin_unlock(&context->tables_lock);
 	return there;
 }
@@ -221,7 +228,7 @@ static void look(struct work_struct *work)
 
 	spin_lock(&context->tables_lock);
 	cancelled = wait->cancelled;
-	if (list_empty(&wait->entry)) {
+	if (hlist_unhashed(&wait->entry)) {
 		/* It has ended already. */
 		spin_unlock(&context->tables_lock);
 		goto out;
@@ -250,7 +257,7 @@ out:
 
 void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, struct dmp_outcome *outcome)
 {
-	struct dmp_slot *slot = READ_ONCE(context->slots[index]);
+	struct dmp_slot *slot = READ_ONCE(*slot_at(context, index));
 	struct dmp_slot_wait *wait;
 
 	if (!slot || !slot->eventfd) {
@@ -274,7 +281,7 @@ void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, str
 	/* Into the list first: it may be looked at before it stands. */
 	kref_get(&wait->references);
 	spin_lock(&context->tables_lock);
-	list_add_tail(&wait->entry, &context->slot_waits);
+	hlist_add_head(&wait->entry, &context->slot_waits[(u32)op % DMP_TABLE]);
 	spin_unlock(&context->tables_lock);
 	stand(wait);
 	kref_put(&wait->references, dmp_slot_wait_free);
@@ -287,7 +294,7 @@ bool dmp_slot_cancel(struct dmp_context *context, u64 op)
 	bool found = false;
 
 	spin_lock(&context->tables_lock);
-	list_for_each_entry(wait, &context->slot_waits, entry)
+	hlist_for_each_entry(wait, &context->slot_waits[(u32)op % DMP_TABLE], entry)
 		if (wait->op == op) {
 			wait->cancelled = true;
 			found = true;

@@ -12,7 +12,9 @@
 #define LOOK_TICKS 1
 
 struct dmp_word_wait {
-	struct list_head entry;
+	struct hlist_node entry;
+	/* Among those that have ended. */
+	struct list_head ended;
 	struct dmp_memory *memory;
 	u64 op;
 	u64 offset;
@@ -37,21 +39,32 @@ static void look(struct work_struct *item)
 {
 	struct dmp_context *context = container_of(to_delayed_work(item), struct dmp_context, words_work);
 	struct dmp_word_wait *wait, *next;
+	struct hlist_node *behind;
 	LIST_HEAD(ended);
 	bool more;
+	u32 i;
 
+	/* A part at a time: there may be many. */
+	for (i = 0; i < DMP_TABLE; i++) {
+		spin_lock(&context->tables_lock);
+		hlist_for_each_entry_safe(wait, behind, &context->words[i], entry)
+			if (has_come(wait->memory, wait->offset, wait->value)) {
+				hlist_del(&wait->entry);
+				context->nr_words--;
+				list_add_tail(&wait->ended, &ended);
+			}
+		spin_unlock(&context->tables_lock);
+		cond_resched();
+	}
 	spin_lock(&context->tables_lock);
-	list_for_each_entry_safe(wait, next, &context->words, entry)
-		if (has_come(wait->memory, wait->offset, wait->value))
-			list_move_tail(&wait->entry, &ended);
-	more = !list_empty(&context->words);
+	more = context->nr_words;
 	/* The item's hold goes on to its next time. */
 	if (more)
 		queue_delayed_work(dmp_workers, &context->words_work, LOOK_TICKS);
 	else
 		context->words_due = false;
 	spin_unlock(&context->tables_lock);
-	list_for_each_entry_safe(wait, next, &ended, entry)
+	list_for_each_entry_safe(wait, next, &ended, ended)
 		end_wait(context, wait, 0);
 	if (!more)
 		dmp_context_put(context);
@@ -59,7 +72,6 @@ static void look(struct work_struct *item)
 
 void dmp_words_init(struct dmp_context *context)
 {
-	INIT_LIST_HEAD(&context->words);
 	INIT_DELAYED_WORK(&context->words_work, look);
 }
 
@@ -91,7 +103,8 @@ void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u6
 	wait->value = value;
 	outcome->started = 1;
 	spin_lock(&context->tables_lock);
-	list_add_tail(&wait->entry, &context->words);
+	hlist_add_head(&wait->entry, &context->words[(u32)op % DMP_TABLE]);
+	context->nr_words++;
 	if (!context->words_due) {
 		context->words_due = true;
 		kref_get(&context->references);
@@ -108,9 +121,10 @@ void dmaplane_glue_cancel_work(struct dmp_context *context, u64 op)
 	if (dmp_slot_cancel(context, op))
 		return;
 	spin_lock(&context->tables_lock);
-	list_for_each_entry(wait, &context->words, entry)
+	hlist_for_each_entry(wait, &context->words[(u32)op % DMP_TABLE], entry)
 		if (wait->op == op) {
-			list_del(&wait->entry);
+			hlist_del(&wait->entry);
+			context->nr_words--;
 			found = wait;
 			break;
 		}

@@ -22,6 +22,8 @@ pub const TESTS: &[Test] = &[
     ("buf_7_an_export_shows_the_same_bytes_and_says_how_long_it_is", exported),
     ("buf_7_an_export_outlives_its_context_and_its_process", outlives),
     ("buf_7_a_copy_under_way_has_a_fence", fenced),
+    ("buf_3_memory_that_somebody_has_pinned_through_an_export_is_not_recycled", pinned_export),
+    ("buf_9_a_dma_buf_that_cannot_be_written_to_is_not_written_to", read_only_import),
     ("buf_9_an_export_of_another_context_is_imported", own_import),
     ("buf_9_a_lease_on_what_the_writer_has_imported_does_not_wait_for_itself", own_fence),
     ("buf_9_a_udmabuf_and_the_system_heap_are_imported", foreign_imports),
@@ -200,6 +202,45 @@ fn fenced() -> Result<()> {
     Ok(())
 }
 
+/// Pinned by way of a mapping of its export, which is gone: whoever has it would see the next user's bytes.
+fn pinned_export() -> Result<()> {
+    let (device, mut ring) = device()?;
+    let (other, _other_ring) = crate::kit::device()?;
+    let recycled = || built(Alloc::new(1 << 20)).map(Alloc::recycled);
+    let first = BufferHandle::from_bits(succeed(&mut ring, recycled()?)?.word0).context("no buffer")?;
+    let slot = export(&mut ring, first)?;
+    let fd = device.take(slot)?;
+    let mapping = Mapping::new(fd.as_fd(), 0, 1 << 20, true)?;
+    // SAFETY: nothing here takes the memory for its own.
+    let _pinned = unsafe { other.pin(mapping.start(), 1 << 20, false) }?;
+    drop((mapping, fd));
+    // The file goes by a task's own work.
+    std::thread::sleep(Duration::from_millis(50));
+    succeed(&mut ring, Free::new(first))?;
+    let again = BufferHandle::from_bits(succeed(&mut ring, recycled()?)?.word0).context("no buffer")?;
+    let mut bytes = vec![1; 1 << 20];
+    ensure!(device.map(again)?.read(0, &mut bytes), "reading");
+    ensure!(bytes.iter().all(|&byte| byte == 0), "memory that somebody has pinned was given out again");
+    ensure!(information(&device, "memory-bytes")? == 1 << 20, "it is kept");
+    Ok(())
+}
+
+fn read_only_import() -> Result<()> {
+    let (mut ours, mut theirs) = pair()?;
+    let fd = heap(1 << 20, libc::O_RDONLY)?;
+    refused(Mapping::new(fd.as_fd(), 0, 1 << 20, true), libc::EACCES, "mapping it for writing")?;
+    let (imported, length) = theirs.device.import(fd.as_fd())?;
+    refused(theirs.device.map(imported), libc::EACCES, "the same by the driver")?;
+    let (_lease, token) = theirs.grant(built(LeaseGrant::range(imported, 0, length, Rights::WRITE))?)?;
+    let import = ours.import(&token)?;
+    let (source, _) = alloc(&mut ours.ring, length)?;
+    for bytes in [4096, length] {
+        let landed = complete(&mut ours.ring, built(Write::new(source, 0, import, 0, bytes))?)?;
+        ensure!(landed.result() == Err(Errno::EACCES), "writing to it: {landed:?}");
+    }
+    Ok(())
+}
+
 /// Writes into an import as a peer, and reads what landed through `look`.
 fn write_into_import(theirs: &mut Side, ours: &mut Side, fd: &OwnedFd, look: &Mapping) -> Result<()> {
     let (imported, length) = theirs.device.import(fd.as_fd())?;
@@ -289,7 +330,7 @@ fn udmabuf(bytes: u64) -> Result<OwnedFd> {
 }
 
 /// A dma-buf of the system heap: DMA_HEAP_IOCTL_ALLOC of linux/dma-heap.h.
-fn heap(bytes: u64) -> Result<OwnedFd> {
+fn heap(bytes: u64, access: i32) -> Result<OwnedFd> {
     let device = std::fs::OpenOptions::new().read(true).open("/dev/dma_heap/system");
     let device = device.map_err(|error| Absent(format!("/dev/dma_heap/system: {error}")))?;
     #[repr(C)]
@@ -299,7 +340,7 @@ fn heap(bytes: u64) -> Result<OwnedFd> {
         fd_flags: u32,
         heap_flags: u64,
     }
-    let flags = (libc::O_RDWR | libc::O_CLOEXEC) as u32;
+    let flags = (access | libc::O_CLOEXEC) as u32;
     let mut allocate = Allocate { length: bytes, fd: 0, fd_flags: flags, heap_flags: 0 };
     // SAFETY: the call reads and writes the structure.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), 0xc018_4800, &mut allocate) };
@@ -310,7 +351,7 @@ fn heap(bytes: u64) -> Result<OwnedFd> {
 
 fn foreign_imports() -> Result<()> {
     let (mut ours, mut theirs) = pair()?;
-    for fd in [udmabuf(1 << 20)?, heap(1 << 20)?] {
+    for fd in [udmabuf(1 << 20)?, heap(1 << 20, libc::O_RDWR)?] {
         let mapping = Mapping::new(fd.as_fd(), 0, 1 << 20, true)?;
         write_into_import(&mut theirs, &mut ours, &fd, &mapping)?;
     }
