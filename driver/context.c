@@ -217,6 +217,7 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	context->user = current_euid();
 	context->network = get_net(current->nsproxy->net_ns);
 	WRITE_ONCE(context->owner, get_pid(task_tgid(current)));
+	WRITE_ONCE(context->owner_table, (fl_owner_t)current->files);
 	/* Release: pairs with the acquires of who finds the context set up. */
 	smp_store_release(&context->engine, made);
 	return 0;

@@ -27,8 +27,12 @@ static int dmp_flush(struct file *file, fl_owner_t owner)
 {
 	struct dmp_context *context = file->private_data;
 
-	/* By its descriptors: its memory is gone already when they are closed. */
-	if ((current->flags & PF_EXITING) && task_tgid(current) == READ_ONCE(context->owner))
+	/*
+	 * By its table of descriptors, since a thread may have another one and go while its process stays; and by its
+	 * process, since where a table was another's may lie.
+	 */
+	if ((current->flags & PF_EXITING) && owner == READ_ONCE(context->owner_table) &&
+	    task_tgid(current) == READ_ONCE(context->owner))
 		dmp_context_close(context);
 	return 0;
 }

@@ -103,8 +103,9 @@ struct dmp_context {
 
 	/* Charged for what the context takes: that of who set it up. */
 	struct mem_cgroup *memcg;
-	/* Whose exit ends it: the process that set it up. Held. */
+	/* Whose exit ends it: the process that set it up, held, and the table of descriptors that it had, only compared. */
 	struct pid *owner;
+	fl_owner_t owner_table;
 
 	/* Guards the tables below against calls that come without the baton. */
 	spinlock_t tables_lock;

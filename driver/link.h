@@ -99,7 +99,6 @@ struct dmp_request {
 	/* Of a range: where. Held until it is over. */
 	struct dmp_memory *memory;
 	u64 offset;
-	u64 length;
 	/* Of a list: how many, checked on its own side. */
 	struct dmp_piece *pieces;
 	u32 nr_pieces;

@@ -249,7 +249,6 @@ static int post_range(struct dmp_context *context, u32 peer, u64 op, struct dmp_
 {
 	request->memory = dmaplane_glue_hold_buffer(context, post->object);
 	request->offset = post->offset;
-	request->length = post->length;
 	note(request, context, op, DMP_REQUEST_WAITS);
 	if (dmp_link_say(context->peers[peer], &request->message))
 		return 1;
