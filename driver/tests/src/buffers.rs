@@ -1,8 +1,8 @@
 //! Buffers: made, placed, freed, bounded.
 
 use crate::Test;
-use crate::kit::{alloc, complete, device, information, succeed, until};
-use anyhow::{Result, anyhow, ensure};
+use crate::kit::{alloc, command, complete, device, information, succeed, until};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::Device;
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno};
@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("bug_16_a_size_that_is_no_page_multiple_maps_whole", odd_sizes),
     ("buf_4_a_freed_handle_is_stale", stale),
     ("lim_1_limits_answer_with_their_errno_and_give_back_what_they_count", limits),
+    ("lim_1_a_memory_cgroups_limit_is_an_errno_and_costs_nobodys_life", cgroup),
     ("buf_2_placement_is_verified_page_by_page", placed),
 ];
 
@@ -87,5 +88,42 @@ fn placed() -> Result<()> {
     ensure!((found.word0, found.word1) == (1024, 1024), "{found:?}");
     let nowhere = complete(&mut ring, sqe(4096)?.placement(PagePlacement::Strict(63)))?;
     ensure!(nowhere.result().is_err(), "on a node that is not there: {nowhere:?}");
+    Ok(())
+}
+
+/// A process in a group that may have 64 MiB: told an errno for more, and given what there is.
+fn cgroup() -> Result<()> {
+    let root = std::env::temp_dir().join("cgroup");
+    std::fs::create_dir_all(&root)?;
+    let place = root.to_str().context("the folder's name is text")?;
+    command("mount", &["-t", "cgroup2", "cgroup2", place])?;
+    let limited = || -> Result<String> {
+        std::fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+        let group = root.join("limited");
+        std::fs::create_dir_all(&group)?;
+        std::fs::write(group.join("memory.max"), (64u64 << 20).to_string())?;
+        let program = std::env::current_exe()?;
+        let role = format!("--child=limited={}", group.join("cgroup.procs").display());
+        let said = command(program.to_str().context("the program's name is text")?, &[&role])?;
+        // What was charged goes with the process, by and by.
+        until("the group is empty", || Ok(std::fs::remove_dir(&group).is_ok()))?;
+        Ok(said)
+    };
+    let said = limited();
+    command("umount", &[place])?;
+    ensure!(said?.trim() == format!("{} 0", libc::ENOMEM), "allocating in a group of 64 MiB came to something else");
+    Ok(())
+}
+
+/// Enters a group, and says with which errnos 256 MiB and then 8 MiB are allocated.
+pub fn limited(procs: &str) -> Result<()> {
+    std::fs::write(procs, std::process::id().to_string())?;
+    let (_device, mut ring) = device()?;
+    let mut errnos = Vec::new();
+    for bytes in [256 << 20, 8 << 20] {
+        let cqe = complete(&mut ring, sqe(bytes)?.sqe())?;
+        errnos.push(cqe.result().err().map_or(0, |errno| errno.raw()).to_string());
+    }
+    println!("{}", errnos.join(" "));
     Ok(())
 }

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("buf_7_an_export_shows_the_same_bytes_and_says_how_long_it_is", exported),
     ("buf_7_an_export_outlives_its_context_and_its_process", outlives),
     ("buf_7_a_copy_under_way_has_a_fence", fenced),
+    ("buf_7_a_copy_that_goes_on_when_its_memory_is_exported_gets_a_fence", late_export),
     ("buf_3_memory_that_somebody_has_pinned_through_an_export_is_not_recycled", pinned_export),
     ("buf_9_a_dma_buf_that_cannot_be_written_to_is_not_written_to", read_only_import),
     ("buf_9_an_export_of_another_context_is_imported", own_import),
@@ -29,6 +30,7 @@ pub const TESTS: &[Test] = &[
     ("buf_9_a_udmabuf_and_the_system_heap_are_imported", foreign_imports),
     ("buf_9_what_is_no_dma_buf_is_not_imported", no_imports),
     ("buf_9_a_processs_own_memory_is_written_to_by_a_peer", pinned),
+    ("buf_9_memory_pinned_for_reading_shows_what_its_process_writes_later", pinned_for_reading),
     ("buf_9_pinned_memory_counts_against_what_may_be_locked", lock_limit),
     ("ctl_7_an_eventfd_in_a_slot_is_waited_for", slots),
     ("buf_1_huge_pages_come_whole_or_not_at_all", huge),
@@ -201,6 +203,39 @@ fn fenced() -> Result<()> {
         ensure!(is_idle(10)?, "a fence of a copy that is over");
     }
     ensure!(seen > 0, "an importer never saw a copy under way");
+    Ok(())
+}
+
+/// Exported while a copy into it is under way, which began when nobody else had a part in it.
+fn late_export() -> Result<()> {
+    let (mut ours, mut theirs) = pair()?;
+    let length = 32 << 20;
+    let (source, mapping) = ours.buffer(length)?;
+    ensure!(mapping.write(0, &[1]), "writing");
+    let mut seen = false;
+    for _ in 0..20 {
+        let (target, landed) = theirs.buffer(length)?;
+        let (_lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
+        let import = ours.import(&token)?;
+        ours.push(built(Write::new(source, 0, import, 0, length))?)?;
+        let mut first = [0];
+        while first == [0] {
+            ensure!(landed.read(0, &mut first), "reading");
+        }
+        let slot = export(&mut theirs.ring, target)?;
+        let fd = theirs.device.take(slot)?;
+        while ours.ring.available() == 0 {
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            seen |= poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&at_once))? == 0;
+        }
+        built(ours.next()?.result())?;
+        drop((fd, landed));
+        succeed(&mut theirs.ring, Free::new(target).revoke_leases())?;
+        if seen {
+            break;
+        }
+    }
+    ensure!(seen, "an importer never saw the copy that was under way");
     Ok(())
 }
 
@@ -446,6 +481,27 @@ fn pinned() -> Result<()> {
     let nowhere = std::ptr::NonNull::new(0x1000 as *mut u8).context("an address")?;
     // SAFETY: nothing is there.
     refused(unsafe { theirs.device.pin(nowhere, 4096, false) }, libc::EFAULT, "memory that is not there")?;
+    Ok(())
+}
+
+/// Pages that were not there, or were the page of zeros, when they were pinned.
+fn pinned_for_reading() -> Result<()> {
+    let (mut ours, mut theirs) = pair()?;
+    let length = 64 << 10;
+    let own = Own::new(length as usize)?;
+    // SAFETY: the memory is written to by volatile writes, and read by nobody here.
+    let buffer = unsafe { theirs.device.pin(own.start, length as usize, true) }?;
+    let bytes = pattern(length as usize, 19);
+    for (at, byte) in bytes.iter().enumerate() {
+        // SAFETY: within the mapping, which is this function's own.
+        unsafe { own.start.as_ptr().add(at).write_volatile(*byte) };
+    }
+    let (_lease, token) = theirs.grant(built(LeaseGrant::range(buffer, 0, length, Rights::READ))?)?;
+    let import = ours.import(&token)?;
+    let (target, mapping) = ours.buffer(length)?;
+    succeed(&mut ours.ring, built(Read::new(target, 0, import, 0, length))?)?;
+    let mut found = vec![0; length as usize];
+    ensure!(mapping.read(0, &mut found) && found == bytes, "a peer reads what was there when it was pinned");
     Ok(())
 }
 

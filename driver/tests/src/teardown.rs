@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("td_a_ring_outlives_its_context_and_says_that_it_is_closed", ring_outlives),
     ("td_the_module_is_held_while_a_context_or_a_mapping_lives", held),
     ("dev_7_the_owners_exit_ends_a_context_that_others_still_hold", owner_exits),
+    ("dev_7_a_threads_exit_does_not_end_its_processs_context", thread_exits),
     ("bug_9_a_killed_process_leaves_nothing_behind", killed),
     ("bug_11_a_killed_waiter_goes_at_once", killed_waiter),
     ("bug_12_racing_set_ups_make_one_context", racing),
@@ -82,6 +83,20 @@ fn owner_exits() -> Result<()> {
     let second = lines.next().context("the grandchild said nothing")??;
     ensure!(second == "closed", "the grandchild said {second:?}");
     ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+/// A thread with a table of descriptors of its own closes them all when it goes.
+fn thread_exits() -> Result<()> {
+    let (_device, mut ring) = device()?;
+    let unshared = std::thread::spawn(|| {
+        // SAFETY: this thread opens nothing afterwards, and has nothing that others wait for it to close.
+        unsafe { libc::unshare(libc::CLONE_FILES) }
+    });
+    ensure!(unshared.join().is_ok_and(|result| result == 0), "unshare failed");
+    std::thread::sleep(Duration::from_millis(50));
+    crate::kit::succeed(&mut ring, dmaplane_ring::build::Nop::new())?;
+    ensure!(!ring.closed(), "the context is closed");
     Ok(())
 }
 
