@@ -248,6 +248,8 @@ fn pinned_export() -> Result<()> {
     let slot = export(&mut ring, first)?;
     let fd = device.take(slot)?;
     let mapping = Mapping::new(fd.as_fd(), 0, 1 << 20, true)?;
+    // What is recycled holds what was left in it.
+    ensure!(mapping.write(0, &vec![7; 1 << 20]), "writing");
     // SAFETY: nothing here takes the memory for its own.
     let _pinned = unsafe { other.pin(mapping.start(), 1 << 20, false) }?;
     drop((mapping, fd));
