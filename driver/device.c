@@ -72,73 +72,62 @@ static long dmp_call_ring(struct dmp_context *context, void __user *user)
 	return dmp_ring_new(context, &ring, user);
 }
 
-static long dmp_call_map(struct dmp_context *context, void __user *user)
-{
-	struct dmaplane_map map;
-	int error;
+/* A call that answers in its own structure. */
+struct dmp_call {
+	unsigned int number;
+	int (*function)(struct dmp_context *context, void *arguments);
+};
 
-	if (dmp_copy_from_user(&map, user, sizeof(map)))
-		return -EFAULT;
-	error = dmp_memory_offer(context, &map);
-	if (error)
-		return error;
-	return dmp_copy_to_user(user, &map, sizeof(map)) ? -EFAULT : 0;
+static int call_map(struct dmp_context *context, void *arguments)
+{
+	return dmp_memory_offer(context, arguments);
 }
 
-static long dmp_call_listen(struct dmp_context *context, void __user *user)
+static int call_listen(struct dmp_context *context, void *arguments)
 {
-	struct dmaplane_listen listen;
-	int error;
-
-	if (dmp_copy_from_user(&listen, user, sizeof(listen)))
-		return -EFAULT;
-	/* A listener lives as long as its context: that the answer can be given is looked at first. */
-	if (dmp_copy_to_user(user, &listen, sizeof(listen)))
-		return -EFAULT;
-	error = dmp_listen(context, &listen);
-	if (error)
-		return error;
-	return dmp_copy_to_user(user, &listen, sizeof(listen)) ? -EFAULT : 0;
+	return dmp_listen(context, arguments);
 }
 
-static long dmp_call_import(struct dmp_context *context, void __user *user)
+static int call_import(struct dmp_context *context, void *arguments)
 {
-	struct dmaplane_import import;
-	int error;
-
-	/* That the answer can be given is looked at first: a buffer that nobody knows would stay for good. */
-	if (dmp_copy_from_user(&import, user, sizeof(import)) || dmp_copy_to_user(user, &import, sizeof(import)))
-		return -EFAULT;
-	error = dmp_import(context, &import);
-	if (error)
-		return error;
-	return dmp_copy_to_user(user, &import, sizeof(import)) ? -EFAULT : 0;
+	return dmp_import(context, arguments);
 }
 
-static long dmp_call_pin(struct dmp_context *context, void __user *user)
+static int call_pin(struct dmp_context *context, void *arguments)
 {
-	struct dmaplane_pin pin;
-	int error;
-
-	if (dmp_copy_from_user(&pin, user, sizeof(pin)) || dmp_copy_to_user(user, &pin, sizeof(pin)))
-		return -EFAULT;
-	error = dmp_pin(context, &pin);
-	if (error)
-		return error;
-	return dmp_copy_to_user(user, &pin, sizeof(pin)) ? -EFAULT : 0;
+	return dmp_pin(context, arguments);
 }
 
-static long dmp_call_slot(struct dmp_context *context, void __user *user)
+static int call_slot(struct dmp_context *context, void *arguments)
 {
-	struct dmaplane_slot slot;
+	return dmp_slot_put(context, arguments);
+}
+
+static const struct dmp_call dmp_calls[] = {
+	{ DMAPLANE_IOCTL_MAP, call_map },	{ DMAPLANE_IOCTL_LISTEN, call_listen },
+	{ DMAPLANE_IOCTL_IMPORT, call_import }, { DMAPLANE_IOCTL_PIN, call_pin },
+	{ DMAPLANE_IOCTL_SLOT, call_slot },
+};
+
+/* As long as the longest of their structures. */
+#define CALL_BYTES 64
+static_assert(sizeof(struct dmaplane_map) <= CALL_BYTES && sizeof(struct dmaplane_listen) <= CALL_BYTES &&
+	      sizeof(struct dmaplane_import) <= CALL_BYTES && sizeof(struct dmaplane_pin) <= CALL_BYTES &&
+	      sizeof(struct dmaplane_slot) <= CALL_BYTES);
+
+static long dmp_answer(struct dmp_context *context, const struct dmp_call *call, void __user *user)
+{
+	u8 arguments[CALL_BYTES] __aligned(8);
+	size_t bytes = _IOC_SIZE(call->number);
 	int error;
 
-	if (dmp_copy_from_user(&slot, user, sizeof(slot)) || dmp_copy_to_user(user, &slot, sizeof(slot)))
+	/* That the answer can be given is looked at first: what nobody is told of would stay for good. */
+	if (dmp_copy_from_user(arguments, user, bytes) || dmp_copy_to_user(user, arguments, bytes))
 		return -EFAULT;
-	error = dmp_slot_put(context, &slot);
+	error = call->function(context, arguments);
 	if (error)
 		return error;
-	return dmp_copy_to_user(user, &slot, sizeof(slot)) ? -EFAULT : 0;
+	return dmp_copy_to_user(user, arguments, bytes) ? -EFAULT : 0;
 }
 
 static long dmp_call_take(struct dmp_context *context, void __user *user)
@@ -150,43 +139,44 @@ static long dmp_call_take(struct dmp_context *context, void __user *user)
 	return dmp_slot_take(context, &take);
 }
 
-static long dmp_call_close(struct dmp_context *context, void __user *user)
+/* Of a context or a ring: whether the call is one. */
+int dmp_close_checked(void __user *user)
 {
 	struct dmaplane_close arguments;
 
 	if (dmp_copy_from_user(&arguments, user, sizeof(arguments)))
 		return -EFAULT;
-	if (arguments.flags || arguments.reserved)
-		return -EINVAL;
-	dmp_context_close(context);
-	return 0;
+	return arguments.flags || arguments.reserved ? -EINVAL : 0;
+}
+
+static long dmp_call_close(struct dmp_context *context, void __user *user)
+{
+	int error = dmp_close_checked(user);
+
+	if (!error)
+		dmp_context_close(context);
+	return error;
 }
 
 static long dmp_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
 	struct dmp_context *context = file->private_data;
 	void __user *user = (void __user *)argument;
+	int i;
 
 	if (call == DMAPLANE_IOCTL_SETUP)
 		return dmp_call_setup(context, user);
 	/* Acquire: pairs with the release in dmp_context_setup; what it made is there. */
 	if (!smp_load_acquire(&context->engine))
 		return -ENXIO;
+	for (i = 0; i < ARRAY_SIZE(dmp_calls); i++)
+		if (dmp_calls[i].number == call)
+			return dmp_answer(context, &dmp_calls[i], user);
 	switch (call) {
 	case DMAPLANE_IOCTL_RING:
 		return dmp_call_ring(context, user);
-	case DMAPLANE_IOCTL_MAP:
-		return dmp_call_map(context, user);
-	case DMAPLANE_IOCTL_LISTEN:
-		return dmp_call_listen(context, user);
 	case DMAPLANE_IOCTL_CLOSE:
 		return dmp_call_close(context, user);
-	case DMAPLANE_IOCTL_IMPORT:
-		return dmp_call_import(context, user);
-	case DMAPLANE_IOCTL_PIN:
-		return dmp_call_pin(context, user);
-	case DMAPLANE_IOCTL_SLOT:
-		return dmp_call_slot(context, user);
 	case DMAPLANE_IOCTL_TAKE:
 		return dmp_call_take(context, user);
 	default:

@@ -188,6 +188,7 @@ extern struct workqueue_struct *dmp_copiers;
 
 /* device.c */
 extern const struct file_operations dmp_device_operations;
+int dmp_close_checked(void __user *user);
 
 /* inode.c */
 struct inode *dmp_inode_new(void);
@@ -242,15 +243,16 @@ void dmp_memory_put(struct dmp_memory *memory);
 void *dmp_memory_address(struct dmp_memory *memory);
 u64 dmp_memory_bytes(struct dmp_memory *memory);
 int dmp_memory_map(struct dmp_memory *memory, struct vm_area_struct *vma, unsigned long first_page, bool read_only);
+struct dmp_charge *dmp_charge_new(void);
+void dmp_charge_put(struct dmp_charge *charge);
+
+/* buffers.c */
 int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments);
 struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgoff, unsigned long *first_page);
 void dmp_memory_end(struct dmp_context *context);
 struct dmp_memory *dmp_memory_of(struct dmp_context *context, u32 buffer);
 void dmp_memory_end_recycling(struct dmp_context *context);
-struct dmp_charge *dmp_charge_new(void);
-void dmp_charge_put(struct dmp_charge *charge);
-
-/* memory.c, for memory of others: makes it a buffer, which then holds it. */
+/* Makes memory of others a buffer, which then holds it. */
 int dmp_memory_add(struct dmp_context *context, struct dmp_memory *memory, u64 *buffer);
 
 /* import.c, pin.c */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What memory is, for the files that touch it: memory.c makes, maps and frees pages, bytes.c copies, export.c and
- * import.c share it by dma-bufs, pin.c takes a process's own.
+ * What memory is, for the files that touch it: memory.c makes, maps and frees pages, buffers.c has the table of
+ * buffers, bytes.c copies, export.c and import.c share it by dma-bufs, pin.c takes a process's own.
  */
 #ifndef DMAPLANE_MEMORY_H
 #define DMAPLANE_MEMORY_H
@@ -79,7 +79,8 @@ struct dmp_access {
 
 /* memory.c */
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind);
-int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory);
+struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict, u64 *had);
+void dmp_memory_free(struct dmp_memory *memory);
 
 /* export.c */
 void dmp_export_end(struct dmp_memory *memory);

@@ -190,14 +190,11 @@ static long dmp_register(struct dmp_ring *ring, void __user *user)
 
 static long dmp_ring_close(struct dmp_ring *ring, void __user *user)
 {
-	struct dmaplane_close arguments;
+	int error = dmp_close_checked(user);
 
-	if (dmp_copy_from_user(&arguments, user, sizeof(arguments)))
-		return -EFAULT;
-	if (arguments.flags || arguments.reserved)
-		return -EINVAL;
-	dmp_ring_detach(ring);
-	return 0;
+	if (!error)
+		dmp_ring_detach(ring);
+	return error;
 }
 
 static long dmp_ring_ioctl(struct file *file, unsigned int call, unsigned long argument)

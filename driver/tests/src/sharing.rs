@@ -597,10 +597,25 @@ fn huge() -> Result<()> {
     let mapping = device.map(buffer)?;
     let mut bytes = vec![1; 4 << 20];
     ensure!(mapping.read(0, &mut bytes) && bytes.iter().all(|&byte| byte == 0), "not zeroed");
+    for block in [0, 2 << 20] {
+        let frames = frames(&mapping, block, 512)?;
+        let whole = frames[0] != 0 && frames[0] % 512 == 0 && (0..512).all(|n| frames[n] == frames[0] + n as u64);
+        ensure!(whole, "at {block} there is no 2 MiB block but frames {:?}", &frames[..4]);
+    }
     // More than there is: an error, and nothing is left.
     let all = Alloc::new(12 << 30).map_err(|error| anyhow!("{error}"))?.huge_pages();
     let none = complete(&mut ring, all)?;
     ensure!(none.result() == Err(Errno::ENOMEM), "{none:?}");
     ensure!(information(&device, "memory-bytes")? == 4 << 20, "something is charged for nothing");
     Ok(())
+}
+
+/// The page frames that lie at some place of a mapping, from /proc/self/pagemap: bits 0 to 54 of a word a page.
+fn frames(mapping: &Mapping, at: usize, count: usize) -> Result<Vec<u64>> {
+    use std::os::unix::fs::FileExt as _;
+    let mut words = vec![0; count * 8];
+    let first = (mapping.start().as_ptr() as usize + at) / 4096;
+    std::fs::File::open("/proc/self/pagemap")?.read_exact_at(&mut words, first as u64 * 8)?;
+    let frame = |word: &[u8; 8]| u64::from_le_bytes(*word) & ((1 << 55) - 1);
+    Ok(words.as_chunks::<8>().0.iter().map(frame).collect())
 }
