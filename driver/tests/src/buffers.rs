@@ -3,13 +3,14 @@
 use crate::Test;
 use crate::kit::{alloc, command, complete, device, information, succeed, until};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dmaplane_device::Device;
+use dmaplane_device::{Device, Mapping};
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno};
 use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement};
 
 pub const TESTS: &[Test] = &[
     ("buf_1_new_buffers_are_zero_and_as_long_as_asked", zero),
+    ("buf_1_huge_pages_come_whole_or_not_at_all", huge),
     ("bug_16_a_size_that_is_no_page_multiple_maps_whole", odd_sizes),
     ("buf_4_a_freed_handle_is_stale", stale),
     ("lim_1_limits_answer_with_their_errno_and_give_back_what_they_count", limits),
@@ -126,4 +127,38 @@ pub fn limited(procs: &str) -> Result<()> {
     }
     println!("{}", errnos.join(" "));
     Ok(())
+}
+
+fn huge() -> Result<()> {
+    let device =
+        Device::open(DeviceSetup { buffer_bytes: 16 << 30, memory_bytes: 16 << 30, ..DeviceSetup::default() })?;
+    let mut ring = device.ring(16, 32)?;
+    let asked = sqe(3 << 20)?.huge_pages();
+    let made = complete(&mut ring, asked)?;
+    ensure!(made.res == 0 && made.word1 == 4 << 20, "{made:?}");
+    let buffer = BufferHandle::from_bits(made.word0).context("no buffer")?;
+    let mapping = device.map(buffer)?;
+    let mut bytes = vec![1; 4 << 20];
+    ensure!(mapping.read(0, &mut bytes) && bytes.iter().all(|&byte| byte == 0), "not zeroed");
+    for block in [0, 2 << 20] {
+        let frames = frames(&mapping, block, 512)?;
+        let whole = frames[0] != 0 && frames[0] % 512 == 0 && (0..512).all(|n| frames[n] == frames[0] + n as u64);
+        ensure!(whole, "at {block} there is no 2 MiB block but frames {:?}", &frames[..4]);
+    }
+    // More than there is: an error, and nothing is left.
+    let all = sqe(12 << 30)?.huge_pages();
+    let none = complete(&mut ring, all)?;
+    ensure!(none.result() == Err(Errno::ENOMEM), "{none:?}");
+    ensure!(information(&device, "memory-bytes")? == 4 << 20, "something is charged for nothing");
+    Ok(())
+}
+
+/// The page frames that lie at some place of a mapping, from /proc/self/pagemap: bits 0 to 54 of a word a page.
+fn frames(mapping: &Mapping, at: usize, count: usize) -> Result<Vec<u64>> {
+    use std::os::unix::fs::FileExt as _;
+    let mut words = vec![0; count * 8];
+    let first = (mapping.start().as_ptr() as usize + at) / 4096;
+    std::fs::File::open("/proc/self/pagemap")?.read_exact_at(&mut words, first as u64 * 8)?;
+    let frame = |word: &[u8; 8]| u64::from_le_bytes(*word) & ((1 << 55) - 1);
+    Ok(words.as_chunks::<8>().0.iter().map(frame).collect())
 }

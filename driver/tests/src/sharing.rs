@@ -3,9 +3,8 @@
 use crate::kit::{WAIT, alloc, complete, device, information, refused, succeed, until};
 use crate::peers::{Side, built, pair, pattern};
 use crate::{Absent, Test};
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
-use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, Rights, SlotHandle};
 use dmaplane_ring::build::{
     Alloc, Cancel, ExportDmabuf, Free, LeaseGrant, LeaseRevoke, Placement, Read, Sync, Wait, Write,
@@ -33,7 +32,6 @@ pub const TESTS: &[Test] = &[
     ("buf_9_memory_pinned_for_reading_shows_what_its_process_writes_later", pinned_for_reading),
     ("buf_9_pinned_memory_counts_against_what_may_be_locked", lock_limit),
     ("ctl_7_an_eventfd_in_a_slot_is_waited_for", slots),
-    ("buf_1_huge_pages_come_whole_or_not_at_all", huge),
 ];
 
 fn leased() -> Result<()> {
@@ -584,38 +582,4 @@ fn slots() -> Result<()> {
     }
     ring.enter(0, WAIT)?;
     Ok(())
-}
-
-fn huge() -> Result<()> {
-    let device =
-        Device::open(DeviceSetup { buffer_bytes: 16 << 30, memory_bytes: 16 << 30, ..DeviceSetup::default() })?;
-    let mut ring = device.ring(16, 32)?;
-    let asked = Alloc::new(3 << 20).map_err(|error| anyhow!("{error}"))?.huge_pages();
-    let made = complete(&mut ring, asked)?;
-    ensure!(made.res == 0 && made.word1 == 4 << 20, "{made:?}");
-    let buffer = BufferHandle::from_bits(made.word0).context("no buffer")?;
-    let mapping = device.map(buffer)?;
-    let mut bytes = vec![1; 4 << 20];
-    ensure!(mapping.read(0, &mut bytes) && bytes.iter().all(|&byte| byte == 0), "not zeroed");
-    for block in [0, 2 << 20] {
-        let frames = frames(&mapping, block, 512)?;
-        let whole = frames[0] != 0 && frames[0] % 512 == 0 && (0..512).all(|n| frames[n] == frames[0] + n as u64);
-        ensure!(whole, "at {block} there is no 2 MiB block but frames {:?}", &frames[..4]);
-    }
-    // More than there is: an error, and nothing is left.
-    let all = Alloc::new(12 << 30).map_err(|error| anyhow!("{error}"))?.huge_pages();
-    let none = complete(&mut ring, all)?;
-    ensure!(none.result() == Err(Errno::ENOMEM), "{none:?}");
-    ensure!(information(&device, "memory-bytes")? == 4 << 20, "something is charged for nothing");
-    Ok(())
-}
-
-/// The page frames that lie at some place of a mapping, from /proc/self/pagemap: bits 0 to 54 of a word a page.
-fn frames(mapping: &Mapping, at: usize, count: usize) -> Result<Vec<u64>> {
-    use std::os::unix::fs::FileExt as _;
-    let mut words = vec![0; count * 8];
-    let first = (mapping.start().as_ptr() as usize + at) / 4096;
-    std::fs::File::open("/proc/self/pagemap")?.read_exact_at(&mut words, first as u64 * 8)?;
-    let frame = |word: &[u8; 8]| u64::from_le_bytes(*word) & ((1 << 55) - 1);
-    Ok(words.as_chunks::<8>().0.iter().map(frame).collect())
 }
