@@ -7,12 +7,42 @@
  */
 #include "memory.h"
 
+#include <linux/dma-fence.h>
+
 /* Nobody else has a part in it: it can be copied without telling anybody. */
 bool dmp_memory_is_private(struct dmp_memory *memory)
 {
 	return memory->kind != DMP_MEMORY_IMPORTED && !READ_ONCE(memory->exported);
 }
 
+/* Whether everything has ended that an access would have to wait for. Does not wait for it. */
+bool dmp_others_done(struct dma_resv *fences, bool write)
+{
+	struct dma_resv_iter cursor;
+	struct dma_fence *fence;
+	bool done = true;
+
+	dma_resv_iter_begin(&cursor, fences, dma_resv_usage_rw(write));
+	dma_resv_for_each_fence_unlocked(&cursor, fence) {
+		/* One that nobody waits for might never tell. */
+		dma_fence_enable_sw_signaling(fence);
+		done = dma_fence_is_signaled(fence);
+		if (!done)
+			break;
+	}
+	dma_resv_iter_end(&cursor);
+	return done;
+}
+
+/* Before dmp_access_begin: 0 once others have done with it; DMP_WORK_LATER; or an error. */
+int dmp_access_wait(struct dmp_work *work, struct dmp_memory *memory, bool write)
+{
+	if (memory->kind != DMP_MEMORY_IMPORTED || dmp_import_others_done(memory, write))
+		return 0;
+	return dmp_work_later(work);
+}
+
+/* What others have begun meanwhile an exporter may wait for once more. */
 int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
 {
 	access->memory = NULL;
@@ -21,12 +51,8 @@ int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool 
 	if (write && memory->read_only)
 		return -EACCES;
 	if (memory->kind == DMP_MEMORY_IMPORTED) {
-		long left = dmp_import_idle(memory, write, DMP_SYNC_TIMEOUT);
-		int error = left > 0 ? 0 : left ?: -ETIMEDOUT;
+		int error = dmp_import_sync(memory, false, write);
 
-		/* A fence may be of a device that has died: that is as long as anybody waits. */
-		if (!error)
-			error = dmp_import_sync(memory, false, write);
 		if (error)
 			return error;
 	} else if (READ_ONCE(memory->exported)) {
@@ -78,21 +104,30 @@ struct dmp_sync_work {
 	bool end;
 };
 
+static int sync_memory(struct dmp_sync_work *work)
+{
+	struct dmp_memory *memory = work->memory;
+	bool write = !memory->read_only;
+	int error = 0;
+
+	if (memory->kind == DMP_MEMORY_IMPORTED) {
+		if (!work->end)
+			error = dmp_access_wait(&work->work, memory, write);
+		return error ?: dmp_import_sync(memory, work->end, write);
+	}
+	if (!work->end && !dmp_export_others_done(memory))
+		return dmp_work_later(&work->work);
+	dmp_export_sync(memory, work->end);
+	return 0;
+}
+
 static int sync(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_sync_work *work = container_of(item, struct dmp_sync_work, work);
-	int error;
+	int error = sync_memory(work);
 
-	if (work->memory->kind == DMP_MEMORY_IMPORTED) {
-		long left = work->end ? 1 : dmp_import_idle(work->memory, !work->memory->read_only, DMP_SYNC_TIMEOUT);
-
-		error = left > 0 ? 0 : left ?: -ETIMEDOUT;
-		if (!error)
-			error = dmp_import_sync(work->memory, work->end, !work->memory->read_only);
-	} else {
-		error = dmp_export_sync(work->memory, work->end);
-	}
-	dmp_memory_put(work->memory);
+	if (error != DMP_WORK_LATER)
+		dmp_memory_put(work->memory);
 	return error;
 }
 

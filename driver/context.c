@@ -87,6 +87,7 @@ struct dmp_context *dmp_context_new(void)
 	INIT_WORK(&context->end_work, dmp_context_end);
 	INIT_LIST_HEAD(&context->recycled);
 	dmp_words_init(context);
+	dmp_work_init(context);
 	dmp_runner_init(context);
 	return context;
 }

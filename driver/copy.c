@@ -36,6 +36,12 @@ struct dmp_copy {
 	bool stopped;
 	/* Of the memory on either side that is copied at this moment. */
 	struct dmp_access our_access, their_access;
+	/* How far it is, since it may be put off: what was moved, the list's piece, and bytes of that, or of the range. */
+	bool begun;
+	u64 bytes;
+	u32 sum;
+	u32 piece;
+	u64 done;
 };
 
 /* Whether to go on: 0, or an error. */
@@ -47,37 +53,24 @@ static int look(struct dmp_copy *copy)
 	return READ_ONCE(copy->request->stopped) ? -ECONNRESET : 0;
 }
 
-struct dmp_moved {
-	u64 bytes;
-	u32 checksum;
-};
-
 static void move(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
-		 u64 their_offset, u64 length, struct dmp_moved *moved)
+		 u64 their_offset, u64 length)
 {
-	u32 *checksum = copy->checksum ? &moved->checksum : NULL;
+	u32 *checksum = copy->checksum ? &copy->sum : NULL;
 
 	if (copy->in)
 		dmp_memory_move(ours, our_offset, theirs, their_offset, length, checksum);
 	else
 		dmp_memory_move(theirs, their_offset, ours, our_offset, length, checksum);
-	moved->bytes += length;
+	copy->bytes += length;
 }
 
-/* Waits for others' work with imported memory, and looks now and then whether to stop. */
-static int await_others(struct dmp_copy *copy, struct dmp_memory *memory, bool write)
+/* Others' work with imported memory is to be done: for as long as nobody has the copy stop. */
+static int wait(struct dmp_copy *copy, struct dmp_memory *memory, bool write)
 {
-	int error = 0;
-	long left;
-
-	if (memory->kind != DMP_MEMORY_IMPORTED)
+	if (memory->kind != DMP_MEMORY_IMPORTED || dmp_import_others_done(memory, write))
 		return 0;
-	do {
-		left = dmp_import_idle(memory, write, HZ / 10);
-		if (!left)
-			error = look(copy);
-	} while (!left && !error);
-	return left < 0 ? left : error;
+	return look(copy) ?: DMP_WORK_LATER;
 }
 
 static void end_access(struct dmp_copy *copy)
@@ -88,10 +81,10 @@ static void end_access(struct dmp_copy *copy)
 
 static int begin_access(struct dmp_copy *copy, struct dmp_memory *ours, struct dmp_memory *theirs)
 {
-	int error = await_others(copy, ours, copy->in);
+	int error = wait(copy, ours, copy->in);
 
 	if (!error)
-		error = await_others(copy, theirs, !copy->in);
+		error = wait(copy, theirs, !copy->in);
 	return error ?: dmp_access_begin_both(&copy->our_access, ours, copy->in, &copy->their_access, theirs,
 					      !copy->in);
 }
@@ -115,27 +108,26 @@ static int go_on(struct dmp_copy *copy, struct dmp_memory *ours, struct dmp_memo
 	return begin_access(copy, ours, theirs);
 }
 
-/* One range, from its beginning, slice by slice. */
+/* One range, from where it is, slice by slice. */
 static int move_slices(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset, struct dmp_memory *theirs,
-		       u64 their_offset, u64 length, struct dmp_moved *moved)
+		       u64 their_offset, u64 length)
 {
-	u64 done = 0;
-
-	while (done < length) {
-		u64 some = min_t(u64, SLICE_BYTES, length - done);
-		int error = done ? look(copy) : 0;
+	while (copy->done < length) {
+		u64 some = min_t(u64, SLICE_BYTES, length - copy->done);
+		int error = copy->done ? look(copy) : 0;
 
 		if (!error && !copy->at_once)
 			error = go_on(copy, ours, theirs);
 		if (error)
 			return error;
-		move(copy, ours, our_offset + done, theirs, their_offset + done, some, moved);
-		done += some;
+		move(copy, ours, our_offset + copy->done, theirs, their_offset + copy->done, some);
+		copy->done += some;
 	}
+	copy->done = 0;
 	return 0;
 }
 
-static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
+static int copy_range(struct dmp_copy *copy)
 {
 	struct dmp_request *request = copy->request;
 	struct dmp_memory *ours = dmp_memory_of(copy->work.context, copy->target.object);
@@ -146,7 +138,7 @@ static int copy_range(struct dmp_copy *copy, struct dmp_moved *moved)
 	/* On the engine's thread nobody is told and nothing waited for: nobody else had a part in it a moment ago. */
 	if (copy->at_once && (copy->in ? ours : request->memory)->read_only)
 		return -EACCES;
-	return move_slices(copy, ours, copy->target.offset, request->memory, request->offset, copy->target.length, moved);
+	return move_slices(copy, ours, copy->target.offset, request->memory, request->offset, copy->target.length);
 }
 
 /* Finds each of the peer's numbers in our list: all of them, before the first byte moves. */
@@ -177,17 +169,17 @@ static int find_pieces(struct dmp_copy *copy)
 	return 0;
 }
 
-static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
+static int copy_pieces(struct dmp_copy *copy)
 {
 	struct dmp_request *request = copy->request;
-	u32 i, pieces = 0;
-	int error = 0;
+	u32 pieces = 0;
 	u64 bytes = 0;
 
-	for (i = 0; !error && i < request->nr_pieces; i++) {
-		struct dmp_piece *piece = &request->pieces[i];
+	for (; copy->piece < request->nr_pieces; copy->piece++) {
+		struct dmp_piece *piece = &request->pieces[copy->piece];
 		struct dmp_memory *ours = dmp_memory_of(copy->work.context, piece->peer_buffer);
 		struct dmp_memory *theirs = dmp_memory_of(request->owner, piece->buffer);
+		int error = 0;
 
 		pieces++;
 		bytes += piece->length_bytes;
@@ -197,10 +189,11 @@ static int copy_pieces(struct dmp_copy *copy, struct dmp_moved *moved)
 			bytes = piece->length_bytes;
 		}
 		if (!error)
-			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes,
-					    moved);
+			error = move_slices(copy, ours, piece->peer_offset, theirs, piece->offset, piece->length_bytes);
+		if (error)
+			return error;
 	}
-	return error;
+	return 0;
 }
 
 /* Short, and with memory that nobody has to be told of. */
@@ -215,36 +208,40 @@ static bool can_be_made_at_once(struct dmp_context *context, struct dmp_request 
 	return ours && dmp_memory_is_private(ours) && request->memory && dmp_memory_is_private(request->memory);
 }
 
-/* The whole copy; then the peer's engine knows that nothing of its side is touched any more. */
-static int copy_all(struct dmp_copy *copy, struct dmp_moved *moved)
+/* All of it, or on from where it was put off. */
+static int go(struct dmp_copy *copy)
 {
-	int error;
+	bool begun = copy->begun;
+	int error = 0;
 
-	moved->bytes = 0;
-	moved->checksum = CHECKSUM_BEGIN;
-	if (copy->target.kind == DMP_OBJECT_LIST) {
+	copy->begun = true;
+	if (!begun)
+		copy->sum = CHECKSUM_BEGIN;
+	if (copy->target.kind != DMP_OBJECT_LIST)
+		return copy_range(copy);
+	if (!begun)
 		error = find_pieces(copy);
-		if (!error)
-			error = copy_pieces(copy, moved);
-	} else {
-		error = copy_range(copy, moved);
-	}
+	return error ?: copy_pieces(copy);
+}
+
+/* The whole copy; then the peer's engine knows that nothing of its side is touched any more. */
+static int copy_all(struct dmp_copy *copy, u64 *bytes, u64 *checksum)
+{
+	int error = go(copy);
+
+	if (error == DMP_WORK_LATER)
+		return error;
 	end_access(copy);
-	moved->checksum = copy->checksum ? ~moved->checksum : 0;
+	*bytes = copy->bytes;
+	*checksum = copy->checksum ? ~copy->sum : 0;
 	/* What has gone wrong here the peer is told by an answer, which follows; its memory is its own again now. */
-	dmp_request_end(copy->request, 0, copy->in ? 0 : moved->checksum);
+	dmp_request_end(copy->request, 0, copy->in ? 0 : *checksum);
 	return error;
 }
 
 static int run(struct dmp_work *item, u64 *bytes, u64 *checksum)
 {
-	struct dmp_copy *copy = container_of(item, struct dmp_copy, work);
-	struct dmp_moved moved;
-	int error = copy_all(copy, &moved);
-
-	*bytes = moved.bytes;
-	*checksum = moved.checksum;
-	return error;
+	return copy_all(container_of(item, struct dmp_copy, work), bytes, checksum);
 }
 
 static void ended(struct dmp_work *item, int result, u64 bytes, u64 checksum)
@@ -273,11 +270,8 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 			.work.context = context, .request = request, .target = *target, .in = in, .checksum = checksum,
 			.at_once = true,
 		};
-		struct dmp_moved moved;
 
-		outcome->result = copy_all(&here, &moved);
-		outcome->word0 = moved.bytes;
-		outcome->word1 = moved.checksum;
+		outcome->result = copy_all(&here, &outcome->word0, &outcome->word1);
 		/* Many of these may come in a row. */
 		cond_resched();
 		return;
@@ -293,7 +287,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	copy->in = in;
 	copy->checksum = checksum;
 	copy->work.end = ended;
-	copy->work.queue = dmp_copiers;
+	copy->work.copies = true;
 	spin_lock(&context->requests_lock);
 	/* Looked for by the number that dmp_work_start is about to write. */
 	copy->work.op = transfer;

@@ -13,6 +13,7 @@
  *	context->ready_lock (spinlock)	ends that have something for the engine
  *	context->requests_lock (spinlock) requests and copies, by operation
  *	request->lock (spinlock)	how far a request is
+ *	lane->lock (spinlock)		whose turn slow work is
  */
 #ifndef DMAPLANE_H
 #define DMAPLANE_H
@@ -63,16 +64,39 @@ extern struct dmp_accounts dmp_accounts;
  * one event that the engine was promised. First in a structure of its own kind, which is freed after it.
  */
 struct dmp_work {
-	struct work_struct work;
+	struct delayed_work work;
+	/* Among those of the context that wait for their turn. Guarded by lane->lock. */
+	struct list_head entry;
+	/* One of those that run at once. */
+	bool has_turn;
+	/* Copies, perhaps for long: with others that do. */
+	bool copies;
+	/* How often it was too early, and since when. */
+	u32 put_offs;
+	unsigned long put_off_since;
 	/* Held until the event is posted: a context with work under way is not closed. */
 	struct dmp_context *context;
 	u64 op;
-	/* Returns the event's result and fills its words in. */
+	/*
+	 * Returns the event's result and fills its words in. DMP_WORK_LATER: others are at what it needs, so that it is
+	 * called again after a while. It does not wait for them itself.
+	 */
 	int (*function)(struct dmp_work *work, u64 *word0, u64 *word1);
 	/* Posts the event; NULL: the one that says that work has finished. */
 	void (*end)(struct dmp_work *work, int result, u64 word0, u64 word1);
-	/* Where it runs; NULL: with all that is not a copy. */
-	struct workqueue_struct *queue;
+};
+
+#define DMP_WORK_LATER 1
+/* For how long others are waited for, but by copies, which can be stopped: a fence may be of a device that has died. */
+#define DMP_SYNC_TIMEOUT (10 * HZ)
+
+/* A context's slow work of one kind. */
+struct dmp_lane {
+	spinlock_t lock;
+	/* Those that have their turn. */
+	u32 running;
+	/* The others, oldest first. */
+	struct list_head waiting;
 };
 
 /* Heads of a table by operation. */
@@ -149,6 +173,9 @@ struct dmp_context {
 	struct hlist_head requests[DMP_TABLE];
 	struct hlist_head copies[DMP_TABLE];
 
+	/* Work that copies is the second. */
+	struct dmp_lane lanes[2];
+
 	struct work_struct run_work;
 	struct work_struct end_work;
 	struct hrtimer timer;
@@ -208,8 +235,6 @@ void dmp_run_charged(struct dmp_context *context);
 void dmp_runner_init(struct dmp_context *context);
 int dmp_runner_start(struct dmp_context *context);
 void dmp_runner_stop(struct dmp_context *context);
-void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
-		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome);
 /* Lets whoever runs the engine go on, also where it waits for this very processor. May sleep. */
 static inline void dmp_let_others(int tries)
 {
@@ -233,6 +258,12 @@ static inline void dmp_let_others(int tries)
 		}                                                                   \
 		dmp_result;                                                         \
 	})
+
+/* work.c */
+void dmp_work_init(struct dmp_context *context);
+void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
+		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome);
+int dmp_work_later(struct dmp_work *work);
 
 /* ring.c */
 int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, void __user *user);

@@ -231,23 +231,19 @@ void dmaplane_glue_export(struct dmp_context *context, u64 op, u32 buffer, u32 s
 
 /* SYNC. */
 
-/* Waits for importers' work before the processor's access, and makes both see the same. By a worker. */
-int dmp_export_sync(struct dmp_memory *memory, bool end)
+/* Whether importers' work is done. */
+bool dmp_export_others_done(struct dmp_memory *memory)
 {
-	long left;
-
 	/* Acquire: pairs with the release in mark_exported. */
-	if (!smp_load_acquire(&memory->exported))
-		return 0;
-	if (end) {
-		sync_devices(memory, DMA_BIDIRECTIONAL, true);
-		return 0;
-	}
-	left = dma_resv_wait_timeout(&memory->fences, dma_resv_usage_rw(true), false, DMP_SYNC_TIMEOUT);
-	if (left <= 0)
-		return left ? left : -ETIMEDOUT;
-	sync_devices(memory, DMA_BIDIRECTIONAL, false);
-	return 0;
+	return !smp_load_acquire(&memory->exported) || dmp_others_done(&memory->fences, true);
+}
+
+/* Makes devices and the processor see the same. By a worker. */
+void dmp_export_sync(struct dmp_memory *memory, bool end)
+{
+	/* Acquire: as above. */
+	if (smp_load_acquire(&memory->exported))
+		sync_devices(memory, DMA_BIDIRECTIONAL, end);
 }
 
 /* Fences. */

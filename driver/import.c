@@ -27,10 +27,10 @@ int dmp_import_sync(struct dmp_memory *memory, bool end, bool write)
 		     dma_buf_begin_cpu_access(memory->dma_buf, direction);
 }
 
-/* Waits so long for others' work with it: 0 where that was not enough, or an error. */
-long dmp_import_idle(struct dmp_memory *memory, bool write, long timeout)
+/* Whether others' work with it is done. */
+bool dmp_import_others_done(struct dmp_memory *memory, bool write)
 {
-	return dma_resv_wait_timeout(memory->dma_buf->resv, dma_resv_usage_rw(write), false, timeout);
+	return dmp_others_done(memory->dma_buf->resv, write);
 }
 
 /* Of a descriptor of the caller's. */

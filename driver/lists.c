@@ -74,9 +74,13 @@ static int load(struct dmp_list_work *work)
 static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_list_work *work = container_of(item, struct dmp_list_work, work);
-	struct dmp_access access;
-	int result = dmp_access_begin(&access, work->memory, false);
+	struct dmp_access access = {};
+	int result = dmp_access_wait(item, work->memory, false);
 
+	if (result == DMP_WORK_LATER)
+		return result;
+	if (!result)
+		result = dmp_access_begin(&access, work->memory, false);
 	if (!result)
 		result = load(work);
 	dmp_access_end(&access);

@@ -17,7 +17,10 @@ static const char *const account_names[] = {
 };
 static_assert(sizeof(struct dmp_accounts) == ARRAY_SIZE(account_names) * sizeof(atomic_long_t));
 
-/* Run engines: short, and needed for memory to be given back. */
+/*
+ * Run engines: short, and needed for memory to be given back. Not of a higher priority: what there is to run is the
+ * clients' to say.
+ */
 struct workqueue_struct *dmp_runners;
 /* Zero, load, connect, give back. */
 struct workqueue_struct *dmp_workers;
@@ -76,7 +79,7 @@ static int __init dmp_init(void)
 		       dmaplane_engine_abi_version(), DMAPLANE_ABI_VERSION);
 		return -EINVAL;
 	}
-	dmp_runners = alloc_workqueue("dmaplane-run", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
+	dmp_runners = alloc_workqueue("dmaplane-run", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!dmp_runners)
 		return -ENOMEM;
 	dmp_workers = alloc_workqueue("dmaplane-work", WQ_UNBOUND, 0);

@@ -74,9 +74,6 @@ struct dmp_access {
 	struct dma_fence *fence;
 };
 
-/* How long SYNC, and copies with imported memory, wait for others: a fence may be of a device that has died. */
-#define DMP_SYNC_TIMEOUT (10 * HZ)
-
 /* memory.c */
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind);
 struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict, u64 *had);
@@ -84,19 +81,22 @@ void dmp_memory_free(struct dmp_memory *memory);
 
 /* export.c */
 void dmp_export_end(struct dmp_memory *memory);
-int dmp_export_sync(struct dmp_memory *memory, bool end);
+bool dmp_export_others_done(struct dmp_memory *memory);
+void dmp_export_sync(struct dmp_memory *memory, bool end);
 struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write);
 void dmp_export_idle(struct dma_fence *fence);
 
 /* import.c */
 void dmp_import_free(struct dmp_memory *memory);
 int dmp_import_sync(struct dmp_memory *memory, bool end, bool write);
-long dmp_import_idle(struct dmp_memory *memory, bool write, long timeout);
+bool dmp_import_others_done(struct dmp_memory *memory, bool write);
 
 /* pin.c */
 void dmp_pin_free(struct dmp_memory *memory);
 
 /* access.c */
+bool dmp_others_done(struct dma_resv *fences, bool write);
+int dmp_access_wait(struct dmp_work *work, struct dmp_memory *memory, bool write);
 int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write);
 int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_memory, bool first_write,
 			  struct dmp_access *second, struct dmp_memory *second_memory, bool second_write);

@@ -178,9 +178,13 @@ static int prepare(struct dmp_work *item, u64 *word0, u64 *word1)
 {
 	struct dmp_prepare_work *work = container_of(item, struct dmp_prepare_work, work);
 	struct dmp_request *request = work->request;
-	struct dmp_access access;
-	int error = dmp_access_begin(&access, work->index, false);
+	struct dmp_access access = {};
+	int error = READ_ONCE(request->stopped) ? -ECANCELED : dmp_access_wait(item, work->index, false);
 
+	if (error == DMP_WORK_LATER)
+		return error;
+	if (!error)
+		error = dmp_access_begin(&access, work->index, false);
 	if (!error)
 		error = look_all_up(work);
 	dmp_access_end(&access);

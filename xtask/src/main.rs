@@ -127,6 +127,9 @@ enum VmCommand {
         /// Instead: for each operation the n-th call that may fail does, for every n
         #[arg(long)]
         faults: bool,
+        /// Only the tests whose names contain this
+        #[arg(long, value_name = "NAME", default_value = "", conflicts_with_all = ["defects", "faults"])]
+        only: String,
     },
 }
 
@@ -183,15 +186,14 @@ fn run(command: Command) -> Result<bool> {
             println!("{tally}");
             Ok(tally.failed == 0)
         }
-        Command::Vm { command: VmCommand::Test { kernel, defects, faults } } => {
+        Command::Vm { command: VmCommand::Test { kernel, defects, faults, only } } => {
             setup::run(&workspace, Some(&["vm"]))?;
             let kernel = Kernel::named(&kernel).context("no such kernel")?;
-            let test = match (defects, faults) {
-                (true, _) => lab::test_defects,
-                (_, true) => lab::test_faults,
-                _ => lab::test,
+            let tally = match (defects, faults) {
+                (true, _) => lab::test_defects(&workspace, kernel)?,
+                (_, true) => lab::test_faults(&workspace, kernel)?,
+                _ => lab::test(&workspace, kernel, &only)?,
             };
-            let tally = test(&workspace, kernel)?;
             println!("{tally}");
             Ok(tally.failed == 0)
         }

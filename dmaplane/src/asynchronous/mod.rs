@@ -3,7 +3,7 @@
 //! An [`AsyncPlane`] is a handle that tasks clone. Each operation begins when its future is first polled, on the thread
 //! that polls it; a task of the plane's own sleeps in the runtime's reactor, on the ring's eventfd, and wakes whoever
 //! waits. Where nothing is under way nothing runs: the engine's thread sleeps too
-//! ([`RunMode::Poller`] after its idle time).
+//! ([`RunMode::Poller`](crate::RunMode::Poller) after its idle time).
 //!
 //! **Dropping a future is safe at any time**, be it by `select!`, by `timeout` or with its task. The operation is
 //! cancelled, never by force, and what it uses stays out of everybody's reach until it has ended; then it is freed, as

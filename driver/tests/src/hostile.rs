@@ -42,7 +42,8 @@ fn hostile() -> Result<()> {
     let mut random = Random::new(seed);
     let (device, mut ring) = device()?;
     let end = Instant::now() + lasting();
-    let (mut rounds, mut lives, mut most, mut slowest) = (0u64, 0u64, 0, Duration::ZERO);
+    let (mut rounds, mut lives, mut most) = (0u64, 0u64, 0);
+    let (mut slowest, mut slowest_steps) = (Duration::ZERO, Vec::new());
     while Instant::now() < end {
         let enemy = spawn(random.next())?;
         lives += 1;
@@ -51,14 +52,19 @@ fn hostile() -> Result<()> {
         // The honest neighbour.
         while Instant::now() < life {
             let start = Instant::now();
+            let mut steps = Vec::new();
             let (buffer, length) = alloc(&mut ring, 1 << 18)?;
+            steps.push(("alloc", start.elapsed()));
             let mapping = device.map(buffer)?;
+            steps.push(("map", start.elapsed()));
             let bytes = pattern(length as usize, rounds);
             ensure!(mapping.write(0, &bytes), "writing");
+            steps.push(("write", start.elapsed()));
             for n in 0..32 {
                 ensure!(ring.push(Nop::new().user_data(n)).is_ok(), "the ring is full");
             }
             ensure!(ring.enter(32, WAIT)? == 32, "no-ops of the neighbour's are missing");
+            steps.push(("no-ops", start.elapsed()));
             let mut next = 0;
             let mut right = true;
             ring.reap(u32::MAX, |cqe| {
@@ -68,9 +74,13 @@ fn hostile() -> Result<()> {
             ensure!(right, "the neighbour's completions are somebody else's");
             let mut found = vec![0; bytes.len()];
             ensure!(mapping.read(0, &mut found) && found == bytes, "the neighbour's memory was written to");
+            steps.push(("read", start.elapsed()));
             succeed(&mut ring, Free::new(buffer))?;
+            steps.push(("free", start.elapsed()));
             rounds += 1;
-            slowest = slowest.max(start.elapsed());
+            if start.elapsed() > slowest {
+                (slowest, slowest_steps) = (start.elapsed(), steps);
+            }
         }
         most = most.max(crate::kit::held()?);
         // SAFETY: our own child.
@@ -81,6 +91,7 @@ fn hostile() -> Result<()> {
         ensure!(start.elapsed() < Duration::from_secs(10), "the enemy took {:?} to go", start.elapsed());
     }
     println!("  {lives} enemies, at most {most} objects; {rounds} rounds of the neighbour, the slowest {slowest:?}");
+    println!("  steps of the slowest, each since its beginning: {slowest_steps:?}");
     ensure!(most > 30, "the enemies got nothing done");
     ensure!(rounds > lives * 2 && slowest < Duration::from_secs(10), "the neighbour made no progress");
     let last = complete(&mut ring, Nop::new())?;

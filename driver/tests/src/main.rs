@@ -8,6 +8,8 @@ mod calls;
 mod child;
 mod faults;
 mod hostile;
+mod importer;
+mod importers;
 mod killed;
 mod kit;
 mod lists;
@@ -48,6 +50,7 @@ const GROUPS: &[&[Test]] = &[
     mappings::TESTS,
     objects::TESTS,
     sharing::TESTS,
+    importers::TESTS,
     peers::TESTS,
     teardown::TESTS,
     killed::TESTS,

@@ -67,11 +67,15 @@ pub fn build(workspace: &Workspace, kernel: Kernel, variation: Variation) -> Res
     Ok(Built { module, files })
 }
 
-/// Builds the module that the driver is measured against.
-pub fn build_paper(workspace: &Workspace, kernel: Kernel, files: &KernelFiles) -> Result<PathBuf> {
-    let name = format!("{}-paper", kernel.name);
-    let folder = make(workspace, kernel, files, &workspace.root.join("driver/tests/paper"), &name, None, &[])?;
-    Ok(folder.join("paper.ko"))
+/// Modules for tests, each a folder and a file of one name: what the driver is measured against, and a device that
+/// imports its memory.
+pub const TEST_MODULES: [&str; 2] = ["paper", "importer"];
+
+/// Builds one of [`TEST_MODULES`].
+pub fn build_for_tests(workspace: &Workspace, kernel: Kernel, files: &KernelFiles, module: &str) -> Result<PathBuf> {
+    let sources = workspace.root.join("driver/tests").join(module);
+    let folder = make(workspace, kernel, files, &sources, &format!("{}-{module}", kernel.name), None, &[])?;
+    Ok(folder.join(format!("{module}.ko")))
 }
 
 /// Copies a module's sources and makes it: the folder that it lies in.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::build;
 use crate::lab::kernel::Kernel;
 use crate::process::capture_all;
 use crate::tally::Tally;
@@ -22,7 +23,8 @@ pub fn check(workspace: &Workspace) -> Result<Tally> {
     let mut command = workspace.command("perl");
     command.arg(script).args(["--no-tree", "--terse", "--show-types", "--max-line-length=120"]);
     command.args(["--ignore", EXPLAINED, "-f"]);
-    for folder in [driver.clone(), driver.join("tests/paper")] {
+    let of_tests = build::TEST_MODULES.map(|module| driver.join("tests").join(module));
+    for folder in of_tests.into_iter().chain([driver]) {
         let mut sources: Vec<_> = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
         sources.retain(|path| path.extension().is_some_and(|it| it == "c" || it == "h"));
         sources.sort();

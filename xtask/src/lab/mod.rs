@@ -32,12 +32,12 @@ pub fn run(workspace: &Workspace, kernel: Kernel, minutes: u64, words: &[String]
 /// The kernel that runs the long programs as well.
 const LONG_ON: &str = "6.12";
 
-/// Builds the module for a kernel, boots it, and runs the driver's tests in it.
-pub fn test(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
+/// Builds the module for a kernel, boots it, and runs the driver's tests in it, those whose names contain `only`.
+pub fn test(workspace: &Workspace, kernel: Kernel, only: &str) -> Result<Tally> {
     let built = driver::build::build(workspace, kernel, Variation::None)?;
     // What takes long, and says little that is this kernel's own, one of them runs.
     let long = if kernel.name == LONG_ON { "DMAPLANE_LONG=1 " } else { "" };
-    let ran = run_tests(workspace, kernel, &built, long, "")?;
+    let ran = run_tests(workspace, kernel, &built, long, only)?;
     told(kernel, &ran)
 }
 
@@ -51,7 +51,7 @@ pub fn test_faults(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
 /// Ratios of the driver and what it is measured against, in one machine.
 pub fn ratios(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     let built = driver::build::build(workspace, kernel, Variation::None)?;
-    let paper = driver::build::build_paper(workspace, kernel, &built.files)?;
+    let paper = driver::build::build_for_tests(workspace, kernel, &built.files, "paper")?;
     let variable = format!("DMAPLANE_PAPER={} ", initramfs::quoted(&paper.display().to_string()));
     told(kernel, &run_tests(workspace, kernel, &built, &variable, "")?)
 }
@@ -113,8 +113,11 @@ fn run_tests(
     let tests = workspace.target.join("release/dmaplane-driver-tests");
     let words = [tests.display().to_string(), built.module.display().to_string(), only.to_owned()];
     let command = words.map(|word| initramfs::quoted(&word)).join(" ");
+    let importer = driver::build::build_for_tests(workspace, kernel, &built.files, "importer")?;
+    let importer = initramfs::quoted(&importer.display().to_string());
     let slow = if kernel.is_slow() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
-    let command = format!("{slow}{variables}DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
+    let variables = format!("{slow}{variables}DMAPLANE_IMPORTER={importer}");
+    let command = format!("{variables} DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
     let machine = Machine { memory_mib: 1024, nodes: 2, time: Duration::from_secs(900), ..Machine::default() };
     machine::run(workspace, &built.files, &machine, &command)

@@ -19,7 +19,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
             tally += Tally::skip(&format!("vm-{}", kernel.name), &format!("{error:#}"));
             continue;
         }
-        match lab::test(&context.workspace, *kernel) {
+        match lab::test(&context.workspace, *kernel, "") {
             Ok(tested) => tally += tested,
             Err(error) => {
                 println!("vm {}: {error:#}", kernel.name);

@@ -1,0 +1,202 @@
+//! Our exports in other drivers' hands (clauses BUF-7 to BUF-9): devices that attach, read and write, and are at work.
+
+use crate::Test;
+use crate::importer::Loaded;
+use crate::kit::{WAIT, alloc, complete, device, information, refused, succeed, until};
+use crate::peers::{Side, built, pair, pattern};
+use anyhow::{Context as _, Result, ensure};
+use dmaplane_device::{Device, Ring};
+use dmaplane_ring::abi::{BufferHandle, Errno, Rights, SlotHandle};
+use dmaplane_ring::build::{Alloc, ExportDmabuf, Free, LeaseGrant, LeaseRevoke, Nop, Sync, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("buf_7_static_and_dynamic_importers_read_and_write_an_export", attached),
+    ("buf_8_a_device_keeps_memory_whose_context_has_gone", outlives),
+    ("buf_9_sync_waits_for_an_importers_device_and_says_when_it_takes_too_long", waited_for),
+    ("buf_9_a_copy_waits_for_a_device_and_a_revoke_does_not", copy_waits),
+    ("sec_1_a_thousand_operations_that_wait_for_a_device_hold_nobody_up", crowd),
+];
+
+fn export(device: &Device, ring: &mut Ring, buffer: BufferHandle) -> Result<OwnedFd> {
+    let slot = SlotHandle::from_bits(succeed(ring, ExportDmabuf::new(buffer))?.word0).context("no slot")?;
+    Ok(device.take(slot)?)
+}
+
+fn attached() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (device, mut ring) = device()?;
+    let importer = loaded.open()?;
+    for (length, huge) in [(100, false), ((1 << 20) + 1, false), (4 << 20, true)] {
+        let alloc = built(Alloc::new(length))?;
+        let made = succeed(&mut ring, if huge { alloc.huge_pages() } else { alloc })?;
+        let buffer = BufferHandle::from_bits(made.word0).context("no buffer")?;
+        let own = device.map(buffer)?;
+        let whole = own.length_bytes();
+        let fd = export(&device, &mut ring, buffer)?;
+        for (add, dynamic) in [(3, false), (9, true)] {
+            let bytes = pattern(whole, length + u64::from(add));
+            ensure!(own.write(0, &bytes), "writing");
+            let (given, pieces) = importer.attach(fd.as_fd(), dynamic)?;
+            ensure!(given == whole as u64, "a device was given {given} bytes of {whole}");
+            ensure!(!huge || pieces <= 2 * (whole as u64 >> 21), "2 MiB pages came as {pieces} pieces");
+            let sum: u64 = bytes.iter().map(|&byte| u64::from(byte)).sum();
+            ensure!(importer.sum()? == sum, "a device reads other bytes, dynamic: {dynamic}");
+            importer.write(add)?;
+            // While it is attached: the devices that are at it are told on either side of the processor's access.
+            succeed(&mut ring, Sync::begin(buffer))?;
+            let mut found = vec![0; whole];
+            ensure!(own.read(0, &mut found), "reading");
+            let right = found.iter().enumerate().all(|(n, &byte)| byte == (n as u8).wrapping_mul(7).wrapping_add(add));
+            ensure!(right, "what a device wrote is not here, dynamic: {dynamic}");
+            succeed(&mut ring, Sync::end(buffer))?;
+            importer.detach()?;
+        }
+        drop((own, fd));
+        succeed(&mut ring, Free::new(buffer))?;
+    }
+    until("what was exported is given back", || Ok(information(&device, "memory-bytes")? == 0))
+}
+
+fn outlives() -> Result<()> {
+    let loaded = Loaded::new()?;
+    for dynamic in [false, true] {
+        let importer = loaded.open()?;
+        let bytes = pattern(1 << 20, 5);
+        {
+            let (device, mut ring) = device()?;
+            let (buffer, _) = alloc(&mut ring, 1 << 20)?;
+            ensure!(device.map(buffer)?.write(0, &bytes), "writing");
+            importer.attach(export(&device, &mut ring, buffer)?.as_fd(), dynamic)?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        ensure!(crate::kit::command("rmmod", &["dmaplane"]).is_err(), "the module went under a device");
+        let sum: u64 = bytes.iter().map(|&byte| u64::from(byte)).sum();
+        ensure!(importer.sum()? == sum, "a device reads other bytes once the context has gone");
+        importer.write(1)?;
+    }
+    Ok(())
+}
+
+/// Nothing completes for a while.
+fn is_held_up(ring: &mut Ring) -> Result<()> {
+    refused(ring.enter(1, Duration::from_millis(150)), libc::ETIME, "not waiting for the device")
+}
+
+fn waited_for() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (device, mut ring) = device()?;
+    let (other, mut other_ring) = crate::kit::device()?;
+    let (buffer, length) = alloc(&mut ring, 1 << 20)?;
+    let fd = export(&device, &mut ring, buffer)?;
+    let (imported, _) = other.import(fd.as_fd())?;
+    // Of the exporter, and of who has imported it.
+    for (ring, buffer) in [(&mut ring, buffer), (&mut other_ring, imported)] {
+        let importer = loaded.open()?;
+        importer.busy(fd.as_fd())?;
+        ensure!(ring.push(Sync::begin(buffer)).is_ok(), "the ring is full");
+        is_held_up(ring)?;
+        importer.idle()?;
+        ring.enter(1, WAIT)?;
+        built(ring.reap_one().context("no completion")?.result())?;
+    }
+    // What takes for ever is given up: by time, and with the context.
+    let importer = loaded.open()?;
+    importer.busy(fd.as_fd())?;
+    let start = Instant::now();
+    let late = complete(&mut ring, Sync::begin(buffer))?;
+    ensure!(late.result() == Err(Errno::ETIMEDOUT), "{late:?}");
+    ensure!(start.elapsed() >= Duration::from_secs(9), "given up after {:?}", start.elapsed());
+    ensure!(length == 1 << 20, "{length} bytes");
+    Ok(())
+}
+
+fn copy_waits() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (mut ours, mut theirs) = pair()?;
+    let (third, mut third_ring) = device()?;
+    let (buffer, length) = alloc(&mut third_ring, 1 << 20)?;
+    let look = third.map(buffer)?;
+    let fd = export(&third, &mut third_ring, buffer)?;
+    let (imported, _) = theirs.device.import(fd.as_fd())?;
+    let (lease, token) = theirs.grant(built(LeaseGrant::range(imported, 0, length, Rights::WRITE))?)?;
+    let import = ours.import(&token)?;
+    let (source, mapping) = ours.buffer(length)?;
+    let bytes = pattern(length as usize, 23);
+    ensure!(mapping.write(0, &bytes), "writing");
+    let importer = loaded.open()?;
+    importer.busy(fd.as_fd())?;
+    ours.push(built(Write::new(source, 0, import, 0, length))?)?;
+    is_held_up(&mut ours.ring)?;
+    let mut found = vec![0; length as usize];
+    ensure!(look.read(0, &mut found) && found.iter().all(|&byte| byte == 0), "it was written to while a device had it");
+    importer.idle()?;
+    built(ours.next()?.result())?;
+    ensure!(look.read(0, &mut found) && found == bytes, "others have landed");
+    // A revoke ends what waits.
+    importer.busy(fd.as_fd())?;
+    ours.push(built(Write::new(source, 0, import, 0, length))?)?;
+    is_held_up(&mut ours.ring)?;
+    let start = Instant::now();
+    succeed(&mut theirs.ring, LeaseRevoke::now(lease))?;
+    let ended = ours.next()?;
+    ensure!(ended.result().is_err(), "{ended:?}");
+    ensure!(start.elapsed() < Duration::from_secs(5), "a revoke waited for a device: {:?}", start.elapsed());
+    importer.idle()
+}
+
+/// More than any queue of the kernel's runs at once, all of them waiting; the same context's other work goes on in its
+/// turn, another one's at once, and closing does not wait.
+fn crowd() -> Result<()> {
+    const WAITING: u32 = 1024;
+    let loaded = Loaded::new()?;
+    let (exporter, mut exporter_ring) = device()?;
+    let (buffer, length) = alloc(&mut exporter_ring, 1 << 20)?;
+    let fd = export(&exporter, &mut exporter_ring, buffer)?;
+    let importer = loaded.open()?;
+    importer.busy(fd.as_fd())?;
+    let (mut ours, mut theirs) = pair()?;
+    let before = crate::kit::held()?;
+    let (imported, _) = ours.device.import(fd.as_fd())?;
+    let mut full = ours.device.ring(2048, 4096)?;
+    for _ in 0..WAITING {
+        ensure!(full.push(Sync::begin(imported)).is_ok(), "the ring is full");
+    }
+    full.enter(0, WAIT)?;
+    // As many copies that its peer has to make, out of what the device is at.
+    let (target, landed) = theirs.buffer(length)?;
+    let (_lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
+    let import = ours.import(&token)?;
+    for n in 0..32 {
+        ensure!(full.push(built(Write::new(imported, 0, import, n, length - n))?).is_ok(), "the ring is full");
+    }
+    full.enter(0, WAIT)?;
+    let (source, mapping) = ours.buffer(length)?;
+    let bytes = pattern(length as usize, 29);
+    ensure!(mapping.write(0, &bytes), "writing");
+    let neighbour = |side: &mut Side| -> Result<Duration> {
+        let start = Instant::now();
+        let (buffer, _) = alloc(&mut side.ring, 1 << 16)?;
+        succeed(&mut side.ring, Nop::new())?;
+        succeed(&mut side.ring, Free::new(buffer))?;
+        Ok(start.elapsed())
+    };
+    for _ in 0..10 {
+        let took = neighbour(&mut theirs)?.max(neighbour(&mut ours)?);
+        ensure!(took < Duration::from_secs(2), "another's work took {took:?}");
+    }
+    let start = Instant::now();
+    succeed(&mut ours.ring, built(Write::new(source, 0, import, 0, length))?)?;
+    let took = start.elapsed();
+    let mut found = vec![0; length as usize];
+    ensure!(landed.read(0, &mut found) && found == bytes, "others have landed");
+    ensure!(took < Duration::from_secs(2), "a copy that waits for nobody took {took:?}");
+    ensure!(full.available() == 0, "they did not wait");
+    let start = Instant::now();
+    drop((full, ours));
+    // More than what our own context had, less what the other has since.
+    until("what waited has ended", || Ok(crate::kit::held()? <= before))?;
+    ensure!(start.elapsed() < Duration::from_secs(3), "closing took {:?}", start.elapsed());
+    importer.idle()
+}
