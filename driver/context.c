@@ -26,10 +26,13 @@
 #define LISTENERS_MAX 1024
 #define INBOUND_MAX 4096
 
+static atomic_t last_number;
+
 static void dmp_context_end(struct work_struct *work)
 {
 	struct dmp_context *context = container_of(work, struct dmp_context, end_work);
 
+	dmp_debugfs_remove(context);
 	if (context->engine) {
 		dmp_runner_stop(context);
 		/* Nobody is left who could run it, and it is closed: dmaplane_glue_closed has let go of its hold. */
@@ -37,6 +40,7 @@ static void dmp_context_end(struct work_struct *work)
 		vfree(context->block);
 	}
 	dmp_memory_end(context);
+	dmp_counters_end(context);
 	kvfree(context->buffers);
 	kvfree(context->lists);
 	kvfree(context->rings);
@@ -76,6 +80,7 @@ struct dmp_context *dmp_context_new(void)
 	/* Until the last statement of dmp_context_end: the descriptor's own hold goes earlier. */
 	__module_get(THIS_MODULE);
 	atomic_long_inc(&dmp_accounts.contexts);
+	context->number = atomic_inc_return(&last_number);
 	kref_init(&context->references);
 	mutex_init(&context->setup_lock);
 	spin_lock_init(&context->tables_lock);
@@ -200,8 +205,8 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	context->block = dmp_vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	context->slots = dmp_kvcalloc(engine.slots, sizeof(*context->slots), GFP_KERNEL_ACCOUNT);
 	context->charge = dmp_charge_new();
-	if (!context->charge || !context->buffers || !context->lists || !context->rings || !context->peers || !context->listeners ||
-	    !context->slots || !context->block)
+	if (!context->charge || !context->buffers || !context->lists || !context->rings || !context->peers ||
+	    !context->listeners || !context->slots || !context->block || dmp_counters_make(context, engine.operations))
 		goto no_memory;
 	/* Before anything can run the engine. */
 	context->limits = *setup;
@@ -221,6 +226,7 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	WRITE_ONCE(context->owner_table, (fl_owner_t)current->files);
 	/* Release: pairs with the acquires of who finds the context set up. */
 	smp_store_release(&context->engine, made);
+	dmp_debugfs_add(context);
 	return 0;
 
 no_memory:
@@ -231,6 +237,7 @@ no_memory:
 	kvfree(context->listeners);
 	kvfree(context->slots);
 	vfree(context->block);
+	dmp_counters_end(context);
 	dmp_charge_put(context->charge);
 	context->charge = NULL;
 	context->peers = NULL;

@@ -10,6 +10,7 @@
  */
 #include "link.h"
 #include "memory.h"
+#include "trace.h"
 
 #include <linux/slab.h>
 
@@ -224,6 +225,21 @@ static int go(struct dmp_copy *copy)
 	return error ?: copy_pieces(copy);
 }
 
+/* Those who look on. */
+static void tell(struct dmp_copy *copy, int error)
+{
+	struct dmp_context *context = copy->work.context;
+
+	trace_dmaplane_copy(context, copy->work.op, copy->in, copy->bytes, error);
+	dmp_count(context, copies, 1);
+	if (error)
+		dmp_count(context, copies_failed, 1);
+	if (copy->in)
+		dmp_count(context, bytes_in, copy->bytes);
+	else
+		dmp_count(context, bytes_out, copy->bytes);
+}
+
 /* The whole copy; then the peer's engine knows that nothing of its side is touched any more. */
 static int copy_all(struct dmp_copy *copy, u64 *bytes, u64 *checksum)
 {
@@ -233,6 +249,7 @@ static int copy_all(struct dmp_copy *copy, u64 *bytes, u64 *checksum)
 		return error;
 	end_access(copy);
 	*bytes = copy->bytes;
+	tell(copy, error);
 	*checksum = copy->checksum ? ~copy->sum : 0;
 	/* What has gone wrong here the peer is told by an answer, which follows; its memory is its own again now. */
 	dmp_request_end(copy->request, 0, copy->in ? 0 : *checksum);
@@ -267,7 +284,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	}
 	if (can_be_made_at_once(context, request, target)) {
 		struct dmp_copy here = {
-			.work.context = context, .request = request, .target = *target, .in = in, .checksum = checksum,
+			.work.context = context, .work.op = transfer, .request = request, .target = *target, .in = in, .checksum = checksum,
 			.at_once = true,
 		};
 

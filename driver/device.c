@@ -194,6 +194,8 @@ static int dmp_mmap(struct file *file, struct vm_area_struct *vma)
 	/* Acquire: as in dmp_ioctl. */
 	if (!smp_load_acquire(&context->engine))
 		return -ENXIO;
+	if (vma->vm_pgoff < DMAPLANE_COUNTERS_BYTES >> PAGE_SHIFT)
+		return dmp_memory_map(context->counters, vma, vma->vm_pgoff, true);
 	memory = dmp_memory_at(context, vma->vm_pgoff, &first_page);
 	if (!memory)
 		return -EINVAL;
@@ -212,6 +214,7 @@ static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
 		return;
 	if (dmp_until_free(dmaplane_usage(context->engine, &usage)))
 		return;
+	seq_printf(out, "dmaplane-context:\t%u\n", context->number);
 	seq_printf(out, "dmaplane-closed:\t%d\n", dmaplane_is_closed(context->engine));
 	seq_printf(out, "dmaplane-operations:\t%u\n", usage.operations);
 	seq_printf(out, "dmaplane-buffers:\t%u\n", usage.buffers);

@@ -6,6 +6,7 @@
  * them is held around one:
  *
  *	context->setup_lock (mutex)	making the context and its rings
+ *	contexts_lock (mutex)		all contexts, for debugfs
  *	names_lock (spinlock)		names at which contexts listen
  *	context->tables_lock (spinlock)	the glue's own tables: buffers, lists, mappings, rings
  *	ring->eventfd_lock (spinlock)
@@ -95,8 +96,9 @@ struct dmp_lane {
 	spinlock_t lock;
 	/* Those that have their turn. */
 	u32 running;
-	/* The others, oldest first. */
+	/* The others, oldest first, and how many. */
 	struct list_head waiting;
+	u32 nr_waiting;
 };
 
 /* Heads of a table by operation. */
@@ -108,6 +110,15 @@ struct dmp_charge {
 	atomic64_t bytes;
 };
 
+/* A kind of a context's objects, as a file of debugfs. */
+struct dmp_view {
+	struct dmp_context *context;
+	u32 kind;
+};
+
+/* As many kinds as the engine has, or more. */
+#define DMP_VIEWS 8
+
 /* One descriptor of /dev/dmaplane. */
 struct dmp_context {
 	/*
@@ -116,6 +127,8 @@ struct dmp_context {
 	 */
 	struct kref references;
 	struct dmp_engine *engine;
+	/* Of all contexts since the module was loaded: for people, who may see them wrap. */
+	u32 number;
 	/* What its mappings are those of. */
 	struct inode *inode;
 	/* What the engine lies in. */
@@ -154,6 +167,16 @@ struct dmp_context {
 	struct hlist_head slot_waits[DMP_TABLE];
 	struct delayed_work words_work;
 	bool words_due;
+
+	/* Counters and latencies: pages that the client may map, and where they lie for us. */
+	struct dmp_memory *counters;
+	struct dmaplane_counters *counts;
+	/* By operation: since when it has its place. Touched by the holder of the baton only. */
+	u64 *since_ns;
+	/* Among all contexts that are set up, by number; guarded by contexts_lock in debugfs.c. And its folder. */
+	struct list_head entry;
+	struct dentry *folder;
+	struct dmp_view views[DMP_VIEWS];
 
 	/* The engine's name, told to peers. */
 	u64 name[2];
@@ -308,6 +331,19 @@ int dmp_list_locate(struct dmp_context *context, u32 list, u32 segment, struct d
 
 /* listen.c */
 int dmp_listen(struct dmp_context *context, struct dmaplane_listen *arguments);
+
+/* counters.c */
+int dmp_counters_make(struct dmp_context *context, u32 operations);
+void dmp_counters_end(struct dmp_context *context);
+u64 *dmp_latency_of(struct dmp_context *context, u32 opcode);
+/* By anybody. */
+#define dmp_count(context, name, more) atomic64_add(more, (atomic64_t *)&(context)->counts->name)
+
+/* debugfs.c */
+void dmp_debugfs_init(void);
+void dmp_debugfs_exit(void);
+void dmp_debugfs_add(struct dmp_context *context);
+void dmp_debugfs_remove(struct dmp_context *context);
 
 /* words.c */
 void dmp_words_init(struct dmp_context *context);

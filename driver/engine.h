@@ -91,6 +91,26 @@ struct dmp_incoming {
 	u32 reserved;
 };
 
+/* A change of an operation. */
+struct dmp_sighting {
+	u64 op;
+	u64 user_data;
+	const char *state;
+	u32 ring;
+	u32 opcode;
+	s32 result;
+	u32 reserved;
+};
+
+/* One object of a context's: what its words are dmaplane_column_name tells. */
+struct dmp_record {
+	u64 handle;
+	const char *state;
+	u64 words[8];
+	u32 index;
+	u32 reserved;
+};
+
 /* Where a segment of a list lies. */
 struct dmp_place {
 	u64 offset;
@@ -134,6 +154,8 @@ static_assert(sizeof(struct dmp_usage) == 56);
 static_assert(sizeof(struct dmp_peer_info) == 24);
 static_assert(sizeof(struct dmp_incoming) == 88);
 static_assert(sizeof(struct dmp_place) == 16);
+static_assert(sizeof(struct dmp_sighting) == 40);
+static_assert(sizeof(struct dmp_record) == 88);
 
 /* What the Rust object offers. */
 u32 dmaplane_engine_abi_version(void);
@@ -155,6 +177,11 @@ void dmaplane_close(struct dmp_engine *engine);
 int dmaplane_is_closed(struct dmp_engine *engine);
 u64 dmaplane_next_deadline_ns(struct dmp_engine *engine);
 int dmaplane_usage(struct dmp_engine *engine, struct dmp_usage *usage);
+
+int dmaplane_next_record(struct dmp_engine *engine, u32 kind, u32 from, struct dmp_record *record);
+const char *dmaplane_kind_name(u32 kind);
+const char *dmaplane_column_name(u32 kind, u32 column);
+const char *dmaplane_opcode_name(u32 opcode);
 
 void dmaplane_post_finished(struct dmp_engine *engine, u64 op, s32 result, u64 word0, u64 word1);
 void dmaplane_post_local_done(struct dmp_engine *engine, u64 op, s32 result, u32 checksum);
@@ -182,6 +209,13 @@ void dmaplane_glue_wake_client(struct dmp_context *context, u32 ring);
 void dmaplane_glue_closed(struct dmp_context *context);
 void dmaplane_glue_bug(struct dmp_context *context, u32 what);
 u64 dmaplane_glue_now_ns(struct dmp_context *context);
+
+int dmaplane_glue_is_traced(struct dmp_context *context);
+void dmaplane_glue_sighted(struct dmp_context *context, const struct dmp_sighting *sighting);
+void dmaplane_glue_completed(struct dmp_context *context, u32 ring, u64 user_data, s32 result, u32 flags);
+void dmaplane_glue_began(struct dmp_context *context, u32 op);
+void dmaplane_glue_ended(struct dmp_context *context, u32 op, u32 opcode);
+void dmaplane_glue_counted(struct dmp_context *context, u64 taken, u64 posted, u64 failed);
 
 void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const struct dmp_alloc *request,
 			 struct dmp_outcome *outcome);

@@ -161,6 +161,20 @@ int dmaplane_glue_has_next(struct dmp_context *context)
 	return !list_empty_careful(&context->ready);
 }
 
+/* How many messages of peers wait to be fetched. */
+u32 dmp_link_messages(struct dmp_context *context)
+{
+	struct dmp_end *end;
+	u32 messages = 0;
+
+	spin_lock(&context->ready_lock);
+	/* Being there an end holds its link. */
+	list_for_each_entry(end, &context->ready, ready_entry)
+		messages += READ_ONCE(end->inbox_count);
+	spin_unlock(&context->ready_lock);
+	return messages;
+}
+
 /* The number of a request that the engine hears of; its peer keeps to the window, so there is one. */
 static u32 frame_for(struct dmp_end *end, struct dmp_request *request)
 {

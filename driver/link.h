@@ -114,6 +114,7 @@ void dmp_link_free(struct dmp_link *link);
 void dmp_link_leave(struct dmp_end *end);
 bool dmp_link_say(struct dmp_end *end, struct dmp_message *message);
 void dmp_link_put(struct dmp_end *end);
+u32 dmp_link_messages(struct dmp_context *context);
 struct dmp_request *dmp_link_frame(struct dmp_context *context, u32 peer, u32 frame);
 
 /* listen.c */

@@ -88,12 +88,14 @@ static int __init dmp_init(void)
 	dmp_copiers = alloc_workqueue("dmaplane-copy", WQ_UNBOUND, 0);
 	if (!dmp_copiers)
 		goto no_copiers;
+	dmp_debugfs_init();
 	error = misc_register(&device);
 	if (error)
 		goto no_device;
 	return 0;
 
 no_device:
+	dmp_debugfs_exit();
 	destroy_workqueue(dmp_copiers);
 no_copiers:
 	destroy_workqueue(dmp_workers);
@@ -113,6 +115,7 @@ static void __exit dmp_exit(void)
 	destroy_workqueue(dmp_copiers);
 	destroy_workqueue(dmp_workers);
 	destroy_workqueue(dmp_runners);
+	dmp_debugfs_exit();
 	rcu_barrier();
 	for (i = 0; i < ARRAY_SIZE(account_names); i++)
 		if (atomic_long_read(&accounts[i]))

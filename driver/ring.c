@@ -28,6 +28,7 @@ void dmaplane_glue_wake_client(struct dmp_context *context, u32 index)
 	spin_lock(&context->tables_lock);
 	ring = context->rings[index];
 	if (ring) {
+		dmp_count(context, client_wakes, 1);
 		wake_up_all(&ring->wait);
 		spin_lock(&ring->eventfd_lock);
 		if (ring->eventfd)

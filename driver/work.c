@@ -43,6 +43,7 @@ static void enter(struct dmp_work *work)
 		work->has_turn = true;
 	} else {
 		list_add_tail(&work->entry, &lane->waiting);
+		lane->nr_waiting++;
 	}
 	spin_unlock(&lane->lock);
 	if (room)
@@ -59,6 +60,7 @@ static void leave(struct dmp_work *work)
 	next = list_first_entry_or_null(&lane->waiting, struct dmp_work, entry);
 	if (next) {
 		list_del(&next->entry);
+		lane->nr_waiting--;
 		next->has_turn = true;
 	} else {
 		lane->running--;
@@ -75,6 +77,7 @@ static void put_off(struct dmp_work *work)
 
 	if (!work->put_offs++)
 		work->put_off_since = jiffies;
+	dmp_count(work->context, works_put_off, 1);
 	/* Before others have the turn: it is nobody's but this function's until it is queued. */
 	work->has_turn = false;
 	leave(work);
@@ -132,6 +135,7 @@ void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
 	work->op = op;
 	work->function = function;
 	outcome->started = 1;
+	dmp_count(context, works, 1);
 	enter(work);
 }
 

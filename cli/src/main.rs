@@ -1,8 +1,11 @@
 //! The `dmaplane` command.
 
+mod contexts;
 mod demo;
 mod host;
 mod model;
+mod root;
+mod rows;
 mod send_recv;
 mod serve;
 mod topology;
@@ -35,6 +38,8 @@ enum Command {
     Recv(send_recv::RecvArguments),
     /// Show NUMA nodes, huge pages, network cards, accelerators, and what is missing
     Topology(topology::TopologyArguments),
+    /// Show the kernel driver's contexts: which processes hold them, and what is in use there
+    Contexts(contexts::ContextsArguments),
     /// Save the demo's built-in model, for `demo --model`
     #[command(hide = true)]
     DemoSaveModel {
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send_recv::send(&arguments),
         Command::Recv(arguments) => send_recv::recv(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
+        Command::Contexts(arguments) => contexts::run(&arguments),
         Command::DemoSaveModel { out, seed } => save_model(&out, seed),
         Command::DemoPrefill(arguments) => demo::prefill(&arguments),
         Command::DemoDecode(arguments) => demo::decode(&arguments),

@@ -89,6 +89,13 @@
 #define DMAPLANE_MAX_NOTIFICATION_BYTES 256ull
 #define DMAPLANE_MAX_TOKEN_BYTES 512ull
 
+/* A context's counters, and what follows them: a histogram an opcode, of powers of two of nanoseconds. */
+#define DMAPLANE_COUNTERS_OFFSET 0ull
+#define DMAPLANE_COUNTERS_BYTES 28672ull
+#define DMAPLANE_COUNTERS_LATENCY 128ull
+#define DMAPLANE_LATENCY_OPCODES 80ull
+#define DMAPLANE_LATENCY_BUCKETS 40ull
+
 /* Flags and features of a set-up, and flags of calls. */
 #define DMAPLANE_PIN_READ_ONLY 0x1u
 #define DMAPLANE_SETUP_POLLER 0x1u
@@ -211,6 +218,20 @@ struct dmaplane_slot {
 	__u32 flags;
 	__u64 slot;
 	__u64 reserved;
+};
+
+struct dmaplane_counters {
+	__u64 sqes_taken;
+	__u64 cqes_posted;
+	__u64 cqes_failed;
+	__u64 client_wakes;
+	__u64 works;
+	__u64 works_put_off;
+	__u64 copies;
+	__u64 copies_failed;
+	__u64 bytes_in;
+	__u64 bytes_out;
+	__u64 reserved[6];
 };
 
 struct dmaplane_take {
@@ -490,6 +511,40 @@ _Static_assert(__builtin_offsetof(struct dmaplane_slot, slot) == 8 &&
 _Static_assert(__builtin_offsetof(struct dmaplane_slot, reserved) == 16 &&
 		       sizeof(((struct dmaplane_slot *)0)->reserved) == 8,
 	       "dmaplane_slot.reserved");
+_Static_assert(sizeof(struct dmaplane_counters) == 128, "dmaplane_counters");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, sqes_taken) == 0 &&
+		       sizeof(((struct dmaplane_counters *)0)->sqes_taken) == 8,
+	       "dmaplane_counters.sqes_taken");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, cqes_posted) == 8 &&
+		       sizeof(((struct dmaplane_counters *)0)->cqes_posted) == 8,
+	       "dmaplane_counters.cqes_posted");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, cqes_failed) == 16 &&
+		       sizeof(((struct dmaplane_counters *)0)->cqes_failed) == 8,
+	       "dmaplane_counters.cqes_failed");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, client_wakes) == 24 &&
+		       sizeof(((struct dmaplane_counters *)0)->client_wakes) == 8,
+	       "dmaplane_counters.client_wakes");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, works) == 32 &&
+		       sizeof(((struct dmaplane_counters *)0)->works) == 8,
+	       "dmaplane_counters.works");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, works_put_off) == 40 &&
+		       sizeof(((struct dmaplane_counters *)0)->works_put_off) == 8,
+	       "dmaplane_counters.works_put_off");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, copies) == 48 &&
+		       sizeof(((struct dmaplane_counters *)0)->copies) == 8,
+	       "dmaplane_counters.copies");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, copies_failed) == 56 &&
+		       sizeof(((struct dmaplane_counters *)0)->copies_failed) == 8,
+	       "dmaplane_counters.copies_failed");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, bytes_in) == 64 &&
+		       sizeof(((struct dmaplane_counters *)0)->bytes_in) == 8,
+	       "dmaplane_counters.bytes_in");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, bytes_out) == 72 &&
+		       sizeof(((struct dmaplane_counters *)0)->bytes_out) == 8,
+	       "dmaplane_counters.bytes_out");
+_Static_assert(__builtin_offsetof(struct dmaplane_counters, reserved) == 80 &&
+		       sizeof(((struct dmaplane_counters *)0)->reserved) == 48,
+	       "dmaplane_counters.reserved");
 _Static_assert(sizeof(struct dmaplane_take) == 16, "dmaplane_take");
 _Static_assert(__builtin_offsetof(struct dmaplane_take, slot) == 0 &&
 		       sizeof(((struct dmaplane_take *)0)->slot) == 8,

@@ -131,7 +131,7 @@ impl<S: Storage> Engine<S> {
         if buffer.leases == 0 {
             return Ok(self.free_now(host, op, index));
         }
-        let waiting = self.place(op, State::Revoking);
+        let waiting = self.place(host, op, State::Revoking);
         if let Some(operation) = self.operations.get_mut(waiting) {
             operation.object = index;
         }

@@ -161,7 +161,7 @@ impl<S: Storage> Engine<S> {
     pub(crate) fn timeout<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let absolute = op.sqe.op_flags & op_flags::TIMEOUT_ABSOLUTE != 0;
         let deadline_ns = if absolute { op.sqe.arg64 } else { host.now_ns().saturating_add(op.sqe.arg64) };
-        let index = self.place(op, State::Timer);
+        let index = self.place(host, op, State::Timer);
         self.timers.set(index, deadline_ns);
         Ok(Flow::Pending)
     }
@@ -181,8 +181,8 @@ impl<S: Storage> Engine<S> {
             }
             return self.finish(host, guard, Errno::ECANCELED.as_result(), 0, 0);
         }
-        timeout.state = State::Timer;
         let deadline_ns = host.now_ns().saturating_add(timeout.sqe.arg64);
+        self.move_to(host, guard, State::Timer);
         self.timers.set(guard, deadline_ns);
     }
 
@@ -211,7 +211,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// WATCH: at once when there is something, else when there will be; -EBUSY for a second one on the ring.
-    pub(crate) fn watch(&mut self, op: &mut Starting) -> Result<Flow, Errno> {
+    pub(crate) fn watch<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let Some(ring) = self.rings.get(op.ring as usize) else {
             return Err(Errno::EINVAL);
         };
@@ -221,7 +221,7 @@ impl<S: Storage> Engine<S> {
         if !self.events.is_empty() {
             return Ok(Flow::ok(self.events.bits() as i32));
         }
-        let index = self.place(op, State::Watching);
+        let index = self.place(host, op, State::Watching);
         if let Some(ring) = self.rings.get_mut(op.ring as usize) {
             ring.watch = index;
         }
@@ -284,7 +284,7 @@ impl<S: Storage> Engine<S> {
         object: u32,
         call: impl FnOnce(&mut H, OpId) -> Outcome,
     ) -> Flow {
-        let index = self.place(op, State::Started);
+        let index = self.place(host, op, State::Started);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = object;
         }

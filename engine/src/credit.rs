@@ -31,7 +31,7 @@ impl<S: Storage> Engine<S> {
         } else if op.sqe.local != 0 || op.sqe.local_offset != 0 || op.sqe.length != 0 {
             return Err(Errno::EINVAL);
         }
-        let index = self.place(op, State::Receiving);
+        let index = self.place(host, op, State::Receiving);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = peer;
         }

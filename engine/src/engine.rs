@@ -9,6 +9,7 @@ use crate::inbound::Inbound;
 use crate::lease::Lease;
 use crate::limits::Limits;
 use crate::list::List;
+use crate::observe::Seen;
 use crate::operation::{Class, OpId, Operation, Queue, State, Through};
 use crate::peer::{Listener, Peer};
 use crate::ring::RingState;
@@ -300,9 +301,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Gives an operation a place in the table, with its reservation.
-    pub(crate) fn place(&mut self, starting: &mut Starting, state: State) -> u32 {
-        if let Some(operation) = self.operations.get_mut(starting.index) {
-            operation.state = state;
+    pub(crate) fn place<H: Host>(&mut self, host: &mut H, starting: &mut Starting, state: State) -> u32 {
+        if self.operations.get(starting.index).is_some() {
+            self.move_to(host, starting.index, state);
             return starting.index;
         }
         let operation = Operation {
@@ -325,6 +326,7 @@ impl<S: Storage> Engine<S> {
             return NONE;
         };
         starting.index = index;
+        host.observe(self.op_id(index), &operation, Seen::Placed);
         if let Some(ring) = self.rings.get_mut(starting.ring as usize) {
             ring.reserve(starting.class, starting.reserve);
             ring.operations.push_back(&mut self.operations, Through::Ring, index);
@@ -336,6 +338,15 @@ impl<S: Storage> Engine<S> {
             }
         }
         index
+    }
+
+    /// An operation waits for something else from here on.
+    pub(crate) fn move_to<H: Host>(&mut self, host: &mut H, index: u32, state: State) {
+        let op = self.op_id(index);
+        if let Some(operation) = self.operations.get_mut(index) {
+            operation.state = state;
+            host.observe(op, operation, Seen::Moved);
+        }
     }
 
     pub(crate) fn op_id(&self, index: u32) -> OpId {
@@ -415,16 +426,17 @@ impl<S: Storage> Engine<S> {
                 *ring = RingState::VACANT;
             }
         }
+        host.observe(self.op_id(index), &operation, Seen::Ended { result });
         self.operations.remove(index);
         if operation.guard != NONE && operation.sqe.opcode != dmaplane_ring::abi::Opcode::LinkTimeout as u8 {
             // Ended in time: its LINK_TIMEOUT has nothing to guard any more.
             self.finish(host, operation.guard, Errno::ECANCELED.as_result(), 0, 0);
         }
-        self.chain_on(operation.chain_next, result, operation.sqe.flags);
+        self.chain_on(host, operation.chain_next, result, operation.sqe.flags);
     }
 
     /// Lets the next operation of a chain start, or cancels the rest of it.
-    pub(crate) fn chain_on(&mut self, next: u32, result: i32, flags: u8) {
+    pub(crate) fn chain_on<H: Host>(&mut self, host: &mut H, next: u32, result: i32, flags: u8) {
         let Some(operation) = self.operations.get_mut(next) else {
             return;
         };
@@ -434,7 +446,6 @@ impl<S: Storage> Engine<S> {
             operation.sqe.flags &= !SqeFlags::HARDLINK.bits();
             operation.sqe.flags |= SqeFlags::LINK.bits();
         }
-        operation.state = State::Ready;
         if matches!(operation.class, Class::Detained | Class::Passive) {
             // Nothing before it detains it any more: from now on it counts as what it is itself.
             let (before, own) = (operation.class, crate::submit::class_when_started(&operation.sqe));
@@ -446,6 +457,7 @@ impl<S: Storage> Engine<S> {
                 ring.active += u32::from(before == Class::Passive && own != Class::Passive);
             }
         }
+        self.move_to(host, next, State::Ready);
         self.ready.push_back(&mut self.operations, Through::State, next);
     }
 

@@ -4,7 +4,8 @@
 //! host's from the call that makes the object to the call that ends it, and is never used in between for another.
 
 use crate::message::{Message, Request};
-use crate::operation::OpId;
+use crate::observe::Seen;
+use crate::operation::{OpId, Operation};
 use dmaplane_ring::abi::{Cqe, Errno, Run};
 
 /// What became of a call to the host.
@@ -148,6 +149,10 @@ pub trait Host {
     }
     /// Writes a CQE; the engine has made sure that there is room.
     fn complete(&mut self, ring: u32, cqe: Cqe);
+
+    /// An operation has changed, for whoever looks on (clause OBS-1). Nothing depends on what the host makes of it.
+    #[inline]
+    fn observe(&mut self, _op: OpId, _operation: &Operation, _seen: Seen) {}
 
     /// Makes buffer `buffer`, zeroed unless the request allows otherwise. `word0` is its length after rounding.
     fn alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome;

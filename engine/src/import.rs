@@ -68,7 +68,7 @@ impl<S: Storage> Engine<S> {
             uses: 0,
         };
         let (import, _) = self.imports.insert(import).ok_or(Errno::ENFILE)?;
-        let index = self.place(op, State::Claiming);
+        let index = self.place(host, op, State::Claiming);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = peer;
             operation.arrived = import;

@@ -188,7 +188,7 @@ impl<S: Storage> Engine<S> {
             // The negative control: says that the lease has ended, and lets it live on.
             return Ok(Flow::ok(0));
         }
-        let waiting = self.place(op, State::Revoking);
+        let waiting = self.place(host, op, State::Revoking);
         if let Some(lease) = self.leases.get_mut(index) {
             lease.revoke_op = waiting;
         }

@@ -77,11 +77,11 @@ impl<S: Storage> Engine<S> {
 
     /// The runs are in private memory.
     pub(crate) fn list_loaded<H: Host>(&mut self, host: &mut H, index: u32, result: i32) -> Flow {
-        let Some(operation) = self.operations.get_mut(index) else {
+        let Some(operation) = self.operations.get(index) else {
             return Flow::Pending;
         };
         let (list, source) = (operation.object, Handle::from_bits(operation.sqe.local).index());
-        operation.state = State::CheckingList { next: 0 };
+        self.move_to(host, index, State::CheckingList { next: 0 });
         self.unuse_buffer(source);
         if result < 0 {
             host.list_drop(list);
@@ -139,9 +139,7 @@ impl<S: Storage> Engine<S> {
             }
             Err(errno) => State::DroppingList { next: 0, result: errno.as_result() },
         };
-        if let Some(operation) = self.operations.get_mut(index) {
-            operation.state = state;
-        }
+        self.move_to(host, index, state);
         end - next
     }
 
@@ -151,11 +149,7 @@ impl<S: Storage> Engine<S> {
         let list = self.operations.get(index).map_or(NONE, |operation| operation.object);
         let left = self.lists.get(list).map_or(0, |list| list.checked).saturating_sub(next);
         match self.drop_list(host, list, next, most) {
-            Some(next) => {
-                if let Some(operation) = self.operations.get_mut(index) {
-                    operation.state = State::DroppingList { next, result };
-                }
-            }
+            Some(next) => self.move_to(host, index, State::DroppingList { next, result }),
             None => {
                 self.list_work.remove(&mut self.operations, Through::State, index);
                 self.finish(host, index, result, 0, 0);
@@ -188,7 +182,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// LIST_FREE: the handle is gone at once, its runs go slice by slice.
-    pub(crate) fn list_free(&mut self, op: &mut Starting) -> Result<Flow, Errno> {
+    pub(crate) fn list_free<H: Host>(&mut self, host: &mut H, op: &mut Starting) -> Result<Flow, Errno> {
         let list = self.live_list(Handle::from_bits(op.sqe.local))?;
         let Some(state) = self.lists.get_mut(list) else {
             return Err(Errno::EBADF);
@@ -197,7 +191,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::EBUSY);
         }
         state.live = false;
-        let index = self.place(op, State::DroppingList { next: 0, result: 0 });
+        let index = self.place(host, op, State::DroppingList { next: 0, result: 0 });
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = list;
         }

@@ -242,7 +242,7 @@ impl<S: Storage> Engine<S> {
             let peer = self.adopt(host, pending, info)?;
             return Ok(Flow::Done { result: 0, word0: peer.bits(), word1: 0 });
         }
-        let index = self.place(op, State::Accepting);
+        let index = self.place(host, op, State::Accepting);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = listener;
         }
@@ -278,7 +278,7 @@ impl<S: Storage> Engine<S> {
         if self.peers.get(index).is_some_and(|peer| peer.disconnect_op != NONE) {
             return Err(Errno::EALREADY);
         }
-        let waiting = self.place(op, State::Disconnecting);
+        let waiting = self.place(host, op, State::Disconnecting);
         if let Some(operation) = self.operations.get_mut(waiting) {
             operation.object = index;
         }

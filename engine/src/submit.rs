@@ -284,7 +284,7 @@ impl<S: Storage> Engine<S> {
                 None => class,
             };
             let mut starting = Starting { ring, class, reserve, sqe, index: NONE };
-            let index = self.place(&mut starting, State::Linked);
+            let index = self.place(host, &mut starting, State::Linked);
             // Any other LINK_TIMEOUT has its place in the chain, where it fails.
             let is_timeout = sqe.opcode == Opcode::LinkTimeout as u8;
             let guards = is_timeout && guardable && Rule::of(sqe).is_ok();
@@ -303,8 +303,8 @@ impl<S: Storage> Engine<S> {
                 before = index;
             }
         }
-        if let Some(operation) = self.operations.get_mut(first) {
-            operation.state = State::Ready;
+        if self.operations.get(first).is_some() {
+            self.move_to(host, first, State::Ready);
             self.ready.push_back(&mut self.operations, crate::operation::Through::State, first);
         }
         self.settle(host);
@@ -326,7 +326,7 @@ impl<S: Storage> Engine<S> {
             Opcode::Timeout => self.timeout(host, op),
             // Only right behind what it guards, which is where chains put it (clause CTL-4).
             Opcode::LinkTimeout => Err(Errno::EINVAL),
-            Opcode::Watch => self.watch(op),
+            Opcode::Watch => self.watch(host, op),
             Opcode::Wait => self.wait(host, op),
             Opcode::Query => self.query(op),
             Opcode::Alloc => self.alloc(host, op),
@@ -335,7 +335,7 @@ impl<S: Storage> Engine<S> {
             Opcode::ExportDmabuf => self.export_dmabuf(host, op),
             Opcode::Sync => self.sync(host, op),
             Opcode::ListPrepare => self.list_prepare(host, op),
-            Opcode::ListFree => self.list_free(op),
+            Opcode::ListFree => self.list_free(host, op),
             Opcode::LeaseGrant => self.lease_grant(host, op),
             Opcode::LeaseExport => self.lease_export(host, op),
             Opcode::LeaseImport => self.lease_import(host, op),

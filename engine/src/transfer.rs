@@ -88,7 +88,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::EAGAIN);
         }
         self.hold(sqe);
-        let index = self.place(op, State::AwaitingCredit);
+        let index = self.place(host, op, State::AwaitingCredit);
         if let Some(operation) = self.operations.get_mut(index) {
             operation.object = peer;
         }
@@ -188,15 +188,15 @@ impl<S: Storage> Engine<S> {
 
     /// Sends a request that has its credit, or queues it until its peer's window has room.
     pub(crate) fn post_or_queue<H: Host>(&mut self, host: &mut H, index: u32) {
-        let Some(operation) = self.operations.get_mut(index) else {
+        let Some(object) = self.operations.get(index).map(|operation| operation.object) else {
             return;
         };
-        let Some(peer) = self.peers.get_mut(operation.object) else {
+        let Some(peer) = self.peers.get_mut(object) else {
             return;
         };
         if peer.requests >= peer.info.window || peer.window_queue.length > 0 {
-            operation.state = State::AwaitingWindow;
             peer.window_queue.push_back(&mut self.operations, Through::State, index);
+            self.move_to(host, index, State::AwaitingWindow);
         } else {
             self.post(host, index);
         }
@@ -207,9 +207,7 @@ impl<S: Storage> Engine<S> {
             return;
         };
         let (request, post) = self.describe(index, &operation);
-        if let Some(operation) = self.operations.get_mut(index) {
-            operation.state = State::Posted { local_pending: true, answer: None, checksum: 0 };
-        }
+        self.move_to(host, index, State::Posted { local_pending: true, answer: None, checksum: 0 });
         if let Some(peer) = self.peers.get_mut(operation.object) {
             peer.posted.push_back(&mut self.operations, Through::State, index);
             peer.requests += 1;
@@ -217,9 +215,7 @@ impl<S: Storage> Engine<S> {
         match host.post(operation.object, self.op_id(index), &request, &post) {
             Ok(LocalPart::Started) => {}
             Ok(LocalPart::Done) => {
-                if let Some(operation) = self.operations.get_mut(index) {
-                    operation.state = State::Posted { local_pending: false, answer: None, checksum: 0 };
-                }
+                self.move_to(host, index, State::Posted { local_pending: false, answer: None, checksum: 0 });
             }
             // Whoever called us looks for what the credit that is free again may start.
             Err(errno) => self.retire_posted(host, index, RequestEnd::unsent(errno.as_result())),
@@ -278,7 +274,7 @@ impl<S: Storage> Engine<S> {
         let Some(index) = self.find_op(op) else {
             return;
         };
-        let Some(operation) = self.operations.get_mut(index) else {
+        let Some(operation) = self.operations.get(index) else {
             return;
         };
         let State::Posted { local_pending, answer: None, checksum } = operation.state else {
@@ -291,7 +287,7 @@ impl<S: Storage> Engine<S> {
         if !local_pending {
             return self.end_posted(host, index, RequestEnd { result, bytes, checksum, unsent: false });
         }
-        operation.state = State::Posted { local_pending: true, answer: Some((result, bytes)), checksum };
+        self.move_to(host, index, State::Posted { local_pending: true, answer: Some((result, bytes)), checksum });
         if result < 0 {
             host.abandon(op);
         }
@@ -302,7 +298,7 @@ impl<S: Storage> Engine<S> {
         let Some(index) = self.find_op(op) else {
             return;
         };
-        let Some(operation) = self.operations.get_mut(index) else {
+        let Some(operation) = self.operations.get(index) else {
             return;
         };
         let State::Posted { local_pending: true, answer, .. } = operation.state else {
@@ -315,7 +311,7 @@ impl<S: Storage> Engine<S> {
                 self.end_posted(host, index, RequestEnd { result, bytes, checksum, unsent: false });
             }
             None if result < 0 => self.end_posted(host, index, RequestEnd::unsent(result)),
-            None => operation.state = State::Posted { local_pending: false, answer: None, checksum },
+            None => self.move_to(host, index, State::Posted { local_pending: false, answer: None, checksum }),
         }
     }
 
@@ -435,12 +431,12 @@ impl<S: Storage> Engine<S> {
         }
         self.fail_receives(host, peer, errno);
         let mut index = self.peers.get(peer).map_or(NONE, |state| state.posted.head);
-        while let Some(operation) = self.operations.get_mut(index) {
+        while let Some(operation) = self.operations.get(index).copied() {
             let next = operation.links.next;
             match operation.state {
                 State::Posted { local_pending: true, answer, checksum } => {
-                    let answer = answer.unwrap_or((errno.as_result(), 0));
-                    operation.state = State::Posted { local_pending: true, answer: Some(answer), checksum };
+                    let answer = Some(answer.unwrap_or((errno.as_result(), 0)));
+                    self.move_to(host, index, State::Posted { local_pending: true, answer, checksum });
                     let op = self.op_id(index);
                     host.abandon(op);
                 }

@@ -69,11 +69,14 @@ mod tests {
 
     #[test]
     fn own_memory_grows_by_what_is_touched() {
-        let before = used_bytes(std::process::id()).unwrap();
-        let touched = std::hint::black_box(vec![1u8; 64 << 20]);
-        let after = used_bytes(std::process::id()).unwrap();
-        // Other tests run beside this one.
-        assert!(after >= before + (32 << 20), "{before} to {after} with {}", touched.len());
+        let grows = || {
+            let before = used_bytes(std::process::id()).unwrap();
+            let touched = std::hint::black_box(vec![1u8; 64 << 20]);
+            let after = used_bytes(std::process::id()).unwrap();
+            after >= before + (32 << 20) && !touched.is_empty()
+        };
+        // Other tests run beside this one, and give theirs back meanwhile.
+        assert!((0..20).any(|_| grows()), "64 MiB that were touched did not show");
         assert_eq!(used_bytes(u32::MAX), None);
     }
 

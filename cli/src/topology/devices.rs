@@ -1,6 +1,6 @@
 //! Devices that memory moves to and from: network cards, GPUs and other accelerators, RDMA devices.
 
-use super::root::Root;
+use crate::root::Root;
 use serde::Serialize;
 
 const PCI: &str = "sys/bus/pci/devices";

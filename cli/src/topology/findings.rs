@@ -32,7 +32,7 @@ pub fn findings(topology: &Topology) -> Vec<Finding> {
         device_file(
             "/dev/dmaplane",
             &topology.dmaplane,
-            "the embedded host serves all the same, in the process: nothing here opens the driver yet",
+            "the embedded host serves all the same, unless --device asks for it; `contexts` shows who has what there",
             "the embedded host serves, in the process",
         ),
         device_file(

@@ -1,6 +1,6 @@
 //! What the kernel offers to this process.
 
-use super::root::Root;
+use crate::root::Root;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

@@ -7,12 +7,11 @@ mod devices;
 mod findings;
 mod host;
 mod nodes;
-mod root;
 mod table;
 
+use crate::root::Root;
 use anyhow::Result;
 use clap::Args;
-use root::Root;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;

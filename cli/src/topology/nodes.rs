@@ -1,6 +1,6 @@
 //! NUMA nodes, their memory and huge pages.
 
-use super::root::{Root, meminfo_bytes, number_after};
+use crate::root::{Root, meminfo_bytes, number_after};
 use serde::Serialize;
 
 const NODES: &str = "sys/devices/system/node";

@@ -69,7 +69,7 @@ impl Context {
         let slots = limits.inbox_slots(0) as usize;
         let slots = block.entries(slots, |position| InboxSlot::new(position, AtomicU32::new, || AtomicU64::new(0)))?;
         let inbox = Inbox::new(slots, AtomicU32::new(0), AtomicU32::new(0))?;
-        let host = KernelHost { glue, outlets };
+        let host = KernelHost::new(glue, outlets);
         let core = Core { engine, host, inlets, window, polled: false, closing: false, armed_ns: NEVER };
         Some(Context {
             baton: Baton::new(AtomicU32::new(0)),

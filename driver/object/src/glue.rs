@@ -15,7 +15,7 @@
 //! - *Indices* of buffers, lists, slots, peers and listeners are the engine's (clause HOST-3): trusted, below the
 //!   limits of the set-up. Nodes, and what lies in buffers, are the user's: `array_index_nospec`.
 
-use crate::types::{GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueTarget};
+use crate::types::{GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueSighting, GlueTarget};
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use dmaplane_engine::WIRE_WORDS;
@@ -80,6 +80,21 @@ glue! {
     dmaplane_glue_bug as bug(what: u32);
     /// `ktime_get_ns()`.
     dmaplane_glue_now_ns as now_ns() -> u64;
+
+    // For whoever looks on (clauses OBS-1, DEV-15): nothing depends on what C makes of it.
+
+    /// Whether somebody traces this context's operations: asked once a turn.
+    dmaplane_glue_is_traced as is_traced() -> i32;
+    /// An operation has changed. Only while it is traced.
+    dmaplane_glue_sighted as sighted(sighting: &GlueSighting);
+    /// A CQE was written: for a tracepoint. Only while it is traced.
+    dmaplane_glue_completed as completed(ring: u32, user_data: u64, res: i32, flags: u32);
+    /// Operation number `op` has a place in the table from now on, and is timed.
+    dmaplane_glue_began as began(op: u32);
+    /// It has ended.
+    dmaplane_glue_ended as ended(op: u32, opcode: u32);
+    /// SQEs taken, CQEs posted, and those of them with an error, since the last call.
+    dmaplane_glue_counted as counted(taken: u64, posted: u64, failed: u64);
 
     // Buffers and descriptor slots (clauses HOST-6 to HOST-12).
 

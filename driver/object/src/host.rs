@@ -2,14 +2,56 @@
 
 use crate::glue::Glue;
 use crate::rings::Outlets;
-use crate::types::{GlueAlloc, GlueOutcome, GluePost, GlueTarget, errno_of};
-use dmaplane_engine::{AllocRequest, Host, LocalPart, Message, OpId, Outcome, Post, Request, Target};
+use crate::types::{GlueAlloc, GlueOutcome, GluePost, GlueSighting, GlueTarget, errno_of};
+use dmaplane_engine::{AllocRequest, Host, LocalPart, Message, OpId, Operation, Outcome, Post, Request, Seen, Target};
 use dmaplane_ring::abi::{Cqe, Errno, Handle, Run};
 
 /// The host of one context.
 pub(crate) struct KernelHost {
     pub(crate) glue: Glue,
     pub(crate) outlets: Outlets,
+    pub(crate) tally: Tally,
+    /// Somebody traces: as it was when this turn began.
+    pub(crate) traced: bool,
+}
+
+/// What C has not been told yet.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) taken: u64,
+    posted: u64,
+    failed: u64,
+}
+
+impl KernelHost {
+    pub(crate) fn new(glue: Glue, outlets: Outlets) -> KernelHost {
+        KernelHost { glue, outlets, tally: Tally::default(), traced: false }
+    }
+
+    /// Tells C what has come together.
+    pub(crate) fn tell_counts(&mut self) {
+        let Tally { taken, posted, failed } = core::mem::take(&mut self.tally);
+        if taken | posted != 0 {
+            self.glue.counted(taken, posted, failed);
+        }
+    }
+
+    #[cold]
+    fn trace(&self, op: OpId, operation: &Operation, seen: Seen) {
+        let (state, result) = match seen {
+            Seen::Ended { result } => (c"ended", result),
+            Seen::Placed | Seen::Moved => (operation.state.name(), 0),
+        };
+        self.glue.sighted(&GlueSighting {
+            op: op.bits(),
+            user_data: operation.sqe.user_data,
+            state: state.as_ptr(),
+            ring: operation.ring,
+            opcode: operation.sqe.opcode.into(),
+            result,
+            reserved: 0,
+        });
+    }
 }
 
 /// A call of the glue that fills an outcome in.
@@ -37,6 +79,23 @@ impl Host for KernelHost {
     #[inline]
     fn complete(&mut self, ring: u32, cqe: Cqe) {
         self.outlets.push(self.glue, ring, &cqe);
+        self.tally.posted += 1;
+        self.tally.failed += u64::from(cqe.res < 0);
+        if self.traced {
+            self.glue.completed(ring, cqe.user_data, cqe.res, cqe.flags);
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, op: OpId, operation: &Operation, seen: Seen) {
+        match seen {
+            Seen::Placed => self.glue.began(op.index()),
+            Seen::Moved => {}
+            Seen::Ended { .. } => self.glue.ended(op.index(), operation.sqe.opcode.into()),
+        }
+        if self.traced {
+            self.trace(op, operation, seen);
+        }
     }
 
     fn alloc(&mut self, op: OpId, buffer: u32, request: &AllocRequest) -> Outcome {

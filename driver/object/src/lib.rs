@@ -36,6 +36,7 @@ pub mod exports;
 pub mod glue;
 mod host;
 pub mod lists;
+pub mod observe;
 pub mod posts;
 mod rings;
 mod run;

@@ -164,6 +164,7 @@ impl Context {
     /// One round over everything that may have work; `false` when nothing had any (clause RUN-2).
     fn turn(&self, core: &mut Core) -> bool {
         let mut worked = false;
+        core.host.traced = self.glue.is_traced() != 0;
         let mut events = EVENT_BUDGET;
         while events > 0
             && let Some(event) = self.inbox.take()
@@ -179,7 +180,11 @@ impl Context {
             worked = true;
         }
         let Core { engine, host, inlets, window, .. } = core;
-        worked |= inlets.drain(window, RING_BUDGET, |ring, window| engine.take(host, ring, window));
+        worked |= inlets.drain(window, RING_BUDGET, |ring, window| {
+            let took = engine.take(host, ring, window);
+            host.tally.taken += u64::from(took.taken);
+            took
+        });
         if core.is_due() {
             core.engine.expire(&mut core.host);
             worked = true;
@@ -189,6 +194,7 @@ impl Context {
             worked = true;
         }
         core.host.outlets.publish(self.glue, &self.waiters);
+        core.host.tell_counts();
         self.tell_closed(core);
         worked
     }

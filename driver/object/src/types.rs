@@ -1,6 +1,9 @@
 //! The structures that cross the border between Rust and C. Plain words without padding; their sizes are asserted.
 
-use dmaplane_engine::{AllocRequest, Identity, Limits, Outcome, PeerInfo, Post, Target, WIRE_WORDS};
+use core::ffi::c_char;
+use dmaplane_engine::{
+    AllocRequest, Identity, Limits, Outcome, PeerInfo, Post, Record, RecordKind, Target, WIRE_WORDS,
+};
 use dmaplane_ring::abi::Errno;
 
 /// C's side of a context. Rust only hands the pointer back.
@@ -291,6 +294,54 @@ pub struct GlueUsage {
     pub awaiting_glue: u32,
 }
 
+/// A change of an operation, for a tracepoint.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct GlueSighting {
+    /// The operation.
+    pub op: u64,
+    /// Its SQE's `user_data`.
+    pub user_data: u64,
+    /// What it waits for from now on; `c"ended"`: nothing.
+    pub state: *const c_char,
+    /// Its ring.
+    pub ring: u32,
+    /// Its opcode, which is none of the ABI's where a chain has a wrong SQE.
+    pub opcode: u32,
+    /// What it has come to; 0 before it has ended.
+    pub result: i32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// One object of a context's. What its words are `dmaplane_column_name` tells.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct GlueRecord {
+    /// Its handle; 0 where it has none.
+    pub handle: u64,
+    /// What it is doing.
+    pub state: *const c_char,
+    /// As many as its kind has columns.
+    pub words: [u64; Record::WORDS],
+    /// Its index in its table.
+    pub index: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl From<&Record> for GlueRecord {
+    fn from(record: &Record) -> GlueRecord {
+        let Record { index, handle, state, words } = *record;
+        GlueRecord { handle, state: state.as_ptr(), words, index, reserved: 0 }
+    }
+}
+
+/// A kind of record by its number, which counts from 0.
+pub(crate) fn record_kind(number: u32) -> Option<RecordKind> {
+    RecordKind::ALL.get(number as usize).copied()
+}
+
 /// Where a segment of a list lies.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -312,6 +363,8 @@ const _: () = {
     assert!(size_of::<GluePeerInfo>() == 24);
     assert!(size_of::<GlueIncoming>() == 88);
     assert!(size_of::<GlueUsage>() == 56);
+    assert!(size_of::<GlueSighting>() == 40);
+    assert!(size_of::<GlueRecord>() == 88);
     assert!(size_of::<GluePlace>() == 16);
 };
 

@@ -12,12 +12,16 @@ use dmaplane_engine_object::glue::BUG_NO_MESSAGE;
 use dmaplane_engine_object::lists::{
     dmaplane_list_get, dmaplane_list_locate, dmaplane_list_put, dmaplane_list_record_bytes, dmaplane_list_seal,
 };
+use dmaplane_engine_object::observe::{
+    dmaplane_column_name, dmaplane_kind_name, dmaplane_next_record, dmaplane_opcode_name,
+};
 use dmaplane_engine_object::posts::{dmaplane_look_soon, dmaplane_post_finished};
 use dmaplane_engine_object::types::{GlueIncoming, GluePlace, GlueUsage, INCOMING_GONE, INCOMING_MESSAGE, Setup};
-use dmaplane_ring::abi::{Cqe, Errno, Handle, HandleKind, Opcode, Run, Sqe};
+use dmaplane_ring::abi::{Cqe, Errno, Handle, HandleKind, Opcode, Run, Sqe, SqeFlags};
 use dmaplane_ring::queue::{Client, MappedRing};
 use glue::{Plane, SETUP};
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
+use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 
 type Ring = Client<&'static MappedRing<()>>;
@@ -368,4 +372,95 @@ fn lst_3_records_are_numbered_in_slices_and_found() {
         let beyond = dmaplane_list_locate(record(&mut records, 0), 3, 6, &mut place);
         assert_eq!(beyond, Errno::ERANGE.as_result());
     }
+}
+
+/// OBS-1: each operation that does not end as it is taken is seen to be placed, to move and to end, once; and counted.
+#[test]
+fn obs_1_operations_are_seen_from_their_place_to_their_end() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(64, 64).unwrap();
+    let alloc = |user_data| Sqe { length: 4096, ..sqe(Opcode::Alloc, user_data) };
+    submit(&mut ring, &alloc(1));
+    plane.run();
+    assert!(plane.noted().sightings.is_empty() && plane.noted().completions.is_empty(), "nobody traces");
+    assert_eq!(plane.noted().timed.len(), 1);
+    let (op, _) = plane.noted().allocs[0];
+    // SAFETY: the context lives.
+    unsafe { dmaplane_post_finished(plane.context, op, 0, 4096, 0) };
+    plane.run();
+    assert!(plane.noted().timed.is_empty());
+    plane.noted().traced = true;
+    submit(&mut ring, &Sqe { flags: SqeFlags::LINK.bits(), ..alloc(2) });
+    submit(&mut ring, &sqe(Opcode::Nop, 3));
+    submit(&mut ring, &sqe(Opcode::Free, 4));
+    plane.run();
+    let (op, _) = plane.noted().allocs[1];
+    // SAFETY: as above.
+    unsafe { dmaplane_post_finished(plane.context, op, -12, 0, 0) };
+    plane.run();
+    let noted = plane.noted();
+    let seen = |opcode: Opcode| -> Vec<(&str, i32)> {
+        let of = noted.sightings.iter().filter(|sighting| sighting.1 == opcode as u32);
+        of.map(|(_, _, state, result)| (state.as_str(), *result)).collect()
+    };
+    assert_eq!(seen(Opcode::Alloc), [("linked", 0), ("ready", 0), ("started", 0), ("ended", -12)]);
+    assert_eq!(seen(Opcode::Nop), [("linked", 0), ("ready", 0), ("ended", Errno::ECANCELED.as_result())]);
+    assert_eq!(seen(Opcode::Free), [], "it ends as it is taken");
+    assert_eq!(noted.completions, [(4, Errno::EBADF.as_result()), (2, -12), (3, Errno::ECANCELED.as_result())]);
+    assert_eq!(noted.counts, [4, 4, 3]);
+    assert!(noted.timed.is_empty(), "each that has begun has ended");
+}
+
+/// OBS-2: what a context has is told object by object, with words for what they are.
+#[test]
+fn obs_2_each_object_is_told_of_once() {
+    let plane = Plane::new();
+    let (_, mut ring) = plane.ring(64, 64).unwrap();
+    for n in 0..3 {
+        submit(&mut ring, &Sqe { length: 4096, ..sqe(Opcode::Alloc, n) });
+    }
+    plane.run();
+    let allocs = plane.noted().allocs.clone();
+    for (op, _) in &allocs[..2] {
+        // SAFETY: the context lives.
+        unsafe { dmaplane_post_finished(plane.context, *op, 0, 8192, 0) };
+    }
+    submit(&mut ring, &Sqe { arg64: u64::MAX, ..sqe(Opcode::Timeout, 77) });
+    plane.run();
+    // SAFETY: null, or one of the object's own words.
+    let word = |start| (!std::ptr::eq(start, null_mut())).then(|| unsafe { CStr::from_ptr(start) }.to_str().unwrap());
+    let mut found = Vec::new();
+    for kind in 0.. {
+        let Some(name) = word(dmaplane_kind_name(kind)) else { break };
+        let mut from = 0;
+        loop {
+            let mut record = MaybeUninit::uninit();
+            // SAFETY: the context lives, and there is room for a record.
+            let more = unsafe { dmaplane_next_record(plane.context, kind, from, record.as_mut_ptr()) };
+            if more != 1 {
+                assert_eq!(more, 0);
+                break;
+            }
+            // SAFETY: it was filled in.
+            let record = unsafe { record.assume_init() };
+            let first = word(dmaplane_column_name(kind, 0)).unwrap();
+            found.push(format!("{name} {}: {} {first}={}", record.index, word(record.state).unwrap(), record.words[0]));
+            from = record.index + 1;
+        }
+    }
+    let expected = [
+        "rings 0: attached cq-entries=64",
+        "operations 2: started user-data=2",
+        "operations 1: timer user-data=77",
+        "buffers 0: live bytes=8192",
+        "buffers 1: live bytes=8192",
+        "buffers 2: allocating bytes=0",
+    ];
+    found.sort_unstable();
+    let mut expected = expected.map(str::to_owned);
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(dmaplane_column_name(0, 4).is_null() && dmaplane_column_name(99, 0).is_null());
+    assert_eq!(word(dmaplane_opcode_name(Opcode::WriteImm as u32)), Some("WriteImm"));
+    assert!(dmaplane_opcode_name(255).is_null() && dmaplane_opcode_name(256).is_null());
 }

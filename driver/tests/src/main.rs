@@ -16,6 +16,7 @@ mod lists;
 mod mappings;
 mod nodes;
 mod objects;
+mod observing;
 mod peers;
 mod programs;
 mod random;
@@ -52,6 +53,7 @@ const GROUPS: &[&[Test]] = &[
     sharing::TESTS,
     importers::TESTS,
     peers::TESTS,
+    observing::TESTS,
     teardown::TESTS,
     killed::TESTS,
     hostile::TESTS,

@@ -81,7 +81,8 @@ fn refused_kinds() -> Result<()> {
     refused(map(length, both | ProtFlags::EXEC, MapFlags::SHARED, offset), libc::EACCES, "an executable mapping")?;
     refused(map(length + 4096, both, MapFlags::SHARED, offset), libc::EINVAL, "a mapping beyond the end")?;
     refused(map(4096, both, MapFlags::SHARED, offset + length), libc::EINVAL, "a mapping behind the end")?;
-    refused(map(4096, both, MapFlags::SHARED, 0), libc::EINVAL, "a mapping of no buffer")?;
+    refused(map(4096, both, MapFlags::SHARED, 0), libc::EACCES, "counters, to be written to")?;
+    refused(map(4096, both, MapFlags::SHARED, 1 << 30), libc::EINVAL, "a mapping of no buffer")?;
     let mapping = device.map(buffer)?;
     // SAFETY: our own mapping, which a refused mremap leaves as it is.
     let grown = unsafe {

@@ -3,12 +3,16 @@
 //! `cargo xtask vm test` builds them and says by DMAPLANE_PROGRAMS where each is, a line each: a name, a space, a path.
 
 use crate::Test;
-use crate::kit::{command, slow};
+use crate::kit::{alloc, command, device, information, slow, succeed};
+use crate::peers::built;
 use anyhow::{Context as _, Result, bail, ensure};
+use dmaplane_ring::abi::Rights;
+use dmaplane_ring::build::LeaseGrant;
 use std::process::Command;
 
 pub const TESTS: &[Test] = &[
     ("programs_demo_gives_equal_answers_over_the_driver", demo),
+    ("programs_topology_and_contexts_tell_of_the_driver", told),
     ("programs_a_file_is_sent_and_received_over_the_driver", send_and_receive),
     ("programs_lse_12_nothing_lands_late_over_the_driver", late_writes),
     ("programs_lse_12_no_late_layer_lands_over_the_driver", late_layers),
@@ -47,6 +51,35 @@ fn demo() -> Result<()> {
         });
         ensure!(equal && said.contains(&format!("over local ({mode})")), "{said}");
     }
+    Ok(())
+}
+
+/// What the command says of the driver, and of who has what there.
+fn told() -> Result<()> {
+    let dmaplane = program("dmaplane")?;
+    let topology = command(&dmaplane, &["topology"])?;
+    let line = topology.lines().find(|line| line.starts_with("/dev/dmaplane")).context("no line of the driver")?;
+    ensure!(line.contains("found") && line.contains("--device"), "{line}");
+    ensure!(topology.contains("2 nodes; place buffers near their device"), "{topology}");
+    ensure!(command(&dmaplane, &["contexts"])?.contains("0 contexts"), "contexts that nobody has made");
+    let (device, mut ring) = device()?;
+    let (buffer, _) = alloc(&mut ring, 3 << 20)?;
+    succeed(&mut ring, built(LeaseGrant::range(buffer, 0, 4096, Rights::READ))?)?;
+    let said = command(&dmaplane, &["contexts", "--json"])?;
+    let context = information(&device, "context")?;
+    for words in [
+        format!("\"context\": {context}"),
+        format!("\"process\": {}", std::process::id()),
+        "\"buffers\": 1".to_owned(),
+        "\"leases\": 1".to_owned(),
+        format!("\"memory-bytes\": {}", 3 << 20),
+    ] {
+        ensure!(said.contains(&words), "{words} is not in {said}");
+    }
+    crate::observing::debugfs()?;
+    let objects = command(&dmaplane, &["contexts", "--objects"])?;
+    ensure!(objects.contains(&format!("context {context}, leases:")) && objects.contains("unclaimed"), "{objects}");
+    ensure!(objects.contains("bytes=3145728") && objects.ends_with("1 contexts\n"), "{objects}");
     Ok(())
 }
 

@@ -4,17 +4,21 @@
 
 use crate::Test;
 use crate::kit::{WAIT, alloc, command, device, succeed};
-use crate::peers::built;
+use crate::peers::{Side, built, pair};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
-use dmaplane_ring::abi::BufferHandle;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
-use dmaplane_ring::build::{Alloc, Free, Nop};
+use dmaplane_ring::abi::{BufferHandle, ImportHandle, Rights};
+use dmaplane_ring::build::{Alloc, Free, LeaseGrant, Nop, Write};
 use io_uring::{IoUring, opcode};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[Test] = &[("ratios_of_no_ops", no_ops), ("ratios_of_allocating_and_mapping", allocating)];
+pub const TESTS: &[Test] = &[
+    ("ratios_of_no_ops", no_ops),
+    ("ratios_of_allocating_and_mapping", allocating),
+    ("ratios_of_being_traced", tracing),
+];
 
 const ROUNDS: usize = 7;
 const BATCH: u32 = 64;
@@ -180,5 +184,37 @@ fn allocating() -> Result<()> {
     println!("  ratio: 64 MiB recycled beside single pages: {:.2}", single / recycled);
     println!("  ratio: recycled beside fresh: {:.2}", fresh / recycled);
     println!("  (this emulator: {:.1}, {:.1}, {:.1} ms)", fresh * 1e3, recycled * 1e3, single * 1e3);
+    Ok(())
+}
+
+/// Small writes between two contexts, one at a time: seconds.
+fn writes(ours: &mut Side, source: BufferHandle, import: ImportHandle) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..1000 {
+        succeed(&mut ours.ring, built(Write::new(source, 0, import, 0, 64))?)?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn tracing() -> Result<()> {
+    let switch = crate::observing::tracing()?.join("events/dmaplane/enable");
+    let (_device, mut ring) = device()?;
+    let (mut first, mut second) = pair()?;
+    let (target, _landed) = second.buffer(4096)?;
+    let (source, _mapping) = first.buffer(4096)?;
+    let (_lease, token) = second.grant(built(LeaseGrant::range(target, 0, 4096, Rights::WRITE))?)?;
+    let import = first.import(&token)?;
+    let mut all = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        for (traced, place) in [("0", 0), ("1", 2)] {
+            std::fs::write(&switch, traced)?;
+            all[place].push(1.0 / ours(&mut ring, false)?);
+            all[place + 1].push(writes(&mut first, source, import)?);
+        }
+    }
+    std::fs::write(&switch, "0")?;
+    let [no_ops, writes, traced_no_ops, traced_writes] = all.map(median);
+    println!("  ratio: no-ops by ENTER that are traced take {:.2} of the time", traced_no_ops / no_ops);
+    println!("  ratio: writes of 64 bytes that are traced take {:.2} of the time", traced_writes / writes);
     Ok(())
 }

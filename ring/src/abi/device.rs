@@ -1,7 +1,9 @@
-//! The calls on `/dev/dmaplane` (clauses DEV-1 to DEV-11): what an SQE cannot say, because it needs the caller's own
+//! The calls on `/dev/dmaplane` (clauses DEV-1 to DEV-15): what an SQE cannot say, because it needs the caller's own
 //! context. Each is an ioctl on the descriptor of a context, or of one of its rings.
 //!
 //! In every structure: unknown flags and reserved words that are not zero are -EINVAL.
+
+use super::Opcode;
 
 /// Bits of [`DeviceSetup::flags`].
 pub mod setup_flags {
@@ -215,7 +217,50 @@ pub struct DeviceTake {
     pub flags: u64,
 }
 
+/// Where a context's counters are mapped from, on its descriptor, read-only (clause DEV-15).
+pub const COUNTERS_OFFSET: u64 = 0;
+/// So many bytes of them.
+pub const COUNTERS_BYTES: u64 = (COUNTERS_LATENCY + LATENCY_OPCODES * LATENCY_BUCKETS * 8).next_multiple_of(4096);
+/// From here on, in bytes: histograms, one an opcode, each of [`LATENCY_BUCKETS`] 64-bit counts.
+pub const COUNTERS_LATENCY: u64 = 128;
+/// Opcodes that have one: each that is less.
+pub const LATENCY_OPCODES: u64 = 80;
+/// Of an opcode's histogram: number n counts operations that took at least 2^n nanoseconds and less than twice that;
+/// the last one also those that took longer. An operation that ends as it is taken is in none.
+pub const LATENCY_BUCKETS: u64 = 40;
+
+/// A context's counters (clause DEV-15): what has been since it was set up. Each is right by itself; they are not of
+/// one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DeviceCounters {
+    /// SQEs taken.
+    pub sqes_taken: u64,
+    /// CQEs posted.
+    pub cqes_posted: u64,
+    /// Of those, with an error.
+    pub cqes_failed: u64,
+    /// Wake-ups of clients that slept, or waited in ENTER.
+    pub client_wakes: u64,
+    /// Operations that a worker was given, copies for peers among them.
+    pub works: u64,
+    /// How often one of those was put off: a device was at the memory.
+    pub works_put_off: u64,
+    /// Copies made for peers.
+    pub copies: u64,
+    /// Of those, stopped or failed.
+    pub copies_failed: u64,
+    /// Bytes that copies have brought into this context's memory.
+    pub bytes_in: u64,
+    /// Bytes that copies have given to peers.
+    pub bytes_out: u64,
+    /// Zero.
+    pub reserved: [u64; 6],
+}
+
 const _: () = {
+    assert!(size_of::<DeviceCounters>() as u64 == COUNTERS_LATENCY);
+    assert!((Opcode::CreditWatermarks as u64) < LATENCY_OPCODES);
     assert!(size_of::<DeviceImport>() == 32);
     assert!(size_of::<DevicePin>() == 32);
     assert!(size_of::<DeviceSlot>() == 24);

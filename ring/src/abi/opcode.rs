@@ -16,6 +16,18 @@ macro_rules! opcodes {
             pub const fn from_byte(byte: u8) -> Option<Opcode> {
                 match byte { $($value => Some(Opcode::$name),)* _ => None }
             }
+
+            /// Its name, as this type has it.
+            pub const fn name(self) -> &'static core::ffi::CStr {
+                // The macro makes it, with the one NUL at its end.
+                const fn named(bytes: &'static [u8]) -> &'static core::ffi::CStr {
+                    match core::ffi::CStr::from_bytes_with_nul(bytes) {
+                        Ok(name) => name,
+                        Err(_) => c"",
+                    }
+                }
+                match self { $(Opcode::$name => const { named(concat!(stringify!($name), "\0").as_bytes()) }),* }
+            }
         }
     };
 }

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use dmaplane_ring::abi::device::{
-    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IMPORT, DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP,
-    DEVICE_PIN, DEVICE_RING, DEVICE_SETUP, DEVICE_SLOT, DEVICE_TAKE, DeviceClose, DeviceEnter, DeviceEventfd,
-    DeviceImport, DeviceListen, DeviceMap, DevicePin, DeviceRing, DeviceSetup, DeviceSlot, DeviceTake, device_features,
-    pin_flags, setup_flags,
+    COUNTERS_BYTES, COUNTERS_LATENCY, COUNTERS_OFFSET, DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IMPORT,
+    DEVICE_IOCTL_TYPE, DEVICE_LISTEN, DEVICE_MAP, DEVICE_PIN, DEVICE_RING, DEVICE_SETUP, DEVICE_SLOT, DEVICE_TAKE,
+    DeviceClose, DeviceCounters, DeviceEnter, DeviceEventfd, DeviceImport, DeviceListen, DeviceMap, DevicePin,
+    DeviceRing, DeviceSetup, DeviceSlot, DeviceTake, LATENCY_BUCKETS, LATENCY_OPCODES, device_features, pin_flags,
+    setup_flags,
 };
 use dmaplane_ring::abi::{
     ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES,
@@ -87,6 +88,11 @@ fn structures() -> Vec<Structure> {
             address: "__u64", length_bytes: "__u64", flags: "__u32", reserved: "__u32", buffer: "__u64",
         }),
         structure!(DeviceSlot as "dmaplane_slot" { fd: "__s32", flags: "__u32", slot: "__u64", reserved: "__u64" }),
+        structure!(DeviceCounters as "dmaplane_counters" {
+            sqes_taken: "__u64", cqes_posted: "__u64", cqes_failed: "__u64", client_wakes: "__u64", works: "__u64",
+            works_put_off: "__u64", copies: "__u64", copies_failed: "__u64", bytes_in: "__u64", bytes_out: "__u64",
+            reserved: "__u64 [6]",
+        }),
         structure!(DeviceTake as "dmaplane_take" { slot: "__u64", flags: "__u64" }),
         structure!(DeviceListen as "dmaplane_listen" {
             address: "__u64", address_bytes: "__u32", flags: "__u32", listener: "__u64", reserved: "__u64",
@@ -163,6 +169,16 @@ fn constants() -> Vec<(&'static str, Vec<(String, String)>)> {
                 bound("MAX_SEND_BYTES", MAX_SEND_BYTES),
                 bound("MAX_NOTIFICATION_BYTES", MAX_NOTIFICATION_BYTES),
                 bound("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES as u64),
+            ],
+        ),
+        (
+            "A context's counters, and what follows them: a histogram an opcode, of powers of two of nanoseconds.",
+            vec![
+                bound("COUNTERS_OFFSET", COUNTERS_OFFSET),
+                bound("COUNTERS_BYTES", COUNTERS_BYTES),
+                bound("COUNTERS_LATENCY", COUNTERS_LATENCY),
+                bound("LATENCY_OPCODES", LATENCY_OPCODES),
+                bound("LATENCY_BUCKETS", LATENCY_BUCKETS),
             ],
         ),
         (

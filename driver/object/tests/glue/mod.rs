@@ -5,7 +5,9 @@ use dmaplane_engine_object::exports::{
     dmaplane_attach_ring, dmaplane_context_bytes, dmaplane_context_destroy, dmaplane_context_init, dmaplane_ring_bytes,
     dmaplane_run,
 };
-use dmaplane_engine_object::types::{GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueTarget, Setup};
+use dmaplane_engine_object::types::{
+    GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueSighting, GlueTarget, Setup,
+};
 use dmaplane_ring::abi::{RingLayout, Run};
 use dmaplane_ring::queue::{Client, MappedRing};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -37,6 +39,16 @@ pub struct Noted {
     pub bugs: Vec<u32>,
     /// What peers have said.
     pub incoming: VecDeque<GlueIncoming>,
+    /// Somebody traces.
+    pub traced: bool,
+    /// Operations that were seen to change: which, its opcode, its state, its result.
+    pub sightings: Vec<(u64, u32, String, i32)>,
+    /// CQEs that were seen: `user_data` and result.
+    pub completions: Vec<(u64, i32)>,
+    /// Operations that have begun and not ended.
+    pub timed: Vec<u32>,
+    /// SQEs taken, CQEs posted, CQEs with an error.
+    pub counts: [u64; 3],
 }
 
 #[derive(Default)]
@@ -232,6 +244,22 @@ glue! {
     fn dmaplane_glue_wake_client(noted, ring: u32) { noted.woken.push(ring); }
     fn dmaplane_glue_bug(noted, what: u32) { noted.bugs.push(what); }
     fn dmaplane_glue_now_ns(noted) -> u64 { noted.now_ns }
+    fn dmaplane_glue_is_traced(noted) -> i32 { noted.traced.into() }
+    fn dmaplane_glue_sighted(noted, sighting: &GlueSighting) {
+        // SAFETY: the object's own words, each with its NUL.
+        let state = unsafe { std::ffi::CStr::from_ptr(sighting.state) }.to_str().unwrap().to_owned();
+        noted.sightings.push((sighting.op, sighting.opcode, state, sighting.result));
+    }
+    fn dmaplane_glue_completed(noted, _ring: u32, user_data: u64, res: i32, _flags: u32) {
+        noted.completions.push((user_data, res));
+    }
+    fn dmaplane_glue_began(noted, op: u32) { noted.timed.push(op); }
+    fn dmaplane_glue_ended(noted, op: u32, _opcode: u32) { noted.timed.retain(|&index| index != op); }
+    fn dmaplane_glue_counted(noted, taken: u64, posted: u64, failed: u64) {
+        for (count, more) in noted.counts.iter_mut().zip([taken, posted, failed]) {
+            *count += more;
+        }
+    }
     fn dmaplane_glue_alloc(noted, op: u64, buffer: u32, _request: &GlueAlloc, outcome: &mut GlueOutcome) {
         noted.allocs.push((op, buffer));
         noted.buffers.push(buffer);
