@@ -7,42 +7,26 @@
  */
 #include "memory.h"
 
-#include <linux/dma-fence.h>
-
 /* Nobody else has a part in it: it can be copied without telling anybody. */
 bool dmp_memory_is_private(struct dmp_memory *memory)
 {
 	return memory->kind != DMP_MEMORY_IMPORTED && !READ_ONCE(memory->exported);
 }
 
-/* Whether everything has ended that an access would have to wait for. Does not wait for it. */
-bool dmp_others_done(struct dma_resv *fences, bool write)
-{
-	struct dma_resv_iter cursor;
-	struct dma_fence *fence;
-	bool done = true;
-
-	dma_resv_iter_begin(&cursor, fences, dma_resv_usage_rw(write));
-	dma_resv_for_each_fence_unlocked(&cursor, fence) {
-		/* One that nobody waits for might never tell. */
-		dma_fence_enable_sw_signaling(fence);
-		done = dma_fence_is_signaled(fence);
-		if (!done)
-			break;
-	}
-	dma_resv_iter_end(&cursor);
-	return done;
-}
-
-/* Before dmp_access_begin: 0 once others have done with it; DMP_WORK_LATER; or an error. */
+/* Before dmp_access_begin: 0 once devices have done with it; DMP_WORK_LATER; or an error. */
 int dmp_access_wait(struct dmp_work *work, struct dmp_memory *memory, bool write)
 {
-	if (memory->kind != DMP_MEMORY_IMPORTED || dmp_import_others_done(memory, write))
+	if (memory->kind != DMP_MEMORY_IMPORTED)
 		return 0;
-	return dmp_work_later(work);
+	return dmp_work_await(work, dmp_import_fences(memory), write);
 }
 
-/* What others have begun meanwhile an exporter may wait for once more. */
+/* It has been parked for this memory. */
+bool dmp_access_waited(struct dmp_work *work, struct dmp_memory *memory)
+{
+	return work->fence && memory->kind == DMP_MEMORY_IMPORTED && work->fences == dmp_import_fences(memory);
+}
+
 int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
 {
 	access->memory = NULL;
@@ -115,10 +99,12 @@ static int sync_memory(struct dmp_sync_work *work)
 			error = dmp_access_wait(&work->work, memory, write);
 		return error ?: dmp_import_sync(memory, work->end, write);
 	}
-	if (!work->end && !dmp_export_others_done(memory))
-		return dmp_work_later(&work->work);
-	dmp_export_sync(memory, work->end);
-	return 0;
+	/* It was exported before there was this work; for good. */
+	if (!work->end)
+		error = dmp_work_await(&work->work, &memory->fences, true);
+	if (!error)
+		dmp_export_sync(memory, work->end);
+	return error;
 }
 
 static int sync(struct dmp_work *item, u64 *word0, u64 *word1)

@@ -286,7 +286,9 @@ static int make(struct dmp_work *item, u64 *word0, u64 *word1)
 	struct dmp_alloc_work *work = container_of(item, struct dmp_alloc_work, work);
 
 	u64 length_bytes = 0, had = 0, wanted = 0;
-	int error = make_buffer(item->context, work->buffer, &work->request, &length_bytes, &had, &wanted);
+	/* Nobody would get it: a killed process may have asked for many. */
+	int error = atomic_read(&item->context->closing) ? -ECANCELED :
+		    make_buffer(item->context, work->buffer, &work->request, &length_bytes, &had, &wanted);
 
 	*word0 = error ? had : length_bytes;
 	*word1 = error ? wanted : 0;

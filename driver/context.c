@@ -119,8 +119,10 @@ bool dmp_context_get(struct dmp_context *context)
 void dmp_context_close(struct dmp_context *context)
 {
 	/* A context that is being set up at this moment belongs to a call that holds the file, so this is not its end. */
-	if (smp_load_acquire(&context->engine) && !atomic_xchg(&context->closing, 1))
+	if (smp_load_acquire(&context->engine) && !atomic_xchg(&context->closing, 1)) {
 		dmaplane_close(context->engine);
+		dmp_work_close(context);
+	}
 }
 
 /* A limit as it is asked for, or the default: whether it is within bounds. */

@@ -66,26 +66,24 @@ static void move(struct dmp_copy *copy, struct dmp_memory *ours, u64 our_offset,
 	copy->bytes += length;
 }
 
-/* Others' work with imported memory is to be done: for as long as nobody has the copy stop. */
-static int wait(struct dmp_copy *copy, struct dmp_memory *memory, bool write)
-{
-	if (memory->kind != DMP_MEMORY_IMPORTED || dmp_import_others_done(memory, write))
-		return 0;
-	return look(copy) ?: DMP_WORK_LATER;
-}
-
+/* A fence of ours first: an exporter may take locks that others hold who wait for it. */
 static void end_access(struct dmp_copy *copy)
 {
-	dmp_access_end(&copy->their_access);
-	dmp_access_end(&copy->our_access);
+	bool ours_first = copy->our_access.fence;
+
+	dmp_access_end(ours_first ? &copy->our_access : &copy->their_access);
+	dmp_access_end(ours_first ? &copy->their_access : &copy->our_access);
 }
 
 static int begin_access(struct dmp_copy *copy, struct dmp_memory *ours, struct dmp_memory *theirs)
 {
-	int error = wait(copy, ours, copy->in);
+	int error = 0;
 
+	/* For as long as nobody has the copy stop. Who was waited for in theirs was not in ours any more. */
+	if (!dmp_access_waited(&copy->work, theirs))
+		error = dmp_access_wait(&copy->work, ours, copy->in);
 	if (!error)
-		error = wait(copy, theirs, !copy->in);
+		error = dmp_access_wait(&copy->work, theirs, !copy->in);
 	return error ?: dmp_access_begin_both(&copy->our_access, ours, copy->in, &copy->their_access, theirs,
 					      !copy->in);
 }
@@ -218,6 +216,11 @@ static int go(struct dmp_copy *copy)
 	copy->begun = true;
 	if (!begun)
 		copy->sum = CHECKSUM_BEGIN;
+	/* It may have waited for its turn, or for a device. */
+	if (!copy->at_once)
+		error = look(copy);
+	if (error)
+		return error;
 	if (copy->target.kind != DMP_OBJECT_LIST)
 		return copy_range(copy);
 	if (!begun)
@@ -248,6 +251,7 @@ static int copy_all(struct dmp_copy *copy, u64 *bytes, u64 *checksum)
 	if (error == DMP_WORK_LATER)
 		return error;
 	end_access(copy);
+	dmp_request_unhurried(copy->request);
 	*bytes = copy->bytes;
 	tell(copy, error);
 	*checksum = copy->checksum ? ~copy->sum : 0;
@@ -305,6 +309,9 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	copy->checksum = checksum;
 	copy->work.end = ended;
 	copy->work.copies = true;
+	copy->work.context = context;
+	INIT_LIST_HEAD(&copy->work.entry);
+	dmp_request_hurried(request, &copy->work);
 	spin_lock(&context->requests_lock);
 	/* Looked for by the number that dmp_work_start is about to write. */
 	copy->work.op = transfer;
@@ -337,8 +344,10 @@ void dmaplane_glue_stop(struct dmp_context *context, u64 transfer)
 
 	spin_lock(&context->requests_lock);
 	hlist_for_each_entry(copy, &context->copies[(u32)transfer % DMP_TABLE], entry)
-		if (copy->work.op == transfer)
+		if (copy->work.op == transfer) {
 			WRITE_ONCE(copy->stopped, true);
+			dmp_work_hurry(&copy->work);
+		}
 	spin_unlock(&context->requests_lock);
 }
 

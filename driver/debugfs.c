@@ -48,7 +48,7 @@ static int contexts_show(struct seq_file *out, void *unused)
 		struct dmp_usage usage;
 
 		from = context->number + 1;
-		if (!dmp_until_free(dmaplane_usage(context->engine, &usage)))
+		if (!dmp_run_usage(context, &usage))
 			seq_printf(out,
 				   "%u: pid=%d uid=%u closed=%d memory-bytes=%lld operations=%u buffers=%u lists=%u leases=%u imports=%u peers=%u transfers=%u slots=%u listeners=%u\n",
 				   context->number, pid_vnr(context->owner),
@@ -57,6 +57,9 @@ static int contexts_show(struct seq_file *out, void *unused)
 				   usage.operations, usage.buffers, usage.lists, usage.leases, usage.imports, usage.peers,
 				   usage.inbound, usage.slots, usage.listeners);
 		dmp_context_put(context);
+		/* Behind the last number there is. */
+		if (!from)
+			break;
 	}
 	return 0;
 }
@@ -71,9 +74,10 @@ static int records_show(struct seq_file *out, void *unused)
 	int found;
 
 	for (;;) {
-		found = dmp_until_free(dmaplane_next_record(view->context->engine, view->kind, from, &record));
-		if (found != 1)
-			return found;
+		found = dmp_run_record(view->context, view->kind, from, &record);
+		/* What does not fit is read once more, with more room. */
+		if (found != 1 || seq_has_overflowed(out))
+			return min(found, 0);
 		seq_printf(out, "%u: %s", record.index, record.state);
 		if (record.handle)
 			seq_printf(out, " handle=%#llx", record.handle);
@@ -89,6 +93,7 @@ static int records_show(struct seq_file *out, void *unused)
 		}
 		seq_putc(out, '\n');
 		from = record.index + 1;
+		cond_resched();
 	}
 }
 DEFINE_SHOW_ATTRIBUTE(records);
@@ -146,7 +151,7 @@ static int inbox_show(struct seq_file *out, void *unused)
 {
 	struct dmp_context *context = out->private;
 	struct dmp_usage usage;
-	int error = dmp_until_free(dmaplane_usage(context->engine, &usage));
+	int error = dmp_run_usage(context, &usage);
 	int i;
 
 	if (error)

@@ -194,7 +194,7 @@ static int dmp_mmap(struct file *file, struct vm_area_struct *vma)
 	/* Acquire: as in dmp_ioctl. */
 	if (!smp_load_acquire(&context->engine))
 		return -ENXIO;
-	if (vma->vm_pgoff < DMAPLANE_COUNTERS_BYTES >> PAGE_SHIFT)
+	if (vma->vm_pgoff < PAGE_ALIGN(DMAPLANE_COUNTERS_BYTES) >> PAGE_SHIFT)
 		return dmp_memory_map(context->counters, vma, vma->vm_pgoff, true);
 	memory = dmp_memory_at(context, vma->vm_pgoff, &first_page);
 	if (!memory)
@@ -212,7 +212,7 @@ static void dmp_show_fdinfo(struct seq_file *out, struct file *file)
 	/* Acquire: as in dmp_ioctl. */
 	if (!smp_load_acquire(&context->engine))
 		return;
-	if (dmp_until_free(dmaplane_usage(context->engine, &usage)))
+	if (dmp_run_usage(context, &usage))
 		return;
 	seq_printf(out, "dmaplane-context:\t%u\n", context->number);
 	seq_printf(out, "dmaplane-closed:\t%d\n", dmaplane_is_closed(context->engine));

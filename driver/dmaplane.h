@@ -23,6 +23,7 @@
 
 #include <linux/atomic.h>
 #include <linux/delay.h>
+#include <linux/dma-fence.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
 #include <linux/kref.h>
@@ -36,6 +37,7 @@
 #include "fault.h"
 #include "include/dmaplane.h"
 
+struct dma_resv;
 struct dmp_charge;
 struct dmp_end;
 struct dmp_list;
@@ -66,21 +68,29 @@ extern struct dmp_accounts dmp_accounts;
  */
 struct dmp_work {
 	struct delayed_work work;
-	/* Among those of the context that wait for their turn. Guarded by lane->lock. */
+	/* Among those of the context that wait for their turn, or that are parked. Guarded by lane->lock. */
 	struct list_head entry;
 	/* One of those that run at once. */
 	bool has_turn;
+	/* It has been told to end: it waits for no turn. Guarded by lane->lock. */
+	bool urgent;
 	/* Copies, perhaps for long: with others that do. */
 	bool copies;
-	/* How often it was too early, and since when. */
-	u32 put_offs;
-	unsigned long put_off_since;
+	/* Until its fence wakes it. Guarded by lane->lock. */
+	bool parked;
+	/* At least once, and since when. */
+	bool parked_before;
+	unsigned long parked_since;
+	/* What it waits for, of whom: all that had been begun with that memory when it asked. */
+	struct dma_fence *fence;
+	struct dma_resv *fences;
+	struct dma_fence_cb callback;
 	/* Held until the event is posted: a context with work under way is not closed. */
 	struct dmp_context *context;
 	u64 op;
 	/*
-	 * Returns the event's result and fills its words in. DMP_WORK_LATER: others are at what it needs, so that it is
-	 * called again after a while. It does not wait for them itself.
+	 * Returns the event's result and fills its words in. DMP_WORK_LATER, of dmp_work_await: devices are at what it
+	 * needs, so that it is called again. It does not wait for them itself.
 	 */
 	int (*function)(struct dmp_work *work, u64 *word0, u64 *word1);
 	/* Posts the event; NULL: the one that says that work has finished. */
@@ -88,7 +98,7 @@ struct dmp_work {
 };
 
 #define DMP_WORK_LATER 1
-/* For how long others are waited for, but by copies, which can be stopped: a fence may be of a device that has died. */
+/* For how long devices are waited for, but by copies, which can be stopped. */
 #define DMP_SYNC_TIMEOUT (10 * HZ)
 
 /* A context's slow work of one kind. */
@@ -96,9 +106,11 @@ struct dmp_lane {
 	spinlock_t lock;
 	/* Those that have their turn. */
 	u32 running;
-	/* The others, oldest first, and how many. */
+	/* Those that wait for one, oldest first, and how many. */
 	struct list_head waiting;
 	u32 nr_waiting;
+	/* Those that wait for a device. */
+	struct list_head parked;
 };
 
 /* Heads of a table by operation. */
@@ -255,6 +267,8 @@ bool dmp_context_get(struct dmp_context *context);
 /* runner.c */
 #define DMP_RUN_TURNS 64
 void dmp_run_charged(struct dmp_context *context);
+int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage);
+int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record);
 void dmp_runner_init(struct dmp_context *context);
 int dmp_runner_start(struct dmp_context *context);
 void dmp_runner_stop(struct dmp_context *context);
@@ -286,7 +300,9 @@ static inline void dmp_let_others(int tries)
 void dmp_work_init(struct dmp_context *context);
 void dmp_work_start(struct dmp_work *work, struct dmp_context *context, u64 op,
 		    int (*function)(struct dmp_work *work, u64 *word0, u64 *word1), struct dmp_outcome *outcome);
-int dmp_work_later(struct dmp_work *work);
+int dmp_work_await(struct dmp_work *work, struct dma_resv *fences, bool write);
+void dmp_work_close(struct dmp_context *context);
+void dmp_work_hurry(struct dmp_work *work);
 
 /* ring.c */
 int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, void __user *user);

@@ -231,17 +231,10 @@ void dmaplane_glue_export(struct dmp_context *context, u64 op, u32 buffer, u32 s
 
 /* SYNC. */
 
-/* Whether importers' work is done. */
-bool dmp_export_others_done(struct dmp_memory *memory)
-{
-	/* Acquire: pairs with the release in mark_exported. */
-	return !smp_load_acquire(&memory->exported) || dmp_others_done(&memory->fences, true);
-}
-
 /* Makes devices and the processor see the same. By a worker. */
 void dmp_export_sync(struct dmp_memory *memory, bool end)
 {
-	/* Acquire: as above. */
+	/* Acquire: pairs with the release in mark_exported. */
 	if (smp_load_acquire(&memory->exported))
 		sync_devices(memory, DMA_BIDIRECTIONAL, end);
 }

@@ -38,6 +38,7 @@ bool dmp_fault(void);
 #define dmp_pin_user_pages_fast(...) (dmp_fault() ? -ENOMEM : pin_user_pages_fast(__VA_ARGS__))
 #define dmp_sg_alloc_table_from_pages(...) (dmp_fault() ? -ENOMEM : sg_alloc_table_from_pages(__VA_ARGS__))
 #define dmp_dma_resv_reserve_fences(...) (dmp_fault() ? -ENOMEM : dma_resv_reserve_fences(__VA_ARGS__))
+#define dmp_dma_resv_get_singleton(...) (dmp_fault() ? -ENOMEM : dma_resv_get_singleton(__VA_ARGS__))
 #define dmp_simple_pin_fs(...) (dmp_fault() ? -ENOMEM : simple_pin_fs(__VA_ARGS__))
 
 /* Bytes that were not copied. */

@@ -19,18 +19,24 @@ void dmp_import_free(struct dmp_memory *memory)
 	dma_buf_put(memory->dma_buf);
 }
 
+/*
+ * The exporter's own part of it. The core's would then wait for every fence without an end, those that have come since
+ * somebody looked among them.
+ */
 int dmp_import_sync(struct dmp_memory *memory, bool end, bool write)
 {
 	enum dma_data_direction direction = write ? DMA_BIDIRECTIONAL : DMA_FROM_DEVICE;
+	const struct dma_buf_ops *operations = memory->dma_buf->ops;
 
-	return end ? dma_buf_end_cpu_access(memory->dma_buf, direction) :
-		     dma_buf_begin_cpu_access(memory->dma_buf, direction);
+	if (end)
+		return dma_buf_end_cpu_access(memory->dma_buf, direction);
+	return operations->begin_cpu_access ? operations->begin_cpu_access(memory->dma_buf, direction) : 0;
 }
 
-/* Whether others' work with it is done. */
-bool dmp_import_others_done(struct dmp_memory *memory, bool write)
+/* What devices are at it with. */
+struct dma_resv *dmp_import_fences(struct dmp_memory *memory)
 {
-	return dmp_others_done(memory->dma_buf->resv, write);
+	return memory->dma_buf->resv;
 }
 
 /* Of a descriptor of the caller's. */

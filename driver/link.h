@@ -91,6 +91,8 @@ struct dmp_request {
 	enum dmp_request_state state;
 	/* Its own side wants it over: who copies looks between slices. */
 	bool stopped;
+	/* The work that would end it then, if there is one. */
+	struct dmp_work *work;
 	/* Held until it is over. */
 	struct dmp_context *owner;
 	u64 op;
@@ -123,6 +125,8 @@ void dmp_listener_heard(struct dmp_end *end);
 /* request.c */
 void dmp_request_put(struct dmp_request *request);
 bool dmp_request_begin(struct dmp_request *request);
+void dmp_request_hurried(struct dmp_request *request, struct dmp_work *work);
+void dmp_request_unhurried(struct dmp_request *request);
 void dmp_request_end(struct dmp_request *request, int result, u32 checksum);
 
 #endif

@@ -36,27 +36,30 @@ static void *record_of(struct dmp_list *list, u32 run)
 	return (u8 *)list->records + (u64)run * list->record_bytes;
 }
 
-static int load(struct dmp_list_work *work)
+static struct dmp_list *list_new(u32 runs)
 {
-	struct dmp_context *context = work->work.context;
 	u64 record_bytes = dmaplane_list_record_bytes();
+	struct dmp_list *list = dmp_kvmalloc(sizeof(*list) + record_bytes * runs, GFP_KERNEL_ACCOUNT);
+
+	if (!list)
+		return NULL;
+	list->runs = runs;
+	list->record_bytes = record_bytes;
+	return list;
+}
+
+/* Others may wait for this: nothing is allocated. */
+static int load(struct dmp_list_work *work, struct dmp_list *list)
+{
 	struct dmaplane_run runs[RUNS_AT_ONCE];
-	struct dmp_list *list;
 	u32 done = 0, segments = 0;
 
-	list = dmp_kvmalloc(sizeof(*list) + record_bytes * work->runs, GFP_KERNEL_ACCOUNT);
-	if (!list)
-		return -ENOMEM;
-	list->runs = work->runs;
-	list->record_bytes = record_bytes;
 	while (done < work->runs) {
 		u32 some = min_t(u32, RUNS_AT_ONCE, work->runs - done), i;
 
 		/* Once: what the client writes there afterwards is nothing to us. */
-		if (dmp_memory_read(work->memory, work->offset + (u64)done * RUN_BYTES, runs, some * RUN_BYTES)) {
-			kvfree(list);
+		if (dmp_memory_read(work->memory, work->offset + (u64)done * RUN_BYTES, runs, some * RUN_BYTES))
 			return -EIO;
-		}
 		for (i = 0; i < some; i++)
 			dmaplane_list_put(record_of(list, done + i), (struct dmp_run *)&runs[i]);
 		/* The numbers follow from the counts, checked or not; a list that fails its checks is never looked at. */
@@ -64,11 +67,17 @@ static int load(struct dmp_list_work *work)
 		done += some;
 		cond_resched();
 	}
+	return 0;
+}
+
+static void keep(struct dmp_list_work *work, struct dmp_list *list)
+{
+	struct dmp_context *context = work->work.context;
+
 	spin_lock(&context->tables_lock);
 	context->lists[work->list] = list;
 	spin_unlock(&context->tables_lock);
 	atomic_long_inc(&dmp_accounts.lists);
-	return 0;
 }
 
 static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
@@ -76,15 +85,22 @@ static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 	struct dmp_list_work *work = container_of(item, struct dmp_list_work, work);
 	struct dmp_access access = {};
 	int result = dmp_access_wait(item, work->memory, false);
+	struct dmp_list *list = NULL;
 
 	if (result == DMP_WORK_LATER)
 		return result;
+	if (!result) {
+		list = list_new(work->runs);
+		result = list ? dmp_access_begin(&access, work->memory, false) : -ENOMEM;
+	}
 	if (!result)
-		result = dmp_access_begin(&access, work->memory, false);
-	if (!result)
-		result = load(work);
+		result = load(work, list);
 	dmp_access_end(&access);
 	dmp_memory_put(work->memory);
+	if (result)
+		kvfree(list);
+	else
+		keep(work, list);
 	return result;
 }
 

@@ -81,7 +81,6 @@ void dmp_memory_free(struct dmp_memory *memory);
 
 /* export.c */
 void dmp_export_end(struct dmp_memory *memory);
-bool dmp_export_others_done(struct dmp_memory *memory);
 void dmp_export_sync(struct dmp_memory *memory, bool end);
 struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write);
 void dmp_export_idle(struct dma_fence *fence);
@@ -89,14 +88,14 @@ void dmp_export_idle(struct dma_fence *fence);
 /* import.c */
 void dmp_import_free(struct dmp_memory *memory);
 int dmp_import_sync(struct dmp_memory *memory, bool end, bool write);
-bool dmp_import_others_done(struct dmp_memory *memory, bool write);
+struct dma_resv *dmp_import_fences(struct dmp_memory *memory);
 
 /* pin.c */
 void dmp_pin_free(struct dmp_memory *memory);
 
 /* access.c */
-bool dmp_others_done(struct dma_resv *fences, bool write);
 int dmp_access_wait(struct dmp_work *work, struct dmp_memory *memory, bool write);
+bool dmp_access_waited(struct dmp_work *work, struct dmp_memory *memory);
 int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write);
 int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_memory, bool first_write,
 			  struct dmp_access *second, struct dmp_memory *second_memory, bool second_write);

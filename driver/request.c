@@ -46,6 +46,22 @@ bool dmp_request_begin(struct dmp_request *request)
 	return begun;
 }
 
+/* This work ends it soon where its own side wants it over. Until dmp_request_unhurried the work stays. */
+void dmp_request_hurried(struct dmp_request *request, struct dmp_work *work)
+{
+	spin_lock(&request->lock);
+	request->work = work;
+	work->urgent = request->stopped;
+	spin_unlock(&request->lock);
+}
+
+void dmp_request_unhurried(struct dmp_request *request)
+{
+	spin_lock(&request->lock);
+	request->work = NULL;
+	spin_unlock(&request->lock);
+}
+
 /* Takes it out of its side's table, with what it shows. */
 static void forget(struct dmp_request *request)
 {
@@ -146,15 +162,13 @@ static int look_up(struct dmp_prepare_work *work, struct dmp_piece *piece, const
 	return 0;
 }
 
+/* Others may wait for this: nothing is allocated. */
 static int look_all_up(struct dmp_prepare_work *work)
 {
 	struct dmp_request *request = work->request;
 	struct dmaplane_index_pair pairs[PAIRS_AT_ONCE];
 	u64 done = 0, bytes = 0;
 
-	request->pieces = dmp_kvmalloc_array(work->count, sizeof(*request->pieces), GFP_KERNEL_ACCOUNT);
-	if (!request->pieces)
-		return -ENOMEM;
 	while (done < work->count) {
 		u64 some = min_t(u64, PAIRS_AT_ONCE, work->count - done), i;
 		int error = dmp_memory_read(work->index, work->index_offset + done * sizeof(*pairs), pairs,
@@ -183,6 +197,11 @@ static int prepare(struct dmp_work *item, u64 *word0, u64 *word1)
 
 	if (error == DMP_WORK_LATER)
 		return error;
+	dmp_request_unhurried(request);
+	if (!error) {
+		request->pieces = dmp_kvmalloc_array(work->count, sizeof(*request->pieces), GFP_KERNEL_ACCOUNT);
+		error = request->pieces ? 0 : -ENOMEM;
+	}
 	if (!error)
 		error = dmp_access_begin(&access, work->index, false);
 	if (!error)
@@ -242,6 +261,9 @@ static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_r
 	work->end = context->peers[peer];
 	kref_get(&work->end->link->references);
 	work->work.end = prepared;
+	work->work.context = context;
+	INIT_LIST_HEAD(&work->work.entry);
+	dmp_request_hurried(request, &work->work);
 	dmp_work_start(&work->work, context, op, prepare, &outcome);
 	return 1;
 }
@@ -310,7 +332,11 @@ void dmaplane_glue_abandon(struct dmp_context *context, u64 op)
 	if (!request)
 		return;
 	/* Who has it in hand ends it: soon, if it looks. */
+	spin_lock(&request->lock);
 	WRITE_ONCE(request->stopped, true);
+	if (request->work)
+		dmp_work_hurry(request->work);
+	spin_unlock(&request->lock);
 	if (dmp_request_begin(request))
 		dmp_request_end(request, -ECONNRESET, 0);
 	dmp_request_put(request);

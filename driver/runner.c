@@ -28,6 +28,35 @@ void dmp_run_charged(struct dmp_context *context)
 #endif
 }
 
+/* For whoever looks on, who runs the engine on the way. */
+int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage)
+{
+	int result;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
+
+	result = dmp_until_free(dmaplane_usage(context->engine, usage));
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
+	return result;
+}
+
+int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record)
+{
+	int result;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *before = set_active_memcg(context->memcg);
+#endif
+
+	result = dmp_until_free(dmaplane_next_record(context->engine, kind, from, record));
+#ifdef CONFIG_MEMCG
+	set_active_memcg(before);
+#endif
+	return result;
+}
+
 static void dmp_run_work(struct work_struct *work)
 {
 	struct dmp_context *context = container_of(work, struct dmp_context, run_work);

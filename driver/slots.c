@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Descriptor slots: an eventfd goes in by a call and is waited for by WAIT; a dma-buf goes in by EXPORT_DMABUF; a call
- * takes the descriptor out (clauses CAL-4, CTL-7, HOST-9, HOST-10).
+ * Descriptor slots: an eventfd or a sync_file goes in by a call and is waited for by WAIT; a dma-buf goes in by
+ * EXPORT_DMABUF; a call takes the descriptor out (clauses CAL-4, CTL-7, HOST-9, HOST-10).
  *
  * Locks: tables_lock for the table of slots, and the list of those that wait.
  */
 #include "dmaplane.h"
 
+#include <linux/dma-fence.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
+#include <linux/sync_file.h>
 
 struct dmp_slot {
 	struct file *file;
-	/* Of an eventfd; else NULL. */
+	/* Of an eventfd, or of a sync_file; else NULL. */
 	struct eventfd_ctx *eventfd;
+	struct dma_fence *fence;
 };
 
 static void dmp_slot_free(struct dmp_slot *slot)
@@ -25,13 +28,14 @@ static void dmp_slot_free(struct dmp_slot *slot)
 		return;
 	if (slot->eventfd)
 		eventfd_ctx_put(slot->eventfd);
+	dma_fence_put(slot->fence);
 	if (slot->file)
 		fput(slot->file);
 	kfree(slot);
 	atomic_long_dec(&dmp_accounts.slots);
 }
 
-static struct dmp_slot *dmp_slot_new(struct file *file, struct eventfd_ctx *eventfd)
+static struct dmp_slot *dmp_slot_new(struct file *file)
 {
 	struct dmp_slot *slot = dmp_kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 
@@ -39,7 +43,6 @@ static struct dmp_slot *dmp_slot_new(struct file *file, struct eventfd_ctx *even
 		return NULL;
 	atomic_long_inc(&dmp_accounts.slots);
 	slot->file = file;
-	slot->eventfd = eventfd;
 	return slot;
 }
 
@@ -75,7 +78,7 @@ void dmaplane_glue_close_slot(struct dmp_context *context, u32 index)
 /* Puts an export's file where the engine has made room for it, and takes the caller's hold over. */
 int dmp_slot_fill(struct dmp_context *context, u32 index, struct file *file)
 {
-	struct dmp_slot *slot = dmp_slot_new(file, NULL);
+	struct dmp_slot *slot = dmp_slot_new(file);
 
 	if (!slot)
 		return -ENOMEM;
@@ -83,31 +86,38 @@ int dmp_slot_fill(struct dmp_context *context, u32 index, struct file *file)
 	return 0;
 }
 
-/* The call that puts an eventfd in. */
+/* What the caller's descriptor is of: an eventfd that does not block, or a sync_file. */
+static int fill(struct dmp_slot *slot, int fd)
+{
+	struct eventfd_ctx *eventfd = eventfd_ctx_fileget(slot->file);
+
+	if (!IS_ERR(eventfd)) {
+		slot->eventfd = eventfd;
+		return slot->file->f_flags & O_NONBLOCK ? 0 : -EINVAL;
+	}
+	slot->fence = sync_file_get_fence(fd);
+	return slot->fence ? 0 : -EINVAL;
+}
+
+/* The call that puts an eventfd or a sync_file in. */
 int dmp_slot_put(struct dmp_context *context, struct dmaplane_slot *arguments)
 {
-	struct eventfd_ctx *eventfd;
 	struct dmp_slot *slot;
 	struct file *file;
-	int error = -EINVAL;
+	int error;
 
 	if (arguments->flags || arguments->slot || arguments->reserved)
 		return -EINVAL;
 	file = fget(arguments->fd);
 	if (!file)
 		return -EBADF;
-	eventfd = eventfd_ctx_fileget(file);
-	if (IS_ERR(eventfd)) {
-		fput(file);
-		return PTR_ERR(eventfd);
-	}
-	slot = dmp_slot_new(file, eventfd);
+	slot = dmp_slot_new(file);
 	if (!slot) {
-		eventfd_ctx_put(eventfd);
 		fput(file);
 		return -ENOMEM;
 	}
-	if (file->f_flags & O_NONBLOCK)
+	error = fill(slot, arguments->fd);
+	if (!error)
 		error = dmp_until_free(dmaplane_add_slot(context->engine, slot, &arguments->slot));
 	if (error)
 		dmp_slot_free(slot);
@@ -149,7 +159,10 @@ struct dmp_slot_wait {
 	struct dmp_context *context;
 	u64 op;
 	struct file *file;
+	/* One of them. */
 	struct eventfd_ctx *eventfd;
+	struct dma_fence *fence;
+	struct dma_fence_cb callback;
 	wait_queue_head_t *head;
 	wait_queue_entry_t waiter;
 	poll_table table;
@@ -162,7 +175,9 @@ static void dmp_slot_wait_free(struct kref *references)
 {
 	struct dmp_slot_wait *wait = container_of(references, struct dmp_slot_wait, references);
 
-	eventfd_ctx_put(wait->eventfd);
+	if (wait->eventfd)
+		eventfd_ctx_put(wait->eventfd);
+	dma_fence_put(wait->fence);
 	fput(wait->file);
 	dmp_context_put(wait->context);
 	kfree(wait);
@@ -195,9 +210,20 @@ static void enqueue(struct file *file, wait_queue_head_t *head, poll_table *tabl
 	add_wait_queue(head, &wait->waiter);
 }
 
-/* Stands in the eventfd's queue from here on; looks at once where there is a count already. */
+/* By who signals the fence, with its lock held. */
+static void signalled(struct dma_fence *fence, struct dma_fence_cb *callback)
+{
+	look_soon(container_of(callback, struct dmp_slot_wait, callback));
+}
+
+/* Stands in the eventfd's queue, or at the fence, from here on; looks at once where there is a count already. */
 static void stand(struct dmp_slot_wait *wait)
 {
+	if (wait->fence) {
+		if (dma_fence_add_callback(wait->fence, &wait->callback, signalled))
+			look_soon(wait);
+		return;
+	}
 	init_waitqueue_func_entry(&wait->waiter, woken);
 	init_poll_funcptr(&wait->table, enqueue);
 	if (vfs_poll(wait->file, &wait->table) & EPOLLIN)
@@ -217,6 +243,20 @@ static bool leave_list(struct dmp_slot_wait *wait)
 	return there;
 }
 
+/* What a fence's wait has come to; -EAGAIN: nothing yet, and it stands there still. */
+static int look_at_fence(struct dmp_slot_wait *wait, bool cancelled)
+{
+	int status = dma_fence_get_status(wait->fence);
+
+	if (!status && !cancelled)
+		return -EAGAIN;
+	/* Whoever signals it may have come as far as its callbacks: this waits for ours. */
+	dma_fence_remove_callback(wait->fence, &wait->callback);
+	if (!status)
+		return -ECANCELED;
+	return status < 0 ? status : 0;
+}
+
 /* Work items of one kind do not run beside themselves, so one of these is at a wait at a time. */
 static void look(struct work_struct *work)
 {
@@ -234,7 +274,11 @@ static void look(struct work_struct *work)
 		goto out;
 	}
 	spin_unlock(&context->tables_lock);
-	if (cancelled) {
+	if (wait->fence) {
+		result = look_at_fence(wait, cancelled);
+		if (result == -EAGAIN)
+			goto out;
+	} else if (cancelled) {
 		/* Without taking the count, which is the next one's. */
 		remove_wait_queue(wait->head, &wait->waiter);
 		result = -ECANCELED;
@@ -260,7 +304,7 @@ void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, str
 	struct dmp_slot *slot = READ_ONCE(*slot_at(context, index));
 	struct dmp_slot_wait *wait;
 
-	if (!slot || !slot->eventfd) {
+	if (!slot || (!slot->eventfd && !slot->fence)) {
 		outcome->result = -EINVAL;
 		return;
 	}
@@ -275,8 +319,10 @@ void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, str
 	wait->context = context;
 	wait->op = op;
 	wait->file = get_file(slot->file);
-	wait->eventfd = eventfd_ctx_fileget(slot->file);
+	wait->eventfd = slot->eventfd ? eventfd_ctx_fileget(slot->file) : NULL;
+	wait->fence = dma_fence_get(slot->fence);
 	INIT_WORK(&wait->work, look);
+	INIT_LIST_HEAD(&wait->callback.node);
 	outcome->started = 1;
 	/* Into the list first: it may be looked at before it stands. */
 	kref_get(&wait->references);

@@ -112,9 +112,9 @@ impl Device {
         buffer(arguments.buffer)
     }
 
-    /// Puts an eventfd into a slot, for WAIT. EINVAL: it is none, or blocks.
-    pub fn put(&self, eventfd: BorrowedFd<'_>) -> io::Result<SlotHandle> {
-        let mut arguments = DeviceSlot { fd: eventfd.as_raw_fd(), ..DeviceSlot::default() };
+    /// Puts an eventfd or a sync_file into a slot, for WAIT. EINVAL: it is neither, or an eventfd that blocks.
+    pub fn put(&self, descriptor: BorrowedFd<'_>) -> io::Result<SlotHandle> {
+        let mut arguments = DeviceSlot { fd: descriptor.as_raw_fd(), ..DeviceSlot::default() };
         call(self.fd.as_fd(), DEVICE_SLOT, &mut arguments)?;
         SlotHandle::from_bits(arguments.slot).ok_or_else(|| io::Error::other("the driver gave no slot"))
     }

@@ -9,6 +9,7 @@ use xtask::driver::build::Variation;
 use xtask::driver::{self, uapi};
 use xtask::engine_object::{self, variants};
 use xtask::lab::kernel::{self, Kernel};
+use xtask::lab::machine::Machine;
 use xtask::lanes::{self, Options};
 use xtask::{Workspace, bench, lab, sandbox, setup, test_command};
 
@@ -106,6 +107,9 @@ enum VmCommand {
         /// How long the command may take
         #[arg(long, value_name = "MINUTES", default_value_t = 10)]
         minutes: u64,
+        /// Memory; `vm test` gives its machines 1024
+        #[arg(long, value_name = "MIB", default_value_t = 2048)]
+        memory: u32,
         /// The program and its arguments, after `--`
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
@@ -176,9 +180,11 @@ fn run(command: Command) -> Result<bool> {
             println!("{}", driver::dist::make(&workspace)?.display());
             Ok(true)
         }
-        Command::Vm { command: VmCommand::Run { kernel, minutes, words } } => {
+        Command::Vm { command: VmCommand::Run { kernel, minutes, memory, words } } => {
             setup::run(&workspace, Some(&["vm"]))?;
-            lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, minutes, &words)
+            let time = std::time::Duration::from_secs(60 * minutes);
+            let machine = Machine { nodes: 2, memory_mib: memory, time, ..Machine::default() };
+            lab::run(&workspace, Kernel::named(&kernel).context("no such kernel")?, &machine, &words)
         }
         Command::Vm { command: VmCommand::Ratios { kernel } } => {
             setup::run(&workspace, Some(&["vm"]))?;

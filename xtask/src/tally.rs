@@ -14,16 +14,25 @@ pub struct Tally {
     pub skipped: u64,
     /// Of those that could not run here: `name: why`.
     pub reasons: Vec<String>,
+    /// Of those that failed, where more is known than their number: `name: why`.
+    pub failures: Vec<String>,
 }
 
 impl Tally {
     /// One check that failed.
-    pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0, reasons: Vec::new() };
+    pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0, reasons: Vec::new(), failures: Vec::new() };
 
     /// One check with the given result.
     #[must_use]
     pub const fn one(passed: bool) -> Self {
-        if passed { Self { passed: 1, failed: 0, skipped: 0, reasons: Vec::new() } } else { Self::FAILED }
+        let (passed, failed) = if passed { (1, 0) } else { (0, 1) };
+        Self { passed, failed, skipped: 0, reasons: Vec::new(), failures: Vec::new() }
+    }
+
+    /// One check that failed, and why.
+    #[must_use]
+    pub fn fail(name: &str, why: &str) -> Self {
+        Self { failures: vec![format!("{name}: {why}")], ..Self::FAILED }
     }
 
     /// One check that could not run, and why.
@@ -61,6 +70,12 @@ impl Tally {
         }
     }
 
+    /// What is known of those that failed, a line each.
+    #[must_use]
+    pub fn fails(&self) -> String {
+        self.failures.iter().map(|failure| format!("FAILED {failure}\n")).collect()
+    }
+
     /// What could not be shown here, a line each and one that counts them; nothing when all could.
     #[must_use]
     pub fn skips(&self) -> String {
@@ -78,6 +93,7 @@ impl AddAssign for Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.reasons.extend(other.reasons);
+        self.failures.extend(other.failures);
     }
 }
 

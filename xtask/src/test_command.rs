@@ -37,7 +37,7 @@ pub fn run(workspace: Workspace, names: &[String], options: Options) -> Result<b
         total += lane.tally.clone();
         total
     });
-    print!("\n{}{}", table(&finished), total.skips());
+    print!("\n{}{}{}", table(&finished), total.fails(), total.skips());
     println!("{total}");
     Ok(total.failed == 0 && total.ran_any())
 }

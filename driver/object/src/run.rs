@@ -193,8 +193,9 @@ impl Context {
             core.engine.step(&mut core.host);
             worked = true;
         }
-        core.host.outlets.publish(self.glue, &self.waiters);
+        // Before anybody can see what is counted.
         core.host.tell_counts();
+        core.host.outlets.publish(self.glue, &self.waiters);
         self.tell_closed(core);
         worked
     }

@@ -23,8 +23,10 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if let Err(error) = command("rmmod", &["importer"]) {
-            println!("  the importer stays: {error:#}");
+        // Fences hold it for a while, until those have gone who may still look at them.
+        let gone = crate::kit::until("the importer goes", || Ok(command("rmmod", &["importer"]).is_ok()));
+        if let Err(error) = gone {
+            println!("  {error:#}");
         }
     }
 }

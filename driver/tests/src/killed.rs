@@ -38,6 +38,10 @@ fn killed_often() -> Result<()> {
     let (mut busy, mut most) = (0, 0);
     for round in 0..kills() {
         let family = spawn_family(random.next())?;
+        // Every third dies while it begins, at any moment; the others when they are at work.
+        if round % 3 != 0 {
+            until("it is at work", || Ok(crate::kit::held()? > 20))?;
+        }
         std::thread::sleep(Duration::from_micros(random.below(if slow() { 1_200_000 } else { 250_000 })));
         let held = crate::kit::held()?;
         busy += u64::from(held > 20);

@@ -6,7 +6,7 @@ use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, Sqe};
 use dmaplane_ring::build::Alloc;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const WAIT: Duration = Duration::from_secs(20);
 
@@ -72,9 +72,10 @@ pub fn held() -> Result<u64> {
     Ok(std::fs::read_to_string("/sys/module/dmaplane/refcnt")?.trim().parse()?)
 }
 
-/// Waits until something is so.
+/// Waits until something is so, which it is at some time: a minute is for ever.
 pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    for _ in 0..400 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
         if is_so()? {
             return Ok(());
         }

@@ -107,19 +107,22 @@ fn main() -> ExitCode {
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What ends by itself, on a workqueue, may take a moment.
+fn unload() -> Result<()> {
+    kit::until("the module is unloaded", || Ok(kit::command("rmmod", &["dmaplane"]).is_ok()))
+}
+
 /// Runs a test with the module loaded, and unloads it.
 fn with_module(module: &str, test: fn() -> Result<()>) -> Result<()> {
+    // One that an earlier test has left may go after all.
+    if std::path::Path::new("/sys/module/dmaplane").exists() {
+        unload()?;
+    }
     kit::command("insmod", &[module]).context("loading the module")?;
     let tested = test();
-    // What ends by itself, on a workqueue, may take a moment.
-    for _ in 0..100 {
-        if kit::command("rmmod", &["dmaplane"]).is_ok() {
-            return tested;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    match tested {
-        Ok(()) => bail!("the module cannot be unloaded afterwards: something is held for good"),
-        Err(error) => Err(error.context("and the module cannot be unloaded")),
+    match (tested, unload()) {
+        (tested, Ok(())) => tested,
+        (Ok(()), Err(_)) => bail!("the module cannot be unloaded afterwards: something is held for good"),
+        (Err(error), Err(_)) => Err(error.context("and the module cannot be unloaded")),
     }
 }

@@ -173,7 +173,7 @@ fn shown() -> Result<()> {
     let leases = read(folder.join("leases"))?;
     let told = format!("live handle={:#x}", lease.handle().bits());
     ensure!(leases.contains(&told) && leases.contains("offset=4096 length=8192"), "{leases}");
-    ensure!(read(folder.join("operations"))?.contains("timer"), "no timer in flight");
+    until("a timer is in flight", || Ok(read(folder.join("operations"))?.contains("timer")))?;
     ensure!(read(folder.join("operations"))?.contains("user-data=99"), "another's timer");
     ensure!(read(folder.join("peers"))?.contains("live handle="), "no peer");
     let imports = read(peers_folder.join("imports"))?;
@@ -188,8 +188,7 @@ fn shown() -> Result<()> {
     ensure!(contexts.lines().count() == 2 && contexts.lines().all(|line| line.contains(&own)), "{contexts}");
     drop((ours, theirs, _landed));
     until("its folder goes with it", || Ok(!folder.exists()))?;
-    ensure!(read(root.join("contexts"))?.is_empty(), "contexts that have gone are shown");
-    Ok(())
+    until("contexts that have gone are not shown", || Ok(read(root.join("contexts"))?.is_empty()))
 }
 
 /// One that keeps a context busy, for as long as it is looked at.

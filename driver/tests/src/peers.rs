@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("loc_a_context_can_be_its_own_peer", own_peer),
     ("loc_7_a_disconnected_peer_is_gone_for_both", disconnected),
     ("lse_10_revoking_stops_a_copy_under_way_and_nothing_lands_after_it", revoked_under_way),
+    ("lse_10_a_revoke_does_not_wait_for_the_copies_that_stand_before_its_own", revoked_in_the_queue),
     ("loc_7_a_killed_peer_ends_what_waits_for_it_and_its_leases", killed_peer),
     ("bug_5_what_outlives_its_time_touches_nothing_afterwards", outlives),
     ("bug_7_repeated_runs_leak_no_receives", repeated),
@@ -74,18 +75,25 @@ pub fn accepted(device: Device, mut ring: Ring, address: &str, listening: impl F
     Ok(Side { device, ring, peer, scratch })
 }
 
+/// A name that nobody has, or has had: a context's names are given back some time after it was closed.
+fn fresh_address() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("local:{}", now.as_nanos())
+}
+
 /// Two contexts, connected: who has connected first.
 pub fn pair() -> Result<(Side, Side)> {
     let (theirs, ours) = (device()?, device()?);
+    let address = &fresh_address();
     let (sender, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let accepting = scope.spawn(move || {
-            accepted(theirs.0, theirs.1, "local:pair", || {
+            accepted(theirs.0, theirs.1, address, || {
                 let _ = sender.send(());
             })
         });
         told.recv_timeout(WAIT)?;
-        let first = connected(ours.0, ours.1, "local:pair")?;
+        let first = connected(ours.0, ours.1, address)?;
         let second = accepting.join().map_err(|_| anyhow!("the accepting thread has panicked"))??;
         Ok((first, second))
     })
@@ -420,12 +428,48 @@ fn revoked_under_way() -> Result<()> {
         ensure!(cqe.user_data == round, "{cqe:?}");
         match cqe.result() {
             Ok(_) => complete_ones += 1,
-            Err(Errno::EKEYREVOKED) => stopped += 1,
+            // The second where it came only when the lease had gone.
+            Err(Errno::EKEYREVOKED | Errno::ESTALE) => stopped += 1,
             Err(errno) => anyhow::bail!("round {round}: {errno}"),
         }
         ensure!(bytes_of(&landed).iter().all(|&byte| byte == 0x55), "round {round}: something landed after the revoke");
     }
     ensure!(stopped > 0, "no copy was stopped: {complete_ones} were complete");
+    Ok(())
+}
+
+/// Its copy had to have its turn before it could see that it was told to stop: a revoke took as long as all copies that
+/// had been asked for before it.
+fn revoked_in_the_queue() -> Result<()> {
+    const WRITES: u64 = 48;
+    let (mut ours, mut theirs) = pair()?;
+    let length = 4 << 20;
+    let (target, _landed) = theirs.buffer(length)?;
+    let (source, _mapping) = ours.buffer(length)?;
+    for round in 0..3 {
+        let mut leases = Vec::new();
+        for n in 0..WRITES {
+            let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
+            let import = ours.import(&token)?;
+            let write = built(Write::new(source, 0, import, 0, length))?.user_data(n);
+            leases.push((lease, write));
+        }
+        for (_, write) in &leases {
+            ensure!(ours.ring.push(*write).is_ok(), "the ring is full");
+        }
+        ours.ring.submit()?;
+        // The first is under way.
+        until("bytes move", || Ok(information(&theirs.device, "inbound")? > 0))?;
+        let (last, _) = leases.pop().context("no lease")?;
+        succeed(&mut theirs.ring, LeaseRevoke::now(last))?;
+        let before = ours.ring.available();
+        for (lease, _) in leases {
+            succeed(&mut theirs.ring, LeaseRevoke::now(lease))?;
+        }
+        ours.ring.enter(WRITES as u32, WAIT)?;
+        ours.ring.reap(u32::MAX, |_| ());
+        ensure!(before < WRITES as u32 / 2, "round {round}: {before} copies ended before a revoke did");
+    }
     Ok(())
 }
 
@@ -455,19 +499,19 @@ pub fn writer(address: &str) -> Result<()> {
 fn killed_peer() -> Result<()> {
     for round in 0..6u64 {
         let (device, ring) = device()?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--child=writer=local:killed")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut side = match accepted(device, ring, "local:killed", || ()) {
+        let address = fresh_address();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(format!("--child=writer={address}")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = None;
+        let side = accepted(device, ring, &address, || child = Some(command.spawn()));
+        let mut child = child.context("it was not listened")??;
+        let mut side = match side {
             Ok(side) => side,
             Err(error) => {
-                let _ = child.as_mut().map(std::process::Child::kill);
+                let _ = child.kill();
                 return Err(error);
             }
         };
-        let mut child = child?;
         let (target, landed) = side.buffer(4 << 20)?;
         let (lease, token) = side.grant(built(LeaseGrant::range(target, 0, 4 << 20, Rights::WRITE))?)?;
         let text = token.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
@@ -489,10 +533,11 @@ fn killed_peer() -> Result<()> {
             ensure!(matches!(cqe.result(), Ok(_) | Err(Errno::ECONNRESET | Errno::EKEYREVOKED)), "{cqe:?}");
         }
         until("the peer is gone", || side.peer_is_gone())?;
+        // Its lease has ended with it; when that is told nothing lands any more.
+        succeed(&mut side.ring, LeaseRevoke::now(lease))?;
         ensure!(landed.write(0, &vec![0x55; 4 << 20]), "writing");
         std::thread::sleep(Duration::from_millis(20));
         ensure!(bytes_of(&landed).iter().all(|&byte| byte == 0x55), "something landed after the peer's end");
-        succeed(&mut side.ring, LeaseRevoke::now(lease))?;
         succeed(&mut side.ring, Disconnect::new(side.peer))?;
     }
     Ok(())

@@ -193,11 +193,11 @@ pub struct DevicePin {
     pub buffer: u64,
 }
 
-/// Puts an eventfd into a descriptor slot (clause CAL-4), on the context's descriptor.
+/// Puts an eventfd or a sync_file into a descriptor slot (clause CAL-4), on the context's descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct DeviceSlot {
-    /// The eventfd, which does not block; it may be closed afterwards.
+    /// The eventfd, which does not block, or the sync_file; it may be closed afterwards.
     pub fd: i32,
     /// Zero.
     pub flags: u32,

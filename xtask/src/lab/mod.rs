@@ -19,13 +19,11 @@ use crate::workspace::Workspace;
 use kernel::Kernel;
 use machine::{Machine, Ran};
 
-/// Boots a kernel and runs a command for some minutes at most; whether it succeeded, and the kernel had nothing to
-/// complain of.
-pub fn run(workspace: &Workspace, kernel: Kernel, minutes: u64, words: &[String]) -> Result<bool> {
+/// Boots a kernel and runs a command; whether it succeeded, and the kernel had nothing to complain of.
+pub fn run(workspace: &Workspace, kernel: Kernel, machine: &Machine, words: &[String]) -> Result<bool> {
     let files = kernel.files(workspace)?;
     let command: Vec<String> = words.iter().map(|word| initramfs::quoted(word)).collect();
-    let machine = Machine { nodes: 2, time: Duration::from_secs(60 * minutes), ..Machine::default() };
-    let ran = machine::run(workspace, &files, &machine, &command.join(" "))?;
+    let ran = machine::run(workspace, &files, machine, &command.join(" "))?;
     Ok(is_fine(kernel, &ran))
 }
 
@@ -65,9 +63,15 @@ fn told(kernel: Kernel, ran: &Ran) -> Result<Tally> {
     for (name, why) in skipped {
         tally += Tally::skip(&format!("vm-{}-{name}", kernel.name), why);
     }
+    let named = |line: &str| {
+        let (name, why) = line.strip_prefix("FAILED ")?.split_once(": ")?;
+        Some(format!("vm-{}-{name}: {why}", kernel.name))
+    };
+    tally.failures.extend(ran.printed.iter().filter_map(|line| named(line)));
     // What only the kernel has noticed, or the exit status.
     if !is_fine(kernel, ran) && failed == 0 {
-        tally += Tally::FAILED;
+        let why = ran.defects.first().map_or("the tests ended otherwise than they should have", String::as_str);
+        tally += Tally::fail(&format!("vm-{}", kernel.name), why);
     }
     Ok(tally)
 }
@@ -95,7 +99,8 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
         for words in *words {
             let noticed = ran.printed.iter().any(|line| line.contains(words));
             println!("{feature}: '{words}' was {}", if noticed { "noticed, as it has to be" } else { "NOT noticed" });
-            tally += Tally::one(noticed);
+            let name = format!("vm-{}-{feature}", kernel.name);
+            tally += if noticed { Tally::one(true) } else { Tally::fail(&name, &format!("'{words}' was not noticed")) };
         }
     }
     Ok(tally)
@@ -119,7 +124,7 @@ fn run_tests(
     let variables = format!("{slow}{variables}DMAPLANE_IMPORTER={importer}");
     let command = format!("{variables} DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
-    let machine = Machine { memory_mib: 1024, nodes: 2, time: Duration::from_secs(900), ..Machine::default() };
+    let machine = Machine { memory_mib: 1024, nodes: 2, time: Duration::from_secs(1800), ..Machine::default() };
     machine::run(workspace, &built.files, &machine, &command)
 }
 

@@ -23,7 +23,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
             Ok(tested) => tally += tested,
             Err(error) => {
                 println!("vm {}: {error:#}", kernel.name);
-                tally += Tally::FAILED;
+                tally += Tally::fail(&format!("vm-{}", kernel.name), &format!("{error:#}"));
             }
         }
     }
@@ -33,7 +33,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
             Ok(tested) => tally += tested,
             Err(error) => {
                 println!("vm: {error:#}");
-                tally += Tally::FAILED;
+                tally += Tally::fail("vm", &format!("{error:#}"));
             }
         }
     }
