@@ -50,6 +50,15 @@ pub enum Error {
         /// What the system refuses.
         reason: String,
     },
+    /// There is no device of this name: [`node_of_device`](crate::node_of_device).
+    #[error(
+        "no device is called {name:?}: name a PCI address, a network interface, an RDMA device or a device's node, as \
+         `dmaplane topology` lists them"
+    )]
+    NoDevice {
+        /// The name.
+        name: String,
+    },
     /// An object of another context, or of another plane, whose handles mean other things here.
     #[error("{what}: an object of another context; use it with the plane that made it")]
     Foreign {

@@ -47,6 +47,7 @@ mod buffer;
 mod error;
 mod host;
 mod mailbox;
+mod near;
 mod objects;
 mod plane;
 mod transfer;
@@ -60,6 +61,7 @@ pub use dmaplane_ring::abi::{Cqe, Errno, IndexPair, MAX_LIST_SEGMENTS, MAX_OPERA
 pub use dmaplane_ring::build::PagePlacement;
 pub use error::Error;
 pub use mailbox::Arrival;
+pub use near::node_of_device;
 pub use plane::Plane;
 pub use plane::connection::{Listener, Peer};
 pub use plane::placement::PagesOnNode;

@@ -89,6 +89,35 @@
 #define DMAPLANE_MAX_NOTIFICATION_BYTES 256ull
 #define DMAPLANE_MAX_TOKEN_BYTES 512ull
 
+/* An SQE's op_flags; each opcode knows its own. */
+#define DMAPLANE_OP_CANCEL_ALL 0x1u
+#define DMAPLANE_OP_CANCEL_HANDLE 0x2u
+#define DMAPLANE_OP_CANCEL_ANY 0x4u
+#define DMAPLANE_OP_CANCEL_FORCE 0x8u
+#define DMAPLANE_OP_TIMEOUT_ABSOLUTE 0x1u
+#define DMAPLANE_OP_WAIT_WORD 0x1u
+#define DMAPLANE_OP_ALLOC_NODE 0x1u
+#define DMAPLANE_OP_ALLOC_STRICT 0x2u
+#define DMAPLANE_OP_ALLOC_HUGE 0x4u
+#define DMAPLANE_OP_ALLOC_RECYCLE 0x8u
+#define DMAPLANE_OP_FREE_REVOKE 0x1u
+#define DMAPLANE_OP_GRANT_PEER 0x10u
+#define DMAPLANE_OP_REVOKE_NOW 0x1u
+#define DMAPLANE_OP_NO_CREDIT_WAIT 0x1u
+#define DMAPLANE_OP_LIST_NOTIFY 0x2u
+#define DMAPLANE_OP_CHECKSUM 0x4u
+#define DMAPLANE_OP_GRANT_SLOTS 0x1u
+#define DMAPLANE_OP_SYNC_END 0x1u
+
+/* What QUERY asks for. */
+#define DMAPLANE_QUERY_EVENTS 0ull
+#define DMAPLANE_QUERY_REFUSED 1ull
+#define DMAPLANE_QUERY_IN_FLIGHT 2ull
+
+/* Rights of a lease. */
+#define DMAPLANE_RIGHT_READ 0x1u
+#define DMAPLANE_RIGHT_WRITE 0x2u
+
 /* A context's counters, and what follows them: a histogram an opcode, of powers of two of nanoseconds. */
 #define DMAPLANE_COUNTERS_OFFSET 0ull
 #define DMAPLANE_COUNTERS_BYTES 28672ull

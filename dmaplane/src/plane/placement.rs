@@ -38,6 +38,19 @@ impl Plane {
         self.buffer_of(what, cqe.word0)
     }
 
+    /// Allocates zeroed memory on the node that a device is nearest to ([`node_of_device`](crate::node_of_device)), as
+    /// far as there is room; anywhere, where it is no nearer to one node than to another.
+    ///
+    /// ```
+    /// let mut plane = dmaplane::Plane::open(dmaplane::Config::default())?;
+    /// assert!(matches!(plane.alloc_near(4096, "no such device"), Err(dmaplane::Error::NoDevice { .. })));
+    /// # Ok::<(), dmaplane::Error>(())
+    /// ```
+    pub fn alloc_near(&mut self, length_bytes: u64, device: &str) -> Result<Buffer, Error> {
+        let placement = crate::near::node_of_device(device)?.map_or(PagePlacement::Any, PagePlacement::Preferred);
+        self.alloc_placed(length_bytes, placement)
+    }
+
     /// As [`Plane::alloc`], for an owner that makes and frees such buffers again and again: it may be given the memory
     /// of one that it has freed, with what was left in it, which takes microseconds instead of a page fault and a
     /// zeroed page for each 4 KiB. Never memory that a peer or another process was handed; nor another owner's.

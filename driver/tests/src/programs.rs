@@ -19,8 +19,10 @@ pub const TESTS: &[Test] = &[
     ("programs_many_transfers_and_aborts_at_once_over_the_driver", many),
 ];
 
-/// Those that take half a minute and more, and say little that is a kernel's own: one of the kernels runs them.
+/// Those that take half a minute and more, or want a machine of their own, and say little that is a kernel's own: one
+/// of the kernels runs them.
 pub const LONG: &[Test] = &[
+    ("programs_buf_2_memory_near_a_device_lies_on_its_node_over_the_driver", near),
     ("programs_demo_serve_gives_no_wrong_answer_over_the_driver", serve),
     ("programs_every_shard_count_and_block_size_over_the_driver", shards),
 ];
@@ -132,6 +134,10 @@ fn send_and_receive() -> Result<()> {
 
 fn late_writes() -> Result<()> {
     library_tests("late_writes", "over_local", if slow() { "20" } else { "60" })
+}
+
+fn near() -> Result<()> {
+    library_tests("near", "over_local", "")
 }
 
 fn late_layers() -> Result<()> {

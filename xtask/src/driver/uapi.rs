@@ -14,7 +14,8 @@ use dmaplane_ring::abi::device::{
 };
 use dmaplane_ring::abi::{
     ABI_VERSION, ClientArea, Cqe, CqeFlags, EngineArea, IndexPair, MAX_LIST_SEGMENTS, MAX_NOTIFICATION_BYTES,
-    MAX_OPERATION_BYTES, MAX_SEND_BYTES, MAX_TOKEN_BYTES, Opcode, RING_MAGIC, RingFlags, Run, Sqe, SqeFlags,
+    MAX_OPERATION_BYTES, MAX_SEND_BYTES, MAX_TOKEN_BYTES, Opcode, QueryWhat, RING_MAGIC, Rights, RingFlags, Run, Sqe,
+    SqeFlags, op_flags,
 };
 
 /// Where the header lies, from the root of the tree.
@@ -170,6 +171,41 @@ fn constants() -> Vec<(&'static str, Vec<(String, String)>)> {
                 bound("MAX_NOTIFICATION_BYTES", MAX_NOTIFICATION_BYTES),
                 bound("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES as u64),
             ],
+        ),
+        (
+            "An SQE's op_flags; each opcode knows its own.",
+            vec![
+                hex("OP_CANCEL_ALL", op_flags::CANCEL_ALL.into()),
+                hex("OP_CANCEL_HANDLE", op_flags::CANCEL_HANDLE.into()),
+                hex("OP_CANCEL_ANY", op_flags::CANCEL_ANY.into()),
+                hex("OP_CANCEL_FORCE", op_flags::CANCEL_FORCE.into()),
+                hex("OP_TIMEOUT_ABSOLUTE", op_flags::TIMEOUT_ABSOLUTE.into()),
+                hex("OP_WAIT_WORD", op_flags::WAIT_WORD.into()),
+                hex("OP_ALLOC_NODE", op_flags::ALLOC_NODE.into()),
+                hex("OP_ALLOC_STRICT", op_flags::ALLOC_STRICT.into()),
+                hex("OP_ALLOC_HUGE", op_flags::ALLOC_HUGE.into()),
+                hex("OP_ALLOC_RECYCLE", op_flags::ALLOC_RECYCLE.into()),
+                hex("OP_FREE_REVOKE", op_flags::FREE_REVOKE.into()),
+                hex("OP_GRANT_PEER", op_flags::GRANT_PEER.into()),
+                hex("OP_REVOKE_NOW", op_flags::REVOKE_NOW.into()),
+                hex("OP_NO_CREDIT_WAIT", op_flags::NO_CREDIT_WAIT.into()),
+                hex("OP_LIST_NOTIFY", op_flags::LIST_NOTIFY.into()),
+                hex("OP_CHECKSUM", op_flags::CHECKSUM.into()),
+                hex("OP_GRANT_SLOTS", op_flags::GRANT_SLOTS.into()),
+                hex("OP_SYNC_END", op_flags::SYNC_END.into()),
+            ],
+        ),
+        (
+            "What QUERY asks for.",
+            vec![
+                bound("QUERY_EVENTS", QueryWhat::Events as u64),
+                bound("QUERY_REFUSED", QueryWhat::Refused as u64),
+                bound("QUERY_IN_FLIGHT", QueryWhat::InFlight as u64),
+            ],
+        ),
+        (
+            "Rights of a lease.",
+            vec![hex("RIGHT_READ", Rights::READ.bits().into()), hex("RIGHT_WRITE", Rights::WRITE.bits().into())],
         ),
         (
             "A context's counters, and what follows them: a histogram an opcode, of powers of two of nanoseconds.",

@@ -32,13 +32,22 @@ pub struct Machine {
     pub time: Duration,
     /// Nodes, among which processors and memory are divided.
     pub nodes: u32,
+    /// A device on each node, behind a bridge of its own. Kernels with every checker need a minute to find one.
+    pub near_devices: bool,
     /// More of QEMU's arguments.
     pub more: Vec<String>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Machine { processors: 2, memory_mib: 2048, time: Duration::from_secs(600), nodes: 1, more: Vec::new() }
+        Machine {
+            processors: 2,
+            memory_mib: 2048,
+            time: Duration::from_secs(600),
+            nodes: 1,
+            near_devices: false,
+            more: Vec::new(),
+        }
     }
 }
 
@@ -108,6 +117,15 @@ fn divided(machine: &Machine) -> Vec<String> {
             format!("node,nodeid={node},cpus={cpus},memdev=m{node}"),
         ]);
     }
+    for node in (0..nodes).filter(|_| machine.near_devices) {
+        for device in [
+            format!("pxb-pcie,id=bridge{node},bus_nr={},numa_node={node},bus=pcie.0", 64 * (node + 1)),
+            format!("pcie-root-port,id=port{node},bus=bridge{node},chassis={}", node + 1),
+            format!("virtio-rng-pci,bus=port{node}"),
+        ] {
+            arguments.extend(["-device".to_owned(), device]);
+        }
+    }
     for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))).filter(|(from, to)| from < to) {
         arguments.extend(["-numa".to_owned(), format!("dist,src={from},dst={to},val=21")]);
     }
@@ -115,7 +133,7 @@ fn divided(machine: &Machine) -> Vec<String> {
 }
 
 fn once(files: &KernelFiles, machine: &Machine, archive: &Path) -> Result<Boot> {
-    let Machine { processors, memory_mib, time, nodes, more } = machine;
+    let Machine { processors, memory_mib, time, nodes, more, .. } = machine;
     let mut qemu = Command::new("qemu-system-x86_64");
     // Without erms and fsrm a kernel copies and zeroes by words. By strings of bytes, which the emulator runs byte by
     // byte and sometimes leaves after each, a machine stood still for a minute in the zeroing of 4 MiB.

@@ -124,7 +124,13 @@ fn run_tests(
     let variables = format!("{slow}{variables}DMAPLANE_IMPORTER={importer}");
     let command = format!("{variables} DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word.
-    let machine = Machine { memory_mib: 1024, nodes: 2, time: Duration::from_secs(1800), ..Machine::default() };
+    let machine = Machine {
+        memory_mib: 1024,
+        nodes: 2,
+        near_devices: kernel.name == LONG_ON,
+        time: Duration::from_secs(1800),
+        ..Machine::default()
+    };
     machine::run(workspace, &built.files, &machine, &command)
 }
 

@@ -6,8 +6,13 @@ use crate::process::capture;
 use crate::workspace::Workspace;
 
 /// Tests of libraries that can run over the driver: package and name.
-const TESTS: &[(&str, &str)] =
-    &[("dmaplane", "late_writes"), ("dmaplane-kv", "late_layers"), ("dmaplane-kv", "many"), ("dmaplane-kv", "shards")];
+const TESTS: &[(&str, &str)] = &[
+    ("dmaplane", "near"),
+    ("dmaplane", "late_writes"),
+    ("dmaplane-kv", "late_layers"),
+    ("dmaplane-kv", "many"),
+    ("dmaplane-kv", "shards"),
+];
 
 /// Builds them all, and says where each is: a line each, its name, a space and its path.
 pub fn build(workspace: &Workspace) -> Result<String> {
