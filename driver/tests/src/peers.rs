@@ -443,10 +443,14 @@ fn revoked_under_way() -> Result<()> {
 fn revoked_in_the_queue() -> Result<()> {
     const WRITES: u64 = 48;
     let (mut ours, mut theirs) = pair()?;
-    let length = 4 << 20;
+    let length = 16 << 20;
     let (target, _landed) = theirs.buffer(length)?;
     let (source, _mapping) = ours.buffer(length)?;
-    for round in 0..3 {
+    let (mut rounds, mut before) = (0, Vec::new());
+    let start = Instant::now();
+    // A round counts when the write had been admitted, so that its copy stood behind the others'.
+    while before.len() < 3 && start.elapsed() < Duration::from_secs(60) {
+        rounds += 1;
         let mut leases = Vec::new();
         for n in 0..WRITES {
             let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
@@ -458,18 +462,27 @@ fn revoked_in_the_queue() -> Result<()> {
             ensure!(ours.ring.push(*write).is_ok(), "the ring is full");
         }
         ours.ring.submit()?;
-        // The first is under way.
-        until("bytes move", || Ok(information(&theirs.device, "inbound")? > 0))?;
+        ours.ring.enter(0, WAIT)?;
+        // The peer hears of one after the other.
+        std::thread::sleep(Duration::from_millis(rounds % 8));
         let (last, _) = leases.pop().context("no lease")?;
         succeed(&mut theirs.ring, LeaseRevoke::now(last))?;
-        let before = ours.ring.available();
+        let ended = ours.ring.available();
         for (lease, _) in leases {
             succeed(&mut theirs.ring, LeaseRevoke::now(lease))?;
         }
         ours.ring.enter(WRITES as u32, WAIT)?;
-        ours.ring.reap(u32::MAX, |_| ());
-        ensure!(before < WRITES as u32 / 2, "round {round}: {before} copies ended before a revoke did");
+        let mut stood_behind = false;
+        ours.ring.reap(u32::MAX, |cqe| {
+            stood_behind |= cqe.user_data == WRITES - 1 && cqe.result() == Err(Errno::EKEYREVOKED);
+        });
+        if stood_behind {
+            before.push(ended);
+        }
     }
+    println!("  {rounds} rounds; in those that count so many of {WRITES} had ended before a revoke did: {before:?}");
+    ensure!(before.len() == 3, "the last of {WRITES} writes was never both admitted and waiting");
+    ensure!(before.iter().all(|&ended| ended < WRITES as u32 / 2), "a revoke waited for others' copies: {before:?}");
     Ok(())
 }
 
