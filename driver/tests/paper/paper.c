@@ -8,6 +8,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
@@ -15,6 +16,10 @@
 #define SUBMIT _IOW('P', 0, u64)
 #define COMPLETE _IOR('P', 1, u64)
 #define ENTRIES 1024
+
+static int cpu = -1;
+module_param(cpu, int, 0600);
+MODULE_PARM_DESC(cpu, "Where the worker of what is opened next runs; -1: where the scheduler has it");
 
 struct queue {
 	spinlock_t lock;
@@ -78,11 +83,14 @@ static int paper_open(struct inode *inode, struct file *file)
 	spin_lock_init(&user->submissions.lock);
 	spin_lock_init(&user->completions.lock);
 	init_waitqueue_head(&user->wait);
-	user->worker = kthread_run(work, user, "paper");
+	user->worker = kthread_create(work, user, "paper");
 	if (IS_ERR(user->worker)) {
 		kvfree(user);
 		return -ENOMEM;
 	}
+	if (cpu >= 0)
+		kthread_bind(user->worker, cpu);
+	wake_up_process(user->worker);
 	file->private_data = user;
 	return 0;
 }
