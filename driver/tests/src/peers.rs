@@ -410,10 +410,11 @@ fn disconnected() -> Result<()> {
 
 fn revoked_under_way() -> Result<()> {
     let (mut ours, mut theirs) = pair()?;
-    let length = 16 << 20;
+    let length = 32 << 20;
     let (target, landed) = theirs.buffer(length)?;
     let (source, mapping) = ours.buffer(length)?;
     ensure!(mapping.write(0, &vec![0xaa; length as usize]), "writing");
+    let ours_now = vec![0x55; length as usize];
     let (mut stopped, mut complete_ones) = (0, 0);
     for round in 0..16u64 {
         let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
@@ -422,8 +423,9 @@ fn revoked_under_way() -> Result<()> {
         std::thread::sleep(Duration::from_micros(round * 300));
         let revoke = if round % 2 == 0 { LeaseRevoke::now(lease) } else { LeaseRevoke::graceful(lease, 1_000_000) };
         succeed(&mut theirs.ring, revoke)?;
-        // From here on the memory is ours: what is written there now stays.
-        ensure!(landed.write(0, &vec![0x55; length as usize]), "writing");
+        // From here on the memory is ours: what is written there now stays. First where a copy would come last.
+        ensure!(landed.write(length as usize - 4096, &ours_now[..4096]), "writing");
+        ensure!(landed.write(0, &ours_now[4096..]), "writing");
         let cqe = ours.next()?;
         ensure!(cqe.user_data == round, "{cqe:?}");
         match cqe.result() {
