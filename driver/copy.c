@@ -288,8 +288,8 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 	}
 	if (can_be_made_at_once(context, request, target)) {
 		struct dmp_copy here = {
-			.work.context = context, .work.op = transfer, .request = request, .target = *target, .in = in, .checksum = checksum,
-			.at_once = true,
+			.work.context = context, .work.op = transfer, .request = request, .target = *target, .in = in,
+			.checksum = checksum, .at_once = true,
 		};
 
 		outcome->result = copy_all(&here, &outcome->word0, &outcome->word1);

@@ -12,6 +12,8 @@
 #include <linux/vmalloc.h>
 
 static_assert(sizeof(struct dmaplane_counters) == DMAPLANE_COUNTERS_LATENCY);
+/* Before all buffers, whose numbers begin at 1: see dmp_mmap. */
+static_assert(DMAPLANE_COUNTERS_OFFSET == 0);
 
 int dmp_counters_make(struct dmp_context *context, u32 operations)
 {

@@ -28,6 +28,7 @@
 #include <linux/hrtimer.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -266,6 +267,14 @@ bool dmp_context_get(struct dmp_context *context);
 
 /* runner.c */
 #define DMP_RUN_TURNS 64
+/* What `call` allocates is charged to who has set the context up, whoever runs it. */
+#define dmp_charged(context, call)                                                  \
+	({                                                                          \
+		struct mem_cgroup *dmp_before = set_active_memcg((context)->memcg); \
+		typeof(call) dmp_said = (call);                                     \
+		set_active_memcg(dmp_before);                                       \
+		dmp_said;                                                           \
+	})
 void dmp_run_charged(struct dmp_context *context);
 int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage);
 int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record);

@@ -7,54 +7,26 @@
 #include "dmaplane.h"
 
 #include <linux/kthread.h>
-#include <linux/memcontrol.h>
 #include <linux/sched.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 /* How long a poller looks before it sleeps, where nobody says. */
 #define POLLER_IDLE_US 1000
 
-/* What it takes is charged to who has set the context up, whoever runs it. */
 void dmp_run_charged(struct dmp_context *context)
 {
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before = set_active_memcg(context->memcg);
-#endif
-
-	dmaplane_run(context->engine, DMP_RUN_TURNS);
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
+	dmp_charged(context, dmaplane_run(context->engine, DMP_RUN_TURNS));
 }
 
 /* For whoever looks on, who runs the engine on the way. */
 int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage)
 {
-	int result;
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before = set_active_memcg(context->memcg);
-#endif
-
-	result = dmp_until_free(dmaplane_usage(context->engine, usage));
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
-	return result;
+	return dmp_charged(context, dmp_until_free(dmaplane_usage(context->engine, usage)));
 }
 
 int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record)
 {
-	int result;
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before = set_active_memcg(context->memcg);
-#endif
-
-	result = dmp_until_free(dmaplane_next_record(context->engine, kind, from, record));
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
-	return result;
+	return dmp_charged(context, dmp_until_free(dmaplane_next_record(context->engine, kind, from, record)));
 }
 
 static void dmp_run_work(struct work_struct *work)
@@ -138,9 +110,7 @@ static int dmp_poll(void *argument)
 	u64 idle_ns = (u64)(context->limits.poller_idle_us ?: POLLER_IDLE_US) * NSEC_PER_USEC;
 	u64 busy_ns = ktime_get_ns();
 
-#ifdef CONFIG_MEMCG
 	set_active_memcg(context->memcg);
-#endif
 	while (!dmaplane_awake(context->engine))
 		cond_resched();
 	while (!kthread_should_stop()) {

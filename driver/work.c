@@ -10,7 +10,6 @@
 
 #include <linux/cpumask.h>
 #include <linux/dma-resv.h>
-#include <linux/memcontrol.h>
 #include <linux/slab.h>
 
 /* At once, where the machine has fewer processors. */
@@ -164,22 +163,13 @@ static void dmp_work_run(struct work_struct *item)
 	struct dmp_context *context = work->context;
 	u64 word0 = 0, word1 = 0;
 	int result;
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *before;
-#endif
 
 	if (!work->has_turn) {
 		unpark(work);
 		enter(work);
 		return;
 	}
-#ifdef CONFIG_MEMCG
-	before = set_active_memcg(context->memcg);
-#endif
-	result = work->function(work, &word0, &word1);
-#ifdef CONFIG_MEMCG
-	set_active_memcg(before);
-#endif
+	result = dmp_charged(context, work->function(work, &word0, &word1));
 	if (result == DMP_WORK_LATER) {
 		park(work);
 		return;

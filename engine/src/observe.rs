@@ -102,7 +102,7 @@ impl RecordKind {
     /// What a record's words are, in order.
     pub const fn columns(self) -> &'static [&'static CStr] {
         match self {
-            RecordKind::Ring => &[c"cq-entries", c"operations", c"reserved", c"attached"],
+            RecordKind::Ring => &[c"cq-entries", c"operations", c"reserved"],
             RecordKind::Operation => &[c"user-data", c"opcode", c"ring", c"object", c"reserved", c"cancelled"],
             RecordKind::Buffer => &[c"bytes", c"uses", c"leases"],
             RecordKind::List => &[c"runs", c"segments", c"uses", c"leases"],
@@ -118,7 +118,7 @@ impl RecordKind {
                 c"window",
                 c"transfers",
             ],
-            RecordKind::Transfer => &[c"peer", c"lease", c"length", c"stopped"],
+            RecordKind::Transfer => &[c"peer", c"lease", c"length"],
         }
     }
 }
@@ -199,7 +199,7 @@ impl<S: Storage> Engine<S> {
                 let index = self.inbound.next_used(from)?;
                 let transfer = self.inbound.get(index)?;
                 let words = [transfer.peer, transfer.lease].map(or_none);
-                let words = [words[0], words[1], transfer.request.length, transfer.stopped.into()];
+                let words = [words[0], words[1], transfer.request.length];
                 Some(Record::new(index, 0, if transfer.stopped { c"stopping" } else { c"moving" }, words))
             }
         }
@@ -209,8 +209,7 @@ impl<S: Storage> Engine<S> {
         let mut rings = self.rings.iter().enumerate().skip(from as usize);
         let (index, ring) = rings.find(|(_, ring)| ring.attached || ring.operations.length > 0)?;
         let state = if ring.attached { c"attached" } else { c"detached" };
-        let words =
-            [ring.cq_entries, ring.operations.length, ring.reserved_total(), ring.attached.into()].map(u64::from);
+        let words = [ring.cq_entries, ring.operations.length, ring.reserved_total()].map(u64::from);
         Some(Record::new(index as u32, 0, state, words))
     }
 

@@ -106,12 +106,13 @@ fn note(entry: &mut Context, context: u64, mut fields: BTreeMap<String, u64>) {
 fn note_line(line: &str, contexts: &mut BTreeMap<u64, Context>) {
     let Some((number, rest)) = line.split_once(": ") else { return };
     let Ok(number) = number.parse() else { return };
-    let mut fields: BTreeMap<String, u64> = rest
+    let fields: BTreeMap<String, u64> = rest
         .split_whitespace()
         .filter_map(|word| word.split_once('='))
+        // Not of what is in use.
+        .filter(|(name, _)| !matches!(*name, "pid" | "uid"))
         .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
         .collect();
-    let (_, _) = (fields.remove("pid"), fields.remove("uid"));
     let entry = contexts.entry(number).or_default();
     if entry.holders.is_empty() {
         note(entry, number, fields);

@@ -460,7 +460,7 @@ fn obs_2_each_object_is_told_of_once() {
     let mut expected = expected.map(str::to_owned);
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert!(dmaplane_column_name(0, 4).is_null() && dmaplane_column_name(99, 0).is_null());
+    assert!(dmaplane_column_name(0, 3).is_null() && dmaplane_column_name(99, 0).is_null());
     assert_eq!(word(dmaplane_opcode_name(Opcode::WriteImm as u32)), Some("WriteImm"));
     assert!(dmaplane_opcode_name(255).is_null() && dmaplane_opcode_name(256).is_null());
 }

@@ -89,7 +89,7 @@ fn waited_for() -> Result<()> {
     let loaded = Loaded::new()?;
     let (device, mut ring) = device()?;
     let (other, mut other_ring) = crate::kit::device()?;
-    let (buffer, length) = alloc(&mut ring, 1 << 20)?;
+    let (buffer, _) = alloc(&mut ring, 1 << 20)?;
     let fd = export(&device, &mut ring, buffer)?;
     let (imported, _) = other.import(fd.as_fd())?;
     // Of the exporter, and of who has imported it.
@@ -109,7 +109,6 @@ fn waited_for() -> Result<()> {
     let late = complete(&mut ring, Sync::begin(buffer))?;
     ensure!(late.result() == Err(Errno::ETIMEDOUT), "{late:?}");
     ensure!(start.elapsed() >= Duration::from_secs(9), "given up after {:?}", start.elapsed());
-    ensure!(length == 1 << 20, "{length} bytes");
     Ok(())
 }
 
@@ -143,7 +142,7 @@ fn copy_waits() -> Result<()> {
     succeed(&mut theirs.ring, LeaseRevoke::now(lease))?;
     let ended = ours.next()?;
     ensure!(ended.result().is_err(), "{ended:?}");
-    ensure!(start.elapsed() < Duration::from_secs(20), "a revoke waited for a device: {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(5), "a revoke waited for a device: {:?}", start.elapsed());
     importer.idle()
 }
 

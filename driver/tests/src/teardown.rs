@@ -35,7 +35,7 @@ fn never_waits() -> Result<()> {
         let start = Instant::now();
         drop(device);
         drop(ring);
-        ensure!(start.elapsed() < Duration::from_secs(20), "closing took {:?}", start.elapsed());
+        ensure!(start.elapsed() < Duration::from_secs(2), "closing took {:?}", start.elapsed());
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ fn ring_outlives() -> Result<()> {
             let start = Instant::now();
             let waited = ring.enter(1, Duration::from_secs(3600));
             ensure!(matches!(waited, Ok(0)), "a wait on a closed context: {waited:?}");
-            ensure!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+            ensure!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -82,7 +82,7 @@ fn owner_exits() -> Result<()> {
     let start = Instant::now();
     let second = lines.next().context("the grandchild said nothing")??;
     ensure!(second == "closed", "the grandchild said {second:?}");
-    ensure!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
     Ok(())
 }
 
@@ -136,7 +136,7 @@ fn killed_waiter() -> Result<()> {
     // SAFETY: as above.
     unsafe { libc::waitpid(child, &mut status, 0) };
     ensure!(libc::WIFSIGNALED(status), "it ended by itself: {status:#x}");
-    ensure!(start.elapsed() < Duration::from_secs(20), "it took {:?} to go", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(1), "it took {:?} to go", start.elapsed());
     Ok(())
 }
 
