@@ -137,8 +137,9 @@ fn once(files: &KernelFiles, machine: &Machine, archive: &Path) -> Result<Boot> 
     let mut qemu = Command::new("qemu-system-x86_64");
     // Without erms and fsrm a kernel copies and zeroes by words. By strings of bytes, which the emulator runs byte by
     // byte and sometimes leaves after each, a machine stood still for a minute in the zeroing of 4 MiB.
-    // A store to a page that has held code looks at everything translated of it, in a list. Little room for translations
-    // keeps that short: by default a machine that starts many programs litters all of its memory with them.
+    // A store to a page that has held code looks at everything translated of it, in a list. Little room for
+    // translations keeps that short: by default a machine that starts many programs litters all of its memory with
+    // them.
     qemu.args(["-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max,la57=off,erms=off,fsrm=off"]);
     qemu.args(["-machine", "q35", "-nographic", "-no-reboot"]);
     // A socket a node: what shares a cache is not on two.

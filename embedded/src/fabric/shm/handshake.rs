@@ -120,16 +120,17 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [area, handed.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    rustix::net::sendmsg(&socket, &[IoSlice::new(&hello(info))], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno)?;
+    let greeting = hello(info);
+    uninterrupted(|| rustix::net::sendmsg(&socket, &[IoSlice::new(&greeting)], &mut ancillary, SendFlags::NOSIGNAL))?;
     drop(handed);
 
     // One byte more than there may be.
     let mut bytes = [0; HELLO_BYTES + 1];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
+    let received = uninterrupted(|| {
         rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-            .map_err(|error| if error == rustix::io::Errno::AGAIN { Errno::ETIMEDOUT } else { errno(error) })?;
+    })?;
     let descriptors: Vec<OwnedFd> = ancillary
         .drain()
         .flat_map(|message| match message {
@@ -152,6 +153,19 @@ fn shake_hands(socket: OwnedFd, info: &PeerInfo) -> Result<Pending, Errno> {
     Ok(Pending { info, connection: Connection::Shm(Box::new(Link::new(memory, socket, bell, peer_bell))) })
 }
 
+/// Goes on where a signal interrupted it, for as long as a peer may take. Of a socket that has timeouts a call fails
+/// with EINTR whatever the handler's flags say, and also when the process was stopped and goes on.
+fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> Result<T, Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) if Instant::now() < deadline => {}
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Err(Errno::ETIMEDOUT),
+            result => return result.map_err(errno),
+        }
+    }
+}
+
 /// A bell and what it is rung by. Sockets, because only a socket can be written to without blocking whatever its flags
 /// are, which a peer that holds it too may change at any time.
 pub(super) fn new_bell() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -162,4 +176,29 @@ pub(super) fn new_bell() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Ringing anything else might do anything: a pipe without a reader is a signal.
 fn is_socket(fd: &OwnedFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stop is a signal that needs no handler; others, such as a profiler's, interrupt in the same way.
+    #[test]
+    fn a_process_that_was_stopped_while_it_connected_was_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("listener");
+        let listener = listen(&path).unwrap();
+        let info = PeerInfo { context: [1, 2], window: 4 };
+        std::thread::scope(|scope| {
+            let connecting = scope.spawn(|| connect(&path, &info, &AtomicBool::new(false)).map(|peer| peer.info));
+            let accepted = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).unwrap();
+            // It waits for our hello by now, or soon.
+            let stop_and_go_on = "sleep 0.1; kill -STOP $0; sleep 0.1; kill -CONT $0";
+            let us = std::process::id().to_string();
+            let stopped = std::process::Command::new("sh").args(["-c", stop_and_go_on, &us]).status().unwrap();
+            assert!(stopped.success());
+            assert!(serve_incoming(accepted, &info).is_ok());
+            assert!(matches!(connecting.join().unwrap(), Ok(PeerInfo { context: [1, 2], window: 4 })));
+        });
+    }
 }
