@@ -49,9 +49,8 @@ pub struct ServeArguments {
     /// Requests at any time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub requests: u32,
-    /// Prompts, aborts and kills follow from this number
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    #[command(flatten)]
+    pub asked: PromptArguments,
     /// No table while it runs; the last line is one JSON object
     #[arg(long)]
     pub json: bool,
@@ -59,8 +58,12 @@ pub struct ServeArguments {
 
 #[derive(Args, Clone, Debug)]
 pub struct PromptArguments {
-    #[arg(long)]
+    /// Prompts, aborts and kills follow from this number
+    #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Prompts that are asked over and over: each is answered in one process first
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u32).range(6..=256))]
+    pub prompts: u32,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
-/// Prompts that are asked over and over.
-const PROMPTS: usize = 48;
 /// Beginnings that they share, so that their caches are equal for a while and differ behind that.
 const PREFIXES: usize = 6;
 const PREFIX_TOKENS: std::ops::RangeInclusive<usize> = 24..=96;
@@ -21,8 +19,8 @@ const GENERATED_TOKENS: std::ops::RangeInclusive<u32> = 4..=12;
 /// The most tokens of a prompt and its answer together.
 #[cfg(test)]
 pub const TOKENS_MAX: usize = *PROMPT_TOKENS.end() + *GENERATED_TOKENS.end() as usize;
-/// Draws until there are enough prompts whose answers differ.
-const DRAWS_MAX: usize = 10 * PROMPTS;
+/// Draws for each prompt, until there are enough whose answers differ.
+const DRAWS_MAX: usize = 10;
 
 /// A question with its answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,14 +32,15 @@ pub struct Prompt {
 
 /// Prompts drawn from a seed, with the answers of a run in this process alone. No two have the same answer, neither the
 /// tokens nor the logits: a cache that was mixed up could not be seen otherwise.
-pub fn prompts(seed: u64) -> Result<Vec<Prompt>> {
+pub fn prompts(&PromptArguments { seed, prompts: wanted }: &PromptArguments) -> Result<Vec<Prompt>> {
+    let wanted = wanted as usize;
     let model = cluster::model()?;
     let mut random = fastrand::Rng::with_seed(seed);
     let prefixes: Vec<String> = (0..PREFIXES).map(|_| text(&mut random, PREFIX_TOKENS)).collect();
     let mut prompts: Vec<Prompt> = Vec::new();
     let (mut tokens_seen, mut logits_seen) = (HashSet::new(), HashSet::new());
-    for draw in 0..DRAWS_MAX {
-        if prompts.len() == PROMPTS {
+    for draw in 0..DRAWS_MAX * wanted {
+        if prompts.len() == wanted {
             break;
         }
         let prefix = &prefixes[draw % PREFIXES];
@@ -55,17 +54,17 @@ pub fn prompts(seed: u64) -> Result<Vec<Prompt>> {
             prompts.push(Prompt { tokens, generate, answer });
         }
     }
-    ensure!(prompts.len() == PROMPTS, "seed {seed} gives only {} different answers: use another", prompts.len());
+    ensure!(prompts.len() == wanted, "seed {seed} gives only {} different answers: use another", prompts.len());
     Ok(prompts)
 }
 
 /// The same, from a process of its own: one thread is faster with so small a model, and what decides on that is its
 /// environment. Beside it the workers start.
-pub fn ask_for_prompts(seed: u64) -> Result<Vec<Prompt>> {
+pub fn ask_for_prompts(arguments: &PromptArguments) -> Result<Vec<Prompt>> {
     let program = std::env::current_exe().context("finding this program")?;
-    let seed = format!("--seed={seed}");
+    let [seed, prompts] = [format!("--seed={}", arguments.seed), format!("--prompts={}", arguments.prompts)];
     let mut command = Command::new(program);
-    command.args(["demo", "serve-prompts", &seed]).env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+    command.args(["demo", "serve-prompts", &seed, &prompts]).env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
     let output = command.output().context("starting the run in one process")?;
     if !output.status.success() {
         bail!("the run in one process: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -76,7 +75,7 @@ pub fn ask_for_prompts(seed: u64) -> Result<Vec<Prompt>> {
 /// That process.
 pub fn print_prompts(arguments: &PromptArguments) -> Result<()> {
     die_with_parent()?;
-    println!("{}", serde_json::to_string(&prompts(arguments.seed)?)?);
+    println!("{}", serde_json::to_string(&prompts(arguments)?)?);
     Ok(())
 }
 
@@ -106,10 +105,16 @@ fn answer(model: &Transformer, prompt: &[u32], generate: u32) -> Result<Answer> 
 mod tests {
     use super::*;
 
+    const PROMPTS: u32 = 48;
+
+    fn of(seed: u64) -> Vec<Prompt> {
+        prompts(&PromptArguments { seed, prompts: PROMPTS }).unwrap()
+    }
+
     #[test]
     fn prompts_are_of_all_lengths_share_beginnings_and_have_answers_of_their_own() {
-        let prompts = prompts(1).unwrap();
-        assert_eq!(prompts.len(), PROMPTS);
+        let prompts = of(1);
+        assert_eq!(prompts.len() as u32, PROMPTS);
         for prompt in &prompts {
             assert!(PROMPT_TOKENS.contains(&prompt.tokens.len()), "{}", prompt.tokens.len());
             assert_eq!(prompt.answer.tokens.len() as u32, prompt.generate);
@@ -119,14 +124,14 @@ mod tests {
         let lengths: Vec<_> = prompts.iter().map(|prompt| prompt.tokens.len()).collect();
         assert!(lengths.iter().min() < Some(&80) && lengths.iter().max() > Some(&150), "{lengths:?}");
         let logits: HashSet<_> = prompts.iter().map(|prompt| prompt.answer.logits).collect();
-        assert_eq!(logits.len(), PROMPTS);
+        assert_eq!(logits.len() as u32, PROMPTS);
     }
 
     #[test]
     fn the_same_seed_asks_the_same() {
-        let [one, other] = [3, 3].map(|seed| prompts(seed).unwrap());
+        let [one, other] = [3, 3].map(of);
         let same = |(one, other): (&Prompt, &Prompt)| one.tokens == other.tokens && one.answer == other.answer;
         assert!(one.iter().zip(&other).all(same));
-        assert!(prompts(4).unwrap()[0].tokens != one[0].tokens);
+        assert!(of(4)[0].tokens != one[0].tokens);
     }
 }

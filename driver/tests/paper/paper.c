@@ -2,8 +2,11 @@
 /*
  * What the driver is measured against, for tests only: rings as the paper's module has them (arXiv 2603.10030), in the
  * kernel alone, with two calls and two spinlocks an entry and a worker that adds one; and memory of single pages, taken
- * and mapped one by one.
+ * and mapped one by one. What that module does for an entry, this one does: 16 bytes each way, locks with interrupts
+ * off, counters of entries in flight, submitted, completed and at most queued, a wake-up with each submission, and
+ * 64 entries between two looks whether others want the processor. Its tracepoints, off by default, are left out.
  */
+#include <linux/atomic.h>
 #include <linux/kthread.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -13,8 +16,13 @@
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 
-#define SUBMIT _IOW('P', 0, u64)
-#define COMPLETE _IOR('P', 1, u64)
+struct entry {
+	u64 payload;
+	u32 flags, pad;
+};
+
+#define SUBMIT _IOW('P', 0, struct entry)
+#define COMPLETE _IOR('P', 1, struct entry)
 #define ENTRIES 1024
 
 static int cpu = -1;
@@ -22,54 +30,76 @@ module_param(cpu, int, 0600);
 MODULE_PARM_DESC(cpu, "Where the worker of what is opened next runs; -1: where the scheduler has it");
 
 struct queue {
+	struct entry entries[ENTRIES];
 	spinlock_t lock;
-	u64 entries[ENTRIES];
-	u32 head, tail;
+	u32 tail ____cacheline_aligned_in_smp;
+	u32 head ____cacheline_aligned_in_smp;
 };
 
 struct paper {
 	struct queue submissions, completions;
 	wait_queue_head_t wait;
 	struct task_struct *worker;
+	atomic_t in_flight, most_queued;
+	atomic64_t submitted, completed;
 	unsigned long nr_pages;
 	struct page **pages;
 };
 
-static bool push(struct queue *queue, u64 entry)
+static bool empty(struct queue *queue)
 {
+	return READ_ONCE(queue->tail) == READ_ONCE(queue->head);
+}
+
+static bool push(struct queue *queue, const struct entry *entry, atomic_t *most_queued)
+{
+	unsigned long flags;
 	bool fits;
 
-	spin_lock(&queue->lock);
+	spin_lock_irqsave(&queue->lock, flags);
 	fits = queue->tail - queue->head < ENTRIES;
-	if (fits)
-		queue->entries[queue->tail++ % ENTRIES] = entry;
-	spin_unlock(&queue->lock);
+	if (fits) {
+		queue->entries[queue->tail % ENTRIES] = *entry;
+		smp_store_release(&queue->tail, queue->tail + 1);
+		if (most_queued && queue->tail - queue->head > atomic_read(most_queued))
+			atomic_set(most_queued, queue->tail - queue->head);
+	}
+	spin_unlock_irqrestore(&queue->lock, flags);
 	return fits;
 }
 
-static bool pop(struct queue *queue, u64 *entry)
+static bool pop(struct queue *queue, struct entry *entry)
 {
+	unsigned long flags;
 	bool any;
 
-	spin_lock(&queue->lock);
+	spin_lock_irqsave(&queue->lock, flags);
 	any = queue->tail != queue->head;
-	if (any)
-		*entry = queue->entries[queue->head++ % ENTRIES];
-	spin_unlock(&queue->lock);
+	if (any) {
+		*entry = queue->entries[queue->head % ENTRIES];
+		smp_store_release(&queue->head, queue->head + 1);
+	}
+	spin_unlock_irqrestore(&queue->lock, flags);
 	return any;
 }
 
 static int work(void *argument)
 {
 	struct paper *user = argument;
-	u64 entry;
+	struct entry entry;
+	u32 done;
 
 	while (!kthread_should_stop()) {
-		wait_event_interruptible(user->wait, READ_ONCE(user->submissions.tail) !=
-					 READ_ONCE(user->submissions.head) || kthread_should_stop());
-		while (pop(&user->submissions, &entry))
-			while (!push(&user->completions, entry + 1) && !kthread_should_stop())
+		wait_event_interruptible(user->wait, !empty(&user->submissions) || kthread_should_stop());
+		for (done = 1; !empty(&user->submissions) && pop(&user->submissions, &entry); done++) {
+			entry.payload++;
+			while (!push(&user->completions, &entry, NULL) && !kthread_should_stop())
 				cond_resched();
+			atomic_dec(&user->in_flight);
+			atomic64_inc(&user->completed);
+			if (done % 64 == 0)
+				cond_resched();
+		}
 	}
 	return 0;
 }
@@ -111,15 +141,17 @@ static int paper_release(struct inode *inode, struct file *file)
 static long paper_ioctl(struct file *file, unsigned int call, unsigned long argument)
 {
 	struct paper *user = file->private_data;
-	u64 entry;
+	struct entry entry;
 
 	switch (call) {
 	case SUBMIT:
 		if (copy_from_user(&entry, (void __user *)argument, sizeof(entry)))
 			return -EFAULT;
-		if (!push(&user->submissions, entry))
-			return -EAGAIN;
-		wake_up(&user->wait);
+		if (!push(&user->submissions, &entry, &user->most_queued))
+			return -ENOSPC;
+		atomic_inc(&user->in_flight);
+		atomic64_inc(&user->submitted);
+		wake_up_interruptible(&user->wait);
 		return 0;
 	case COMPLETE:
 		if (!pop(&user->completions, &entry))

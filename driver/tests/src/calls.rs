@@ -139,7 +139,7 @@ fn the_rule() -> Result<()> {
     // The tests run in the tree.
     std::fs::copy("driver/90-dmaplane.rules", "/etc/udev/rules.d/90-dmaplane.rules").context("copying the rule")?;
     command("/lib/systemd/systemd-udevd", &["--daemon"])?;
-    let told = command("udevadm", &["trigger", "--settle", "--action=add", "--subsystem-match=misc"]);
+    let told = command("udevadm", &["trigger", "--settle", "--action=add", "/sys/class/misc/dmaplane"]);
     let found = std::fs::metadata(PATH)?;
     let program = std::env::current_exe()?;
     let program = program.to_str().context("the program's name is text")?;

@@ -1,6 +1,6 @@
 //! The module that has another driver's part (`driver/tests/importer`): a device that imports dma-bufs.
 
-use crate::kit::command;
+use crate::kit::{load, unload};
 use anyhow::{Context as _, Result, ensure};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -11,7 +11,7 @@ impl Loaded {
     pub fn new() -> Result<Loaded> {
         let module =
             std::env::var("DMAPLANE_IMPORTER").context("DMAPLANE_IMPORTER does not say where importer.ko is")?;
-        command("insmod", &[&module])?;
+        load(&module)?;
         Ok(Loaded)
     }
 
@@ -24,7 +24,7 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         // Fences hold it for a while, until those have gone who may still look at them.
-        let gone = crate::kit::until("the importer goes", || Ok(command("rmmod", &["importer"]).is_ok()));
+        let gone = crate::kit::until("the importer goes", || Ok(unload(c"importer").is_ok()));
         if let Err(error) = gone {
             println!("  {error:#}");
         }

@@ -5,6 +5,7 @@ use dmaplane_device::{Device, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Cqe, Errno, Sqe};
 use dmaplane_ring::build::Alloc;
+use std::ffi::CStr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,25 @@ pub fn command(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?;
     ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Loads a module from its file. As a call: starting a program for it takes longer than many a test.
+pub fn load(module: &str) -> Result<()> {
+    let file = std::fs::File::open(module).with_context(|| format!("opening {module}"))?;
+    rustix::system::finit_module(file, c"", 0).with_context(|| format!("loading {module}"))
+}
+
+/// Unloads a module; one that is in use is refused.
+pub fn unload(name: &CStr) -> Result<()> {
+    rustix::system::delete_module(name, libc::O_NONBLOCK).with_context(|| format!("unloading {name:?}"))
+}
+
+/// What the machine has left: a test that has failed may have found it full.
+pub fn memory_left() -> String {
+    let all = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let wanted = ["MemFree", "MemAvailable", "Cached", "Shmem", "Slab"];
+    let lines = all.lines().filter(|line| wanted.iter().any(|name| line.split(':').next() == Some(name)));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
 }
 
 /// A context of the driver's defaults, and a ring.

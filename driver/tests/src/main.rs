@@ -25,7 +25,7 @@ mod rings;
 mod sharing;
 mod teardown;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::process::ExitCode;
 
 /// A test: its name and what it does.
@@ -99,6 +99,7 @@ fn main() -> ExitCode {
                 None => {
                     failed += 1;
                     println!("FAILED {name}: {error:#}");
+                    println!("  {}", kit::memory_left());
                 }
             },
         }
@@ -109,7 +110,7 @@ fn main() -> ExitCode {
 
 /// What ends by itself, on a workqueue, may take a moment.
 fn unload() -> Result<()> {
-    kit::until("the module is unloaded", || Ok(kit::command("rmmod", &["dmaplane"]).is_ok()))
+    kit::until("the module is unloaded", || Ok(kit::unload(c"dmaplane").is_ok()))
 }
 
 /// Runs a test with the module loaded, and unloads it.
@@ -118,7 +119,7 @@ fn with_module(module: &str, test: fn() -> Result<()>) -> Result<()> {
     if std::path::Path::new("/sys/module/dmaplane").exists() {
         unload()?;
     }
-    kit::command("insmod", &[module]).context("loading the module")?;
+    kit::load(module)?;
     let tested = test();
     match (tested, unload()) {
         (tested, Ok(())) => tested,

@@ -1,7 +1,7 @@
 //! Two contexts that are peers: the driver's local fabric (clauses LOC-1 to LOC-8).
 
 use crate::Test;
-use crate::kit::{WAIT, alloc, complete, device, information, refused, succeed, until};
+use crate::kit::{WAIT, alloc, complete, device, information, refused, slow, succeed, until};
 use crate::lists::{prepare, run, write_runs};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
@@ -415,6 +415,7 @@ fn revoked_under_way() -> Result<()> {
     let (source, mapping) = ours.buffer(length)?;
     ensure!(mapping.write(0, &vec![0xaa; length as usize]), "writing");
     let ours_now = vec![0x55; length as usize];
+    let mut seen = vec![0; length as usize];
     let (mut stopped, mut complete_ones) = (0, 0);
     for round in 0..16u64 {
         let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
@@ -435,7 +436,8 @@ fn revoked_under_way() -> Result<()> {
             Err(Errno::ESTALE) => {}
             Err(errno) => anyhow::bail!("round {round}: {errno}"),
         }
-        ensure!(bytes_of(&landed).iter().all(|&byte| byte == 0x55), "round {round}: something landed after the revoke");
+        ensure!(landed.read(0, &mut seen), "reading");
+        ensure!(seen == ours_now, "round {round}: something landed after the revoke");
     }
     ensure!(stopped > 0, "no copy was stopped: {complete_ones} were complete");
     Ok(())
@@ -588,7 +590,8 @@ fn outlives() -> Result<()> {
 }
 
 fn repeated() -> Result<()> {
-    for _ in 0..40 {
+    // The paper's module fails after 17.
+    for _ in 0..if slow() { 20 } else { 40 } {
         let (mut ours, mut theirs) = pair()?;
         let (inbox, _mapping) = theirs.buffer(64 << 10)?;
         for n in 0..16 {

@@ -87,7 +87,9 @@ fn told() -> Result<()> {
 
 fn serve() -> Result<()> {
     for mode in ["push", "pull"] {
-        let flags = ["demo", "serve", "--device", "/dev/dmaplane", "--seconds", "4", "--requests", "12", "--json"];
+        // In the emulator a run in one process answers two of the 48 prompts a second.
+        let size = ["--seconds", "4", "--requests", "12", "--prompts", "12"];
+        let flags = [&["demo", "serve", "--device", "/dev/dmaplane", "--json"], &size[..]].concat();
         let said = command(&program("dmaplane")?, &[&flags[..], &["--mode", mode]].concat())?;
         let number = |name: &str| {
             let rest = said.split(&format!("\"{name}\":")).nth(1)?;

@@ -3,7 +3,7 @@
 //! `cargo xtask vm ratios --kernel 6.12`.
 
 use crate::Test;
-use crate::kit::{WAIT, alloc, command, device, succeed};
+use crate::kit::{WAIT, alloc, device, load, succeed, unload};
 use crate::peers::{Side, built, pair};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
@@ -21,7 +21,8 @@ pub const TESTS: &[Test] = &[
 ];
 
 const ROUNDS: usize = 7;
-const BATCH: u32 = 64;
+/// As in the paper's own stress test.
+const BATCH: u32 = 256;
 const COUNT: u32 = 64_000;
 const BYTES: u64 = 64 << 20;
 
@@ -36,7 +37,7 @@ struct Paper;
 impl Paper {
     fn load() -> Result<Paper> {
         let module = std::env::var("DMAPLANE_PAPER").context("DMAPLANE_PAPER does not say where paper.ko is")?;
-        command("insmod", &[&module])?;
+        load(&module)?;
         Ok(Paper)
     }
 
@@ -56,7 +57,7 @@ impl Paper {
 
 impl Drop for Paper {
     fn drop(&mut self) {
-        let _ = command("rmmod", &["paper"]);
+        let _ = unload(c"paper");
     }
 }
 
@@ -100,25 +101,33 @@ fn theirs(ring: &mut IoUring) -> Result<f64> {
     Ok(f64::from(COUNT) / start.elapsed().as_secs_f64())
 }
 
-/// Two calls an entry, as many in flight as in a batch of ours.
+/// What the paper's module is handed, and hands back.
+#[repr(C)]
+#[derive(Default)]
+struct Entry {
+    payload: u64,
+    flags: u32,
+    pad: u32,
+}
+
+/// Two calls an entry, in the order of the paper's own stress test: a batch is submitted as far as there is room, what
+/// has completed is taken, and the next batch does not wait for the rest.
 fn papers(file: &std::fs::File) -> Result<f64> {
-    let (submit, complete) = (0x4008_5000, 0x8008_5001);
-    let call = |number: u64, entry: &mut u64| {
-        // SAFETY: both calls read or write eight bytes.
+    let (submit, complete) = (0x4010_5000, 0x8010_5001);
+    let call = |number: u64, entry: &mut Entry| {
+        // SAFETY: both calls read or write an `Entry`.
         unsafe { libc::ioctl(file.as_raw_fd(), number, std::ptr::from_mut(entry)) == 0 }
     };
     let count = COUNT / 8;
     let start = Instant::now();
-    for _ in 0..count / BATCH {
-        for n in 0..BATCH {
-            ensure!(call(submit, &mut u64::from(n)), "a submission was refused");
+    let (mut submitted, mut completed) = (0, 0);
+    while completed < count {
+        let end = count.min(submitted + BATCH);
+        while submitted < end && call(submit, &mut Entry { payload: submitted.into(), ..Entry::default() }) {
+            submitted += 1;
         }
-        let mut left = BATCH;
-        let mut entry = 0;
-        while left > 0 {
-            if call(complete, &mut entry) {
-                left -= 1;
-            }
+        while completed < submitted && call(complete, &mut Entry::default()) {
+            completed += 1;
         }
     }
     Ok(f64::from(count) / start.elapsed().as_secs_f64())
@@ -127,10 +136,11 @@ fn papers(file: &std::fs::File) -> Result<f64> {
 fn no_ops() -> Result<()> {
     let paper = Paper::load()?;
     let file = paper.open()?;
-    let (_entered, mut entered_ring) = device()?;
+    let entered = Device::open(DeviceSetup::default())?;
+    let mut entered_ring = entered.ring(BATCH, 2 * BATCH)?;
     let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: 10_000, ..DeviceSetup::default() };
     let polled = Device::open(setup)?;
-    let mut polled_ring = polled.ring(128, 256)?;
+    let mut polled_ring = polled.ring(BATCH, 2 * BATCH)?;
     let mut io_uring = IoUring::new(BATCH)?;
     let (mut enter, mut poller, mut uring, mut two_calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -218,7 +228,8 @@ fn writes(ours: &mut Side, source: BufferHandle, import: ImportHandle) -> Result
 
 fn tracing() -> Result<()> {
     let switch = crate::observing::tracing()?.join("events/dmaplane/enable");
-    let (_device, mut ring) = device()?;
+    let device = Device::open(DeviceSetup::default())?;
+    let mut ring = device.ring(BATCH, 2 * BATCH)?;
     let (mut first, mut second) = pair()?;
     let (target, _landed) = second.buffer(4096)?;
     let (source, _mapping) = first.buffer(4096)?;

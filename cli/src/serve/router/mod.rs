@@ -52,7 +52,7 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     let (give, heard) = channel();
     let mut router = Router::start(arguments, folder.path(), give)?;
     // While the workers start.
-    router.asked = prompts::ask_for_prompts(arguments.seed)?;
+    router.asked = prompts::ask_for_prompts(&arguments.asked)?;
     router.wait_until_ready(&heard)?;
     let ended = router.serve(&heard);
     let outcome = router.outcome(ended);
@@ -100,7 +100,7 @@ impl<'a> Router<'a> {
             arguments,
             folder,
             give,
-            random: fastrand::Rng::with_seed(arguments.seed ^ 0x5e7e),
+            random: fastrand::Rng::with_seed(arguments.asked.seed ^ 0x5e7e),
             asked: Vec::new(),
             seats: Vec::new(),
             requests: HashMap::new(),

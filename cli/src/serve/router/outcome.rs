@@ -142,7 +142,7 @@ impl Outcome {
             fabric: name(&arguments.fabric),
             mode: name(&arguments.mode),
             seconds: took.as_secs_f64(),
-            seed: arguments.seed,
+            seed: arguments.asked.seed,
             failures: counts.failures,
             wrong: counts.wrong,
         }

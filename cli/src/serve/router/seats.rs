@@ -42,7 +42,7 @@ impl Seat {
             host: router.arguments.host.clone(),
             mode: router.arguments.mode,
             checksum: router.arguments.checksum,
-            seed: router.arguments.seed ^ (worker as u64) << 8,
+            seed: router.arguments.asked.seed ^ (worker as u64) << 8,
             folder,
         };
         let process = WorkerProcess::spawn(member.name, &arguments.command(), (worker, life), router.give.clone())?;
