@@ -60,6 +60,7 @@ static bool push(struct queue *queue, const struct entry *entry, atomic_t *most_
 	fits = queue->tail - queue->head < ENTRIES;
 	if (fits) {
 		queue->entries[queue->tail % ENTRIES] = *entry;
+		/* As that module does; the lock alone would do. */
 		smp_store_release(&queue->tail, queue->tail + 1);
 		if (most_queued && queue->tail - queue->head > atomic_read(most_queued))
 			atomic_set(most_queued, queue->tail - queue->head);
@@ -77,6 +78,7 @@ static bool pop(struct queue *queue, struct entry *entry)
 	any = queue->tail != queue->head;
 	if (any) {
 		*entry = queue->entries[queue->head % ENTRIES];
+		/* As above. */
 		smp_store_release(&queue->head, queue->head + 1);
 	}
 	spin_unlock_irqrestore(&queue->lock, flags);

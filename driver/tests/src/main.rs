@@ -104,6 +104,7 @@ fn main() -> ExitCode {
             },
         }
     }
+    println!("left: {}", kit::memory_left());
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -91,6 +91,7 @@ fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp DMAPLANE_LAB=1\n\
          {bind}\
          mount -t debugfs debug /sys/kernel/debug 2>/dev/null\n\
+         [ -e /sys/kernel/debug/kmemleak ] && echo scan=off > /sys/kernel/debug/kmemleak\n\
          ip link set lo up 2>/dev/null\n\
          cd {}\n\
          /bin/sh -c {}\n\
