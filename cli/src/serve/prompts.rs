@@ -54,7 +54,11 @@ pub fn prompts(&PromptArguments { seed, prompts: wanted }: &PromptArguments) -> 
             prompts.push(Prompt { tokens, generate, answer });
         }
     }
-    ensure!(prompts.len() == wanted, "seed {seed} gives only {} different answers: use another", prompts.len());
+    ensure!(
+        prompts.len() == wanted,
+        "seed {seed} gives only {} different answers: use another, or fewer prompts",
+        prompts.len()
+    );
     Ok(prompts)
 }
 

@@ -46,6 +46,11 @@ pub fn unload(name: &CStr) -> Result<()> {
     rustix::system::delete_module(name, libc::O_NONBLOCK).with_context(|| format!("unloading {name:?}"))
 }
 
+/// Whether unloading a module is refused because it is in use, and for no other reason.
+pub fn is_in_use(name: &CStr) -> bool {
+    rustix::system::delete_module(name, libc::O_NONBLOCK) == Err(rustix::io::Errno::AGAIN)
+}
+
 /// What the machine has left: a test that has failed may have found it full.
 pub fn memory_left() -> String {
     let all = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -121,19 +121,27 @@ struct Entry {
 /// has completed is taken, and the next batch does not wait for the rest.
 fn papers(file: &std::fs::File) -> Result<f64> {
     let (submit, complete) = (0x4010_5000, 0x8010_5001);
-    let call = |number: u64, entry: &mut Entry| {
+    // Whether there was room, or an entry.
+    let call = |number: u64, mut entry: Entry| {
         // SAFETY: both calls read or write an `Entry`.
-        unsafe { libc::ioctl(file.as_raw_fd(), number, std::ptr::from_mut(entry)) == 0 }
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), number, &raw mut entry) };
+        match result {
+            0 => Ok(true),
+            _ => match std::io::Error::last_os_error() {
+                error if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EAGAIN)) => Ok(false),
+                error => Err(error),
+            },
+        }
     };
     let count = COUNT / 8;
     let start = Instant::now();
     let (mut submitted, mut completed) = (0, 0);
     while completed < count {
         let end = count.min(submitted + BATCH);
-        while submitted < end && call(submit, &mut Entry { payload: submitted.into(), ..Entry::default() }) {
+        while submitted < end && call(submit, Entry { payload: submitted.into(), ..Entry::default() })? {
             submitted += 1;
         }
-        while completed < submitted && call(complete, &mut Entry::default()) {
+        while completed < submitted && call(complete, Entry::default())? {
             completed += 1;
         }
     }

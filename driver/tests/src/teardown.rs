@@ -1,7 +1,7 @@
 //! How contexts end.
 
 use crate::Test;
-use crate::kit::{alloc, device, unload};
+use crate::kit::{alloc, device, is_in_use};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::Device;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
@@ -59,13 +59,13 @@ fn ring_outlives() -> Result<()> {
 
 fn held() -> Result<()> {
     let (device, mut ring) = device()?;
-    ensure!(unload(c"dmaplane").is_err(), "the module went under an open context");
+    ensure!(is_in_use(c"dmaplane"), "the module went under an open context");
     let (buffer, _) = alloc(&mut ring, 4096)?;
     let mapping = device.map(buffer)?;
     drop(ring);
     drop(device);
     std::thread::sleep(Duration::from_millis(200));
-    ensure!(unload(c"dmaplane").is_err(), "the module went under a mapping");
+    ensure!(is_in_use(c"dmaplane"), "the module went under a mapping");
     ensure!(mapping.write(0, b"still here"), "writing");
     Ok(())
 }
