@@ -154,8 +154,10 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	dmp_run_charged(ring->context);
 	if (fatal_signal_pending(current))
 		return -EINTR;
-	if (!enter.min_complete)
-		return dmp_ring_ready(ring);
+	/* As a rule what was published has been completed by now. */
+	result = dmp_ring_ready(ring);
+	if (!enter.signal_mask && result >= min(enter.min_complete, ring->cq_entries))
+		return result;
 	result = dmaplane_wait_begin(ring->context->engine, ring->index);
 	if (result)
 		return result;

@@ -14,7 +14,7 @@ use call::call;
 use dmaplane_ring::abi::device::{
     DEVICE_CLOSE, DEVICE_IMPORT, DEVICE_LISTEN, DEVICE_MAP, DEVICE_PIN, DEVICE_RING, DEVICE_SETUP, DEVICE_SLOT,
     DEVICE_TAKE, DeviceClose, DeviceImport, DeviceListen, DeviceMap, DevicePin, DeviceRing, DeviceSetup, DeviceSlot,
-    DeviceTake, pin_flags,
+    DeviceTake, pin_flags, setup_flags,
 };
 use dmaplane_ring::abi::{ABI_VERSION, BufferHandle, ListenerHandle, RingLayout, SlotHandle};
 use rustix::fs::{Mode, OFlags};
@@ -66,7 +66,7 @@ impl Device {
         let fd = call(self.fd.as_fd(), DEVICE_RING, &mut arguments)?;
         // SAFETY: the call has just made this descriptor, for us alone.
         let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-        Ring::new(fd, &arguments, layout)
+        Ring::new(fd, &arguments, layout, self.setup.flags & setup_flags::POLLER != 0)
     }
 
     /// Maps a buffer whole, for reading and writing. The mapping keeps the memory, whatever becomes of the buffer.

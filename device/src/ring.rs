@@ -24,7 +24,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new(fd: OwnedFd, arguments: &DeviceRing, layout: RingLayout) -> io::Result<Ring> {
+    /// `polled`: the context has a poller, and this client does not run the engine itself.
+    pub(crate) fn new(fd: OwnedFd, arguments: &DeviceRing, layout: RingLayout, polled: bool) -> io::Result<Ring> {
         let client = Mapping::new(fd.as_fd(), 0, arguments.client_bytes as usize, true)?;
         let engine = Mapping::new(fd.as_fd(), arguments.engine_offset, arguments.engine_bytes as usize, false)?;
         let (client_area, engine_area) = (client.bytes(), engine.bytes());
@@ -32,11 +33,13 @@ impl Ring {
         // them does not move the memory). In this process nothing else touches them.
         let ring = unsafe { MappedRing::attach(client_area, engine_area, layout, [client, engine]) };
         let ring = ring.map_err(|mismatch| io::Error::other(mismatch.to_string()))?;
-        let client = Client::attach(Arc::new(ring)).map_err(|mismatch| io::Error::other(mismatch.to_string()))?;
+        let mut client = Client::attach(Arc::new(ring)).map_err(|mismatch| io::Error::other(mismatch.to_string()))?;
+        client.submitter.write_through(!polled);
         Ok(Ring { client, fd })
     }
 
     /// Writes an SQE; [`Ring::submit`] or [`Ring::enter`] makes it visible. A full queue hands it back.
+    #[inline]
     pub fn push(&mut self, sqe: impl Into<Sqe>) -> Result<(), Full<Sqe>> {
         self.client.submitter.push(&sqe.into())
     }
@@ -107,6 +110,7 @@ impl Ring {
     }
 
     /// Hands up to `most` CQEs to `each`; returns how many.
+    #[inline]
     pub fn reap(&mut self, most: u32, each: impl FnMut(Cqe)) -> u32 {
         let count = self.client.completer.reap(most, each);
         if count > 0 {

@@ -273,7 +273,7 @@ impl<S: Storage> Engine<S> {
 
     /// Whether nobody will hear of what an operation has made: its ring was detached meanwhile (clause TD-7).
     pub(crate) fn is_ownerless(&self, operation: &Operation) -> bool {
-        self.rings.get(operation.ring as usize).is_none_or(|ring| !ring.attached)
+        self.rings.get(operation.ring as usize).is_none_or(|ring| !ring.attached())
     }
 
     /// Hands an operation's work to the host.

@@ -188,7 +188,7 @@ impl<S: Storage> Engine<S> {
             return Err(Errno::ENFILE);
         }
         let mut rings = self.rings.iter_mut().enumerate();
-        let Some((index, ring)) = rings.find(|(_, ring)| !ring.attached && ring.operations.length == 0) else {
+        let Some((index, ring)) = rings.find(|(_, ring)| !ring.attached() && ring.operations.length == 0) else {
             return Err(Errno::ENFILE);
         };
         *ring = RingState::attach(cq_entries);
@@ -334,7 +334,7 @@ impl<S: Storage> Engine<S> {
                 ring.active += 1;
             }
             if starting.sqe.flags & SqeFlags::DRAIN.bits() != 0 {
-                ring.draining = index;
+                ring.set_draining(index);
             }
         }
         index
@@ -375,7 +375,7 @@ impl<S: Storage> Engine<S> {
         let (ring, class, user_data) = (operation.ring, operation.class, operation.sqe.user_data);
         if let Some(state) = self.rings.get_mut(ring as usize) {
             state.unreserve(class, 1);
-            if state.attached {
+            if state.attached() {
                 let flags = flags.with(CqeFlags::MORE).bits();
                 host.complete(ring, Cqe { user_data, res, flags, word0: words.0, word1: words.1 });
             }
@@ -409,18 +409,18 @@ impl<S: Storage> Engine<S> {
             if operation.class != Class::Passive {
                 ring.active = ring.active.saturating_sub(1);
             }
-            if ring.draining == index {
-                ring.draining = NONE;
+            if ring.draining() == index {
+                ring.set_draining(NONE);
             }
             if ring.watch == index {
                 ring.watch = NONE;
             }
             let silent = result >= 0 && operation.sqe.flags & SqeFlags::CQE_SKIP_SUCCESS.bits() != 0;
-            if ring.attached && !silent {
+            if ring.attached() && !silent {
                 let user_data = operation.sqe.user_data;
                 let flags = if operation.unverifiable { flags.with(CqeFlags::UNVERIFIABLE) } else { flags };
                 host.complete(operation.ring, Cqe { user_data, res: result, flags: flags.bits(), word0, word1 });
-            } else if !ring.attached && ring.operations.length == 0 {
+            } else if !ring.attached() && ring.operations.length == 0 {
                 // The last operation of a ring that was closed before it: its share of the table is free again.
                 self.cq_entries -= ring.cq_entries;
                 *ring = RingState::VACANT;

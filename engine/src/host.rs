@@ -149,6 +149,15 @@ pub trait Host {
     }
     /// Writes a CQE; the engine has made sure that there is room.
     fn complete(&mut self, ring: u32, cqe: Cqe);
+    /// Writes a CQE if more entries than `held` are free by [`Host::cq_free_at_least`]; else nothing, and `false`.
+    #[inline]
+    fn complete_beyond(&mut self, ring: u32, held: u32, cqe: Cqe) -> bool {
+        let is_free = held < self.cq_free_at_least(ring);
+        if is_free {
+            self.complete(ring, cqe);
+        }
+        is_free
+    }
 
     /// An operation has changed, for whoever looks on (clause OBS-1). Nothing depends on what the host makes of it.
     #[inline]

@@ -207,8 +207,8 @@ impl<S: Storage> Engine<S> {
 
     fn ring_record(&self, from: u32) -> Option<Record> {
         let mut rings = self.rings.iter().enumerate().skip(from as usize);
-        let (index, ring) = rings.find(|(_, ring)| ring.attached || ring.operations.length > 0)?;
-        let state = if ring.attached { c"attached" } else { c"detached" };
+        let (index, ring) = rings.find(|(_, ring)| ring.attached() || ring.operations.length > 0)?;
+        let state = if ring.attached() { c"attached" } else { c"detached" };
         let words = [ring.cq_entries, ring.operations.length, ring.reserved_total()].map(u64::from);
         Some(Record::new(index as u32, 0, state, words))
     }

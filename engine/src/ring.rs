@@ -10,19 +10,26 @@ use crate::table::NONE;
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct RingState {
     /// In use.
-    pub(crate) attached: bool,
+    attached: bool,
+    /// Its context is open no more.
+    closing: bool,
+    /// Something is to be thought of before the next SQE is taken: what [`RingState::note`] makes of the other fields.
+    /// One word to look at for each SQE.
+    obstructed: bool,
     /// Entries of its CQ; at least 16.
     pub(crate) cq_entries: u32,
     /// CQEs reserved and not yet posted, by class.
-    pub(crate) reserved: [u32; 4],
+    reserved: [u32; 4],
+    /// Their sum.
+    reserved_total: u32,
     /// Its operations in flight.
     pub(crate) operations: Queue,
     /// Operations in flight that are not passive: what DRAIN waits for.
     pub(crate) active: u32,
     /// The DRAIN operation in flight, which holds back what comes after it.
-    pub(crate) draining: u32,
+    draining: u32,
     /// SQEs at the head still to be refused with -EINVAL, of a chain that could never fit.
-    pub(crate) refusing: Refusing,
+    refusing: Refusing,
     /// The armed WATCH.
     pub(crate) watch: u32,
 }
@@ -64,8 +71,11 @@ impl RingState {
     /// Not attached.
     pub const VACANT: RingState = RingState {
         attached: false,
+        closing: false,
+        obstructed: true,
         cq_entries: 0,
         reserved: [0; 4],
+        reserved_total: 0,
         operations: Queue::EMPTY,
         active: 0,
         draining: NONE,
@@ -74,7 +84,48 @@ impl RingState {
     };
 
     pub(crate) fn attach(cq_entries: u32) -> RingState {
-        RingState { attached: true, cq_entries, ..RingState::VACANT }
+        RingState { attached: true, obstructed: false, cq_entries, ..RingState::VACANT }
+    }
+
+    #[inline]
+    pub(crate) fn attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Its client is gone: nothing more is taken.
+    pub(crate) fn detach(&mut self) {
+        self.attached = false;
+        self.note();
+    }
+
+    /// Its context closes: nothing more is taken.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+        self.note();
+    }
+
+    #[inline]
+    pub(crate) fn draining(&self) -> u32 {
+        self.draining
+    }
+
+    /// The DRAIN operation in flight from now on; [`NONE`]: it has ended.
+    pub(crate) fn set_draining(&mut self, index: u32) {
+        self.draining = index;
+        self.note();
+    }
+
+    pub(crate) fn refusing(&self) -> Refusing {
+        self.refusing
+    }
+
+    pub(crate) fn set_refusing(&mut self, refusing: Refusing) {
+        self.refusing = refusing;
+        self.note();
+    }
+
+    fn note(&mut self) {
+        self.obstructed = !self.attached || self.closing || self.draining != NONE || self.refusing != Refusing::No;
     }
 
     /// CQEs kept for control operations (clause RES-3).
@@ -107,14 +158,13 @@ impl RingState {
     /// All CQEs reserved.
     #[inline]
     pub(crate) fn reserved_total(&self) -> u32 {
-        let [local, control, detained, passive] = self.reserved;
-        local + control + detained + passive
+        self.reserved_total
     }
 
     /// Nothing is to be thought of before the next SQE is taken.
     #[inline]
     pub(crate) fn is_clear(&self) -> bool {
-        self.attached && self.draining == NONE && self.refusing == Refusing::No
+        !self.obstructed
     }
 
     /// Whether `count` more of `class` can be reserved while `free` entries of the CQ are free. A control operation
@@ -157,12 +207,15 @@ impl RingState {
     pub(crate) fn reserve(&mut self, class: Class, count: u32) {
         if let Some(held) = self.reserved.get_mut(class_index(class)) {
             *held += count;
+            self.reserved_total += count;
         }
     }
 
     pub(crate) fn unreserve(&mut self, class: Class, count: u32) {
         if let Some(held) = self.reserved.get_mut(class_index(class)) {
-            *held = held.saturating_sub(count);
+            let count = count.min(*held);
+            *held -= count;
+            self.reserved_total -= count;
         }
     }
 }
@@ -184,6 +237,29 @@ mod tests {
         assert_eq!(ring.room(Class::Control, 1, 16), (Room::ShareUsed, Class::Detained));
         assert_eq!(ring.room(Class::Local, 1, 16).0, Room::Yes);
         assert_eq!(ring.room(Class::ControlBrief, 1, 16).0, Room::Yes);
+    }
+
+    /// What is looked at for each SQE is what the other fields say, whatever they were before.
+    #[test]
+    fn a_ring_is_clear_when_nothing_obstructs_it() {
+        type Step = fn(&mut RingState);
+        let mut ring = RingState::attach(16);
+        let steps: [(Step, bool); 10] = [
+            (|_| (), true),
+            (|ring| ring.set_draining(3), false),
+            (|ring| ring.set_refusing(Refusing::Rest(2)), false),
+            (|ring| ring.set_draining(NONE), false),
+            (|ring| ring.set_refusing(Refusing::No), true),
+            (|ring| ring.set_refusing(Refusing::UntilChainEnds), false),
+            (|ring| ring.set_refusing(Refusing::No), true),
+            (RingState::close, false),
+            (RingState::detach, false),
+            (|ring| *ring = RingState::VACANT, false),
+        ];
+        for (position, (step, clear)) in steps.into_iter().enumerate() {
+            step(&mut ring);
+            assert_eq!(ring.is_clear(), clear, "after step {position}");
+        }
     }
 
     proptest::proptest! {
@@ -218,6 +294,7 @@ mod tests {
                     }
                 }
                 proptest::prop_assert!(ring.reserved_total() + unreaped <= ring.cq_entries);
+                proptest::prop_assert_eq!(ring.reserved_total(), ring.reserved.iter().sum::<u32>());
             }
         }
     }

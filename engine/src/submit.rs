@@ -122,10 +122,9 @@ impl<S: Storage> Engine<S> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
-        if !state.is_clear() || self.phase != Phase::Open {
+        if !state.is_clear() {
             return self.take_obstructed(host, ring, sqe);
         }
-        let active = state.active;
         // What a local operation finds taken at most: where that leaves room, `room_for` would say so, too.
         let most_held = state.reserved_total() + state.control_share();
         if is_linked(sqe) {
@@ -135,32 +134,63 @@ impl<S: Storage> Engine<S> {
             Ok(rule) => rule,
             Err(errno) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
         };
-        if sqe.flags & DRAIN != 0 && active > 0 {
-            return Err(Stop::Drain);
+        // Over as it begins: nothing becomes ready by it.
+        if rule.opcode == Opcode::Nop
+            && rule.is_plain(sqe)
+            && sqe.flags & SKIP == 0
+            && host.complete_beyond(ring, most_held, Cqe::new(sqe.user_data, 0))
+        {
+            return Ok(1);
         }
-        let (class, reserve) = rule.reservation(sqe);
-        let class = if class == Class::Local && most_held + reserve <= host.cq_free_at_least(ring) {
-            class
+        let (class, reserve) = if rule.is_plain(sqe) && most_held < host.cq_free_at_least(ring) {
+            (Class::Local, 1)
         } else {
-            match self.room_for(host, ring, class, reserve) {
-                (Room::Yes, class) => class,
-                (Room::Later, _) => return Err(Stop::CqFull),
-                (Room::ShareUsed, _) => return self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| 1),
-                (Room::Never, _) => return self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| 1),
+            match self.find_room(host, ring, rule, sqe) {
+                Ok(found) => found,
+                Err(Ok(errno)) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
+                Err(Err(stop)) => return Err(stop),
             }
         };
-        let mut starting = Starting { ring, class, reserve, sqe, index: NONE };
-        if let Flow::Done { result, word0, word1 } = self.start_as(host, rule.opcode, &mut starting) {
-            if starting.index != NONE {
-                self.finish(host, starting.index, result, word0, word1);
-            } else if result < 0 || sqe.flags & SKIP == 0 {
-                host.complete(ring, Cqe { user_data: sqe.user_data, res: result, flags: 0, word0, word1 });
+        self.start_alone(host, rule.opcode, Starting { ring, class, reserve, sqe, index: NONE });
+        Ok(1)
+    }
+
+    /// What an SQE of no chain reserves, where there is room for it and no DRAIN waits; else what it is refused with,
+    /// or why it has to wait.
+    #[inline(never)]
+    fn find_room<H: Host>(
+        &mut self,
+        host: &mut H,
+        ring: u32,
+        rule: &Rule,
+        sqe: &Sqe,
+    ) -> Result<(Class, u32), Result<Errno, Stop>> {
+        if sqe.flags & DRAIN != 0 && self.rings.get(ring as usize).is_some_and(|state| state.active > 0) {
+            return Err(Err(Stop::Drain));
+        }
+        let (class, reserve) = rule.reservation(sqe);
+        match self.room_for(host, ring, class, reserve) {
+            (Room::Yes, class) => Ok((class, reserve)),
+            (Room::Later, _) => Err(Err(Stop::CqFull)),
+            (Room::ShareUsed, _) => Err(Ok(Errno::ENOBUFS)),
+            (Room::Never, _) => Err(Ok(Errno::EINVAL)),
+        }
+    }
+
+    /// Starts an operation of no chain, whose SQE is valid, and ends it where it is over at once.
+    // Not into the loop, whose registers it would take.
+    #[inline(never)]
+    fn start_alone<H: Host>(&mut self, host: &mut H, opcode: Opcode, mut op: Starting) {
+        if let Flow::Done { result, word0, word1 } = self.start_as(host, opcode, &mut op) {
+            if op.index != NONE {
+                self.finish(host, op.index, result, word0, word1);
+            } else if result < 0 || op.sqe.flags & SKIP == 0 {
+                host.complete(op.ring, Cqe { user_data: op.sqe.user_data, res: result, flags: 0, word0, word1 });
             }
         }
         if self.ready.length > 0 {
             self.settle(host);
         }
-        Ok(1)
     }
 
     /// Takes one SQE of a ring that is closed, waits for a DRAIN, or is refusing a chain.
@@ -169,13 +199,13 @@ impl<S: Storage> Engine<S> {
         let Some(state) = self.rings.get(ring as usize) else {
             return Err(Stop::Closed);
         };
-        if !state.attached || self.phase != Phase::Open {
+        if !state.attached() || self.phase != Phase::Open {
             return Err(Stop::Closed);
         }
-        if state.draining != NONE {
+        if state.draining() != NONE {
             return Err(Stop::Drain);
         }
-        let (errno, next) = match state.refusing {
+        let (errno, next) = match state.refusing() {
             // Not obstructed: nobody asks.
             Refusing::No => return Err(Stop::Closed),
             Refusing::UntilChainEnds if is_linked(sqe) => (Errno::EINVAL, Refusing::UntilChainEnds),
@@ -198,7 +228,7 @@ impl<S: Storage> Engine<S> {
 
     fn set_refusing(&mut self, ring: u32, refusing: Refusing) {
         if let Some(state) = self.rings.get_mut(ring as usize) {
-            state.refusing = refusing;
+            state.set_refusing(refusing);
         }
     }
 

@@ -66,15 +66,15 @@ impl<S: Storage> Engine<S> {
         let Some(state) = self.rings.get_mut(ring as usize) else {
             return;
         };
-        if !state.attached {
+        if !state.attached() {
             return;
         }
-        state.attached = false;
+        state.detach();
         self.orphan_receives(host, ring);
         self.cancel_ring(host, ring);
         self.settle(host);
         if let Some(state) = self.rings.get_mut(ring as usize)
-            && !state.attached
+            && !state.attached()
             && state.operations.length == 0
             && state.cq_entries > 0
         {
@@ -90,6 +90,7 @@ impl<S: Storage> Engine<S> {
             return;
         }
         self.phase = Phase::Draining;
+        self.rings.iter_mut().for_each(RingState::close);
         let mut from = 0;
         while let Some(lease) = self.leases.next_used(from) {
             self.end_lease(host, lease, Ending::Now, Errno::EKEYREVOKED);

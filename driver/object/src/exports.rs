@@ -147,7 +147,8 @@ pub unsafe extern "C" fn dmaplane_attach_ring(
     let attached = context.with_engine(|core| {
         let ring = core.engine.attach_ring(cq_entries)?;
         areas.identify();
-        let RingEnds { submissions, completions } = RingEnds::new(areas);
+        let RingEnds { submissions, mut completions } = RingEnds::new(areas);
+        completions.write_through(!core.polled);
         core.inlets.attach(ring, submissions);
         core.host.outlets.attach(ring, completions);
         Ok(ring)
@@ -167,7 +168,7 @@ pub unsafe extern "C" fn dmaplane_detach_ring(context: *const Context, ring: u32
     let context = unsafe { &*context };
     let detached = context.with_engine(|core| {
         core.engine.detach_ring(&mut core.host, ring);
-        core.host.outlets.publish(core.host.glue, &context.waiters);
+        core.host.publish(&context.waiters);
         core.host.outlets.detach(ring);
         if core.inlets.detach(ring) { Ok(0) } else { Err(Errno::ENOENT) }
     });

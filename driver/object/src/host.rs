@@ -3,6 +3,7 @@
 use crate::glue::Glue;
 use crate::rings::Outlets;
 use crate::types::{GlueAlloc, GlueOutcome, GluePost, GlueSighting, GlueTarget, errno_of};
+use core::sync::atomic::AtomicU32;
 use dmaplane_engine::{AllocRequest, Host, LocalPart, Message, OpId, Operation, Outcome, Post, Request, Seen, Target};
 use dmaplane_ring::abi::{Cqe, Errno, Handle, Run};
 
@@ -19,7 +20,6 @@ pub(crate) struct KernelHost {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) taken: u64,
-    posted: u64,
     failed: u64,
 }
 
@@ -28,12 +28,14 @@ impl KernelHost {
         KernelHost { glue, outlets, tally: Tally::default(), traced: false }
     }
 
-    /// Tells C what has come together.
-    pub(crate) fn tell_counts(&mut self) {
-        let Tally { taken, posted, failed } = core::mem::take(&mut self.tally);
+    /// Publishes what was written, after telling C what has come together: before anybody can see what is counted.
+    pub(crate) fn publish(&mut self, waiters: &[AtomicU32]) {
+        let posted = self.outlets.unpublished();
+        let Tally { taken, failed } = core::mem::take(&mut self.tally);
         if taken | posted != 0 {
             self.glue.counted(taken, posted, failed);
         }
+        self.outlets.publish(self.glue, waiters);
     }
 
     #[cold]
@@ -77,9 +79,23 @@ impl Host for KernelHost {
     }
 
     #[inline]
+    fn cq_free_at_least(&mut self, ring: u32) -> u32 {
+        self.outlets.free_at_least(ring)
+    }
+
+    // Into the loop that takes SQEs.
+    #[inline(always)]
+    fn complete_beyond(&mut self, ring: u32, held: u32, cqe: Cqe) -> bool {
+        let pushed = self.outlets.push_beyond(ring, held, &cqe);
+        if pushed && self.traced {
+            self.glue.completed(ring, cqe.user_data, cqe.res, cqe.flags);
+        }
+        self.tally.failed += u64::from(pushed && cqe.res < 0);
+        pushed
+    }
+
     fn complete(&mut self, ring: u32, cqe: Cqe) {
         self.outlets.push(self.glue, ring, &cqe);
-        self.tally.posted += 1;
         self.tally.failed += u64::from(cqe.res < 0);
         if self.traced {
             self.glue.completed(ring, cqe.user_data, cqe.res, cqe.flags);

@@ -179,8 +179,8 @@ impl Context {
             core.engine.close(&mut core.host);
             worked = true;
         }
-        let Core { engine, host, inlets, window, .. } = core;
-        worked |= inlets.drain(window, RING_BUDGET, |ring, window| {
+        let Core { engine, host, inlets, window, polled, .. } = core;
+        worked |= inlets.drain(window, RING_BUDGET, *polled, |ring, window| {
             let took = engine.take(host, ring, window);
             host.tally.taken += u64::from(took.taken);
             took
@@ -193,15 +193,16 @@ impl Context {
             core.engine.step(&mut core.host);
             worked = true;
         }
-        // Before anybody can see what is counted.
-        core.host.tell_counts();
-        core.host.outlets.publish(self.glue, &self.waiters);
+        core.host.publish(&self.waiters);
         self.tell_closed(core);
         worked
     }
 
     /// Handles what peers have said, a budget of it: `false` where that was nothing.
     fn hear_peers(&self, core: &mut Core) -> bool {
+        if self.glue.has_next() == 0 {
+            return false;
+        }
         let mut incoming = GlueIncoming::default();
         let mut left = EVENT_BUDGET;
         while left > 0 && self.glue.next(&mut incoming) != 0 {
@@ -269,6 +270,7 @@ impl Core {
     /// A poller is awake: the flags come down.
     fn stay_awake(&mut self) {
         self.polled = true;
+        self.host.outlets.stage();
         self.inlets.lower();
     }
 }

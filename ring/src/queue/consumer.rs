@@ -55,36 +55,68 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
         if ahead >= self.seen_available() && ahead >= self.available() {
             return None;
         }
-        let first = (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS;
-        Some(self.load(first))
+        Some(self.load(self.place(ahead)))
     }
 
     /// Copies entries from the head on into `window`, as many as there are: how many. As [`Consumer::peek`], the copies
     /// are all that may be used.
     #[inline]
     pub fn peek_batch(&mut self, window: &mut [Q::Entry]) -> usize {
-        let seen = match self.seen_available() {
-            seen if seen as usize >= window.len() => seen,
-            _ => self.available(),
-        };
+        let seen = self.enough(window.len() as u32);
         let count = window.len().min(seen as usize);
         // What comes after this window is on its way while the window is handled.
         self.prefetch(0, count as u32);
         self.prefetch(count as u32, (seen - count as u32).min(count as u32));
-        let mut position = self.consumed;
-        for place in window.iter_mut().take(count) {
-            *place = self.load((position & (self.entries - 1)) as usize * Q::Entry::WORDS);
-            position = position.wrapping_add(1);
-        }
+        self.copy(window, count);
         count
+    }
+
+    /// As [`Consumer::peek_batch`], for entries that this processor has written: nothing is fetched ahead.
+    #[inline]
+    pub fn peek_near_batch(&mut self, window: &mut [Q::Entry]) -> usize {
+        let count = window.len().min(self.enough(window.len() as u32) as usize);
+        self.copy(window, count);
+        count
+    }
+
+    /// Hands up to `most` entries to `each` and gives their slots back at once: how many.
+    #[inline]
+    pub fn take(&mut self, most: u32, mut each: impl FnMut(Q::Entry)) -> u32 {
+        let count = most.min(self.enough(most));
+        for ahead in 0..count {
+            each(self.load(self.place(ahead)));
+        }
+        self.advance(count);
+        count
+    }
+
+    /// Entries that are known to be there; looks again where those are fewer than `wanted`.
+    #[inline]
+    fn enough(&mut self, wanted: u32) -> u32 {
+        match self.seen_available() {
+            seen if seen >= wanted => seen,
+            _ => self.available(),
+        }
+    }
+
+    /// The first word of the entry at `ahead` of the head.
+    #[inline]
+    fn place(&self, ahead: u32) -> usize {
+        (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS
+    }
+
+    #[inline]
+    fn copy(&self, window: &mut [Q::Entry], count: usize) {
+        for (ahead, place) in window.iter_mut().take(count).enumerate() {
+            *place = self.load(self.place(ahead as u32));
+        }
     }
 
     /// Has entries fetched that will be copied soon.
     #[inline]
     fn prefetch(&self, ahead: u32, count: u32) {
         for position in ahead..ahead + count {
-            let first = (self.consumed.wrapping_add(position) & (self.entries - 1)) as usize * Q::Entry::WORDS;
-            if let Some(word) = Q::entry_words(&self.memory, first).first() {
+            if let Some(word) = Q::entry_words(&self.memory, self.place(position)).first() {
                 prefetch::to_read(word);
             }
         }

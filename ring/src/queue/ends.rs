@@ -21,6 +21,12 @@ impl<M: RingMemory> Submitter<M> {
         if self.0.push(sqe) { Ok(()) } else { Err(Full(*sqe)) }
     }
 
+    /// Whether SQEs go straight to their places in the ring, as they should where the client runs the engine itself
+    /// ([`Producer::write_through`]).
+    pub fn write_through(&mut self, through: bool) {
+        self.0.write_through(through);
+    }
+
     /// Writes as many as fit and returns how many.
     pub fn push_batch(&mut self, sqes: &[Sqe]) -> usize {
         sqes.iter().take_while(|sqe| self.0.push(sqe)).count()
@@ -73,17 +79,8 @@ impl<M: RingMemory> Completer<M> {
 
     /// Hands up to `most` CQEs to `each` and gives their slots back at once; returns how many.
     #[inline]
-    pub fn reap(&mut self, most: u32, mut each: impl FnMut(Cqe)) -> u32 {
-        let mut count = 0;
-        while count < most {
-            match self.0.peek(count) {
-                Some(cqe) => each(cqe),
-                None => break,
-            }
-            count += 1;
-        }
-        self.0.advance(count);
-        count
+    pub fn reap(&mut self, most: u32, each: impl FnMut(Cqe)) -> u32 {
+        self.0.take(most, each)
     }
 
     /// CQEs waiting.
@@ -140,6 +137,12 @@ impl<M: RingMemory> Submissions<M> {
         self.queue.peek_batch(window)
     }
 
+    /// As [`Submissions::peek_batch`], where the client runs the engine and has written them on this processor.
+    #[inline]
+    pub fn peek_near_batch(&mut self, window: &mut [Sqe]) -> usize {
+        self.queue.peek_near_batch(window)
+    }
+
     /// Gives slots back.
     #[inline]
     pub fn advance(&mut self, count: u32) {
@@ -188,6 +191,12 @@ impl<M: RingMemory> Submissions<M> {
 pub struct Completions<M>(Producer<M, CompletionQueue>);
 
 impl<M: RingMemory> Completions<M> {
+    /// Whether CQEs go straight to their places in the ring, as they should where its client runs the engine
+    /// ([`Producer::write_through`]).
+    pub fn write_through(&mut self, through: bool) {
+        self.0.write_through(through);
+    }
+
     /// Writes a CQE, to be made visible by [`Completions::publish`].
     #[inline(always)]
     pub fn push(&mut self, cqe: &Cqe) -> Result<(), Full<Cqe>> {
@@ -212,6 +221,12 @@ impl<M: RingMemory> Completions<M> {
     /// long as it does, for the tail does not change then, and it may have looked at it before it falls asleep.
     pub fn client_sleeps(&self) -> bool {
         peer_sleeps(self.0.memory(), RingWord::ClientFlags)
+    }
+
+    /// CQEs written and not yet published.
+    #[inline]
+    pub fn unpublished(&self) -> u32 {
+        self.0.unpublished()
     }
 
     /// Room for CQEs without looking at what the client has reaped since: a lower bound of [`Completions::free`].

@@ -162,6 +162,52 @@ mod tests {
     }
 
     #[test]
+    fn ring_4_what_is_staged_and_what_is_written_through_arrive_in_one_order() {
+        let (mut client, mut engine) = HeapRing::pair(RingLayout::new(64, 64).unwrap());
+        let mut window = [Sqe::default(); 32];
+        let (mut next, mut expected, mut reaped) = (0, 0, 0);
+        for round in 0..200u64 {
+            // The way changes in the middle of batches, with entries staged or none.
+            for n in 0..round % 65 {
+                if (round + n) % 7 == 0 {
+                    client.submitter.write_through((round + n) % 2 == 0);
+                    engine.completions.write_through((round + n) % 3 == 0);
+                }
+                client.submitter.push(&sqe(next)).unwrap();
+                next += 1;
+            }
+            assert_eq!(engine.submissions.peek_near_batch(&mut window), 0, "visible before they were published");
+            let _ = client.submitter.publish();
+            loop {
+                let count = engine.submissions.peek_near_batch(&mut window);
+                for taken in window.iter().take(count) {
+                    assert_eq!(*taken, sqe(expected));
+                    engine.completions.push(&Cqe::new(expected, 0)).unwrap();
+                    expected += 1;
+                }
+                engine.submissions.advance(count as u32);
+                if count == 0 {
+                    break;
+                }
+            }
+            assert_eq!(u64::from(engine.completions.unpublished()), expected - reaped);
+            let _ = engine.completions.publish();
+            // Some are left behind as long as there is room.
+            client.completer.reap(if round % 65 < 32 { 5 } else { u32::MAX }, |cqe| {
+                assert_eq!(cqe, Cqe::new(reaped, 0));
+                reaped += 1;
+            });
+            if engine.completions.free() < 64 {
+                client.completer.reap(u32::MAX, |cqe| {
+                    assert_eq!(cqe, Cqe::new(reaped, 0));
+                    reaped += 1;
+                });
+            }
+        }
+        assert_eq!((next, expected, reaped), (expected, reaped, next));
+    }
+
+    #[test]
     fn ring_7_lying_indices_move_nothing() {
         let (mut client, mut engine) = HeapRing::pair(RingLayout::new(4, 16).unwrap());
         client.submitter.push(&sqe(1)).unwrap();

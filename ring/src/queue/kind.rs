@@ -16,31 +16,27 @@ pub trait Entry: Copy {
 }
 
 macro_rules! entry {
-    ($entry:ty) => {
+    ($entry:ty: $($index:literal)*) => {
         impl Entry for $entry {
             const WORDS: usize = <$entry>::WORDS;
 
             #[inline(always)]
             fn store(&self, mut store: impl FnMut(usize, u64)) {
-                for (index, word) in self.to_words().into_iter().enumerate() {
-                    store(index, word);
-                }
+                // Word by word, and in no loop: an entry made of constants is stored as such, and never in memory else.
+                let words = self.to_words();
+                $(store($index, words[$index]);)*
             }
 
             #[inline(always)]
             fn load(mut load: impl FnMut(usize) -> u64) -> Self {
-                let mut words = [0; <$entry>::WORDS];
-                for (index, word) in words.iter_mut().enumerate() {
-                    *word = load(index);
-                }
-                Self::from_words(words)
+                Self::from_words([$(load($index)),*])
             }
         }
     };
 }
 
-entry!(Sqe);
-entry!(Cqe);
+entry!(Sqe: 0 1 2 3 4 5 6 7);
+entry!(Cqe: 0 1 2 3);
 
 /// Which of a ring's two queues.
 pub trait QueueKind {

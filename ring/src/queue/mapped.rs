@@ -140,18 +140,22 @@ impl<O> RingMemory for MappedRing<O> {
     #[inline(always)]
     fn sq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
         let (first, count) = within(first, count, Sqe::WORDS, self.layout.sq_entries);
-        let start = self.client.as_ptr().wrapping_add(ClientArea::ENTRIES + first * 8);
         // SAFETY: as `within` says, the words lie in the SQ's entries and so inside the client's area, 8-byte aligned
         // since the entries start at a page; `new` promised the rest.
-        unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count) }
+        unsafe {
+            let start = self.client.add(ClientArea::ENTRIES + first * 8);
+            NonNull::slice_from_raw_parts(start.cast::<AtomicU64>(), count).as_ref()
+        }
     }
 
     #[inline(always)]
     fn cq_words(&self, first: usize, count: usize) -> &[AtomicU64] {
         let (first, count) = within(first, count, Cqe::WORDS, self.layout.cq_entries);
-        let start = self.engine.as_ptr().wrapping_add(EngineArea::ENTRIES + first * 8);
         // SAFETY: as for the SQ, in the engine's area.
-        unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count) }
+        unsafe {
+            let start = self.engine.add(EngineArea::ENTRIES + first * 8);
+            NonNull::slice_from_raw_parts(start.cast::<AtomicU64>(), count).as_ref()
+        }
     }
 }
 

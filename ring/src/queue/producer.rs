@@ -14,6 +14,8 @@ pub struct Producer<M, Q: QueueKind> {
     staged: Q::Staged,
     /// How many: at most what `staged` holds, and `written - published`.
     staged_count: u32,
+    /// Nothing is staged: see [`Producer::write_through`].
+    through: bool,
     /// What the other side has been told; at most `written`.
     published: u32,
     /// The consumer's head when last looked at, clamped so that `written - consumed <= entries`.
@@ -32,11 +34,19 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
             written: 0,
             staged: Q::NOTHING_STAGED,
             staged_count: 0,
+            through: false,
             published: 0,
             consumed: 0,
             entries,
             kind: PhantomData,
         }
+    }
+
+    /// Says whether entries go straight to their places, whatever a batch has: right where the two ends run on one
+    /// processor, whose cache has the ring's lines, so that staging is but a copy more.
+    pub fn write_through(&mut self, through: bool) {
+        self.move_staged();
+        self.through = through;
     }
 
     /// Where the ring lies.
@@ -75,12 +85,11 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
         if self.free_at_least() == 0 && self.free() == 0 {
             return false;
         }
-        let staged = self.staged.as_mut();
-        // What may be a batch of one goes straight to its place.
-        if staged.is_empty() || self.written == self.published {
+        // What may be a batch of one goes straight to its place, too.
+        if self.through || self.staged.as_ref().is_empty() || self.written == self.published {
             place::<M, Q>(&self.memory, self.entries, self.written, entry);
         } else {
-            if self.staged_count as usize >= staged.len() {
+            if self.staged_count as usize >= self.staged.as_ref().len() {
                 self.move_staged();
             }
             if let Some(place) = self.staged.as_mut().get_mut(self.staged_count as usize) {
@@ -93,7 +102,8 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     }
 
     /// Moves what is staged into the ring.
-    #[inline]
+    // Once for many entries, so not into whoever makes them.
+    #[inline(never)]
     fn move_staged(&mut self) {
         let mut position = self.written.wrapping_sub(self.staged_count);
         for entry in self.staged.as_ref().iter().take(self.staged_count as usize) {
@@ -115,7 +125,9 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
         if self.published == self.written {
             return false;
         }
-        self.move_staged();
+        if self.staged_count > 0 {
+            self.move_staged();
+        }
         self.published = self.written;
         // Release: pairs with the consumer's acquire in `available`; the entries come before the count.
         self.memory.word(Q::TAIL).store_release(self.written);
