@@ -156,7 +156,7 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 		return -EINTR;
 	/* As a rule what was published has been completed by now. */
 	result = dmp_ring_ready(ring);
-	if (!enter.signal_mask && result >= min(enter.min_complete, ring->cq_entries))
+	if (!enter.min_complete || (!enter.signal_mask && result >= min(enter.min_complete, ring->cq_entries)))
 		return result;
 	result = dmaplane_wait_begin(ring->context->engine, ring->index);
 	if (result)

@@ -31,7 +31,8 @@ struct Inlet {
 /// Something of each ring, by its index.
 struct ByRing<T> {
     table: KernelTable<Option<T>>,
-    /// No ring has an index beyond: few contexts have as many rings as they may, and this is walked for each batch.
+    /// No ring has this index or one beyond: few contexts have as many rings as they may, and this is walked for each
+    /// batch.
     end: usize,
 }
 
@@ -94,8 +95,8 @@ impl Inlets {
     }
 
     /// Hands windows of SQEs to `take`, which says how many were taken and why the rest was not; from each ring about
-    /// `budget` at most (clauses RUN-3, RUN-4). `polled`: clients write on other processors. Returns whether any was
-    /// taken.
+    /// `budget` at most (clauses RUN-3, RUN-4). `polled`: clients write on another processor, as a rule. Returns
+    /// whether any was taken.
     pub(crate) fn drain(
         &mut self,
         window: &mut [Sqe],

@@ -3,13 +3,13 @@
 //! `cargo xtask vm ratios --kernel 6.12`.
 
 use crate::Test;
-use crate::kit::{WAIT, alloc, device, load, succeed, unload};
+use crate::kit::{WAIT, device, load, succeed, unload};
 use crate::peers::{Side, built, pair};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
-use dmaplane_ring::abi::{BufferHandle, ImportHandle, Rights};
-use dmaplane_ring::build::{Alloc, Free, LeaseGrant, Nop, Write};
+use dmaplane_ring::abi::{BufferHandle, ImportHandle, QueryWhat, Rights, Sqe};
+use dmaplane_ring::build::{Alloc, Free, LeaseGrant, Nop, Query, Write};
 use io_uring::{IoUring, opcode};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
@@ -61,12 +61,12 @@ impl Drop for Paper {
     }
 }
 
-/// No-ops a second by ENTER: one batch after another.
-fn entered(ring: &mut Ring) -> Result<f64> {
+/// Operations a second by ENTER: one batch after another, each as `make` has them by number.
+fn entered<T: Into<Sqe>>(ring: &mut Ring, make: impl Fn(u64) -> T) -> Result<f64> {
     let start = Instant::now();
     for _ in 0..COUNT / BATCH {
         for n in 0..BATCH {
-            ensure!(ring.push(Nop::new().user_data(n.into())).is_ok(), "the ring is full");
+            ensure!(ring.push(make(n.into())).is_ok(), "the ring is full");
         }
         ensure!(ring.enter(BATCH, WAIT)? == BATCH, "completions are missing");
         ring.reap(BATCH, |_| ());
@@ -91,6 +91,10 @@ fn polled(ring: &mut Ring) -> Result<f64> {
         reaped += some;
     }
     Ok(f64::from(COUNT) / start.elapsed().as_secs_f64())
+}
+
+fn no_op(n: u64) -> Nop {
+    Nop::new().user_data(n)
 }
 
 fn theirs(ring: &mut IoUring) -> Result<f64> {
@@ -158,19 +162,26 @@ fn no_ops() -> Result<()> {
     let mut polled_ring = polls.ring(BATCH, 2 * BATCH)?;
     let mut io_uring = IoUring::new(BATCH)?;
     let (mut enter, mut poller, mut uring, mut two_calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // A no-op is over where its SQE is taken; what asks something goes the way of all operations.
+    let mut queries = Vec::new();
+    let query = |n| Query::new(QueryWhat::InFlight).user_data(n);
     for _ in 0..ROUNDS {
         poller.push(polled(&mut polled_ring)?);
         // It sleeps again before the others run.
         std::thread::sleep(Duration::from_millis(40));
-        enter.push(entered(&mut entered_ring)?);
+        enter.push(entered(&mut entered_ring, no_op)?);
+        queries.push(entered(&mut entered_ring, query)?);
         uring.push(theirs(&mut io_uring)?);
         two_calls.push(papers(&file)?);
     }
     let (enter, poller, uring, two_calls) = (median(enter), median(poller), median(uring), median(two_calls));
+    let queries = median(queries);
     println!("  ratio: no-ops by ENTER, batches of {BATCH}, beside io_uring's: {:.2}", enter / uring);
     println!("  ratio: no-ops by the poller, batches of {BATCH}, beside io_uring's: {:.2}", poller / uring);
     println!("  ratio: no-ops by ENTER beside two calls an entry: {:.1}", enter / two_calls);
     println!("  ratio: no-ops by the poller beside two calls an entry: {:.1}", poller / two_calls);
+    println!("  ratio: QUERY by ENTER beside io_uring's no-ops: {:.2}", queries / uring);
+    println!("  ratio: QUERY by ENTER beside two calls an entry: {:.1}", queries / two_calls);
     println!("  (this emulator: {enter:.0}, {poller:.0}, {uring:.0}, {two_calls:.0} a second)");
     // What it costs follows from where the scheduler has had the worker: each way once more, on the first processor.
     let before = rustix::thread::sched_getaffinity(None)?;
@@ -195,6 +206,18 @@ fn touch(mapping: &Mapping) -> Result<()> {
     Ok(())
 }
 
+/// Touches what memory the machine has free: what the emulator has not given it yet costs whoever is first, which large
+/// blocks are and pages that have just been freed are not.
+fn touch_all() -> Result<()> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let free = text.lines().find_map(|line| line.strip_prefix("MemFree:"));
+    let free_kib: usize = free.and_then(|rest| rest.trim().split(' ').next()).context("MemFree")?.parse()?;
+    let mut all = vec![0u8; free_kib / 8 * 7 * 1024];
+    all.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    ensure!(std::hint::black_box(&all).iter().step_by(4096).all(|byte| *byte == 1), "memory");
+    Ok(())
+}
+
 /// Allocate, map, write a byte a page, unmap, free: seconds.
 fn cycle(device: &Device, ring: &mut Ring, sqe: Alloc) -> Result<f64> {
     let start = Instant::now();
@@ -209,9 +232,7 @@ fn cycle(device: &Device, ring: &mut Ring, sqe: Alloc) -> Result<f64> {
 fn allocating() -> Result<()> {
     let paper = Paper::load()?;
     let (device, mut ring) = device()?;
-    // Warm: page tables of the kernel's own, the machine's memory touched once.
-    let (warm, _) = alloc(&mut ring, BYTES)?;
-    succeed(&mut ring, Free::new(warm))?;
+    touch_all()?;
     let (mut fresh, mut recycled, mut single) = (Vec::new(), Vec::new(), Vec::new());
     cycle(&device, &mut ring, built(Alloc::new(BYTES))?.recycled())?;
     for _ in 0..ROUNDS {
@@ -254,7 +275,7 @@ fn tracing() -> Result<()> {
     for _ in 0..ROUNDS {
         for (traced, place) in [("0", 0), ("1", 2)] {
             std::fs::write(&switch, traced)?;
-            all[place].push(1.0 / entered(&mut ring)?);
+            all[place].push(1.0 / entered(&mut ring, no_op)?);
             all[place + 1].push(writes(&mut first, source, import)?);
         }
     }

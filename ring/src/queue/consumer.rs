@@ -71,7 +71,7 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
         count
     }
 
-    /// As [`Consumer::peek_batch`], for entries that this processor has written: nothing is fetched ahead.
+    /// As [`Consumer::peek_batch`], for entries that this processor has written as a rule: nothing is fetched ahead.
     #[inline]
     pub fn peek_near_batch(&mut self, window: &mut [Q::Entry]) -> usize {
         let count = window.len().min(self.enough(window.len() as u32) as usize);

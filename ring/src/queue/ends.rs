@@ -77,7 +77,8 @@ impl<M: RingMemory> Completer<M> {
         Some(cqe)
     }
 
-    /// Hands up to `most` CQEs to `each` and gives their slots back at once; returns how many.
+    /// Hands up to `most` CQEs of those that are there now to `each` and gives their slots back at once; returns how
+    /// many.
     #[inline]
     pub fn reap(&mut self, most: u32, each: impl FnMut(Cqe)) -> u32 {
         self.0.take(most, each)
@@ -137,7 +138,7 @@ impl<M: RingMemory> Submissions<M> {
         self.queue.peek_batch(window)
     }
 
-    /// As [`Submissions::peek_batch`], where the client runs the engine and has written them on this processor.
+    /// As [`Submissions::peek_batch`], for a client that runs the engine itself: see [`Consumer::peek_near_batch`].
     #[inline]
     pub fn peek_near_batch(&mut self, window: &mut [Sqe]) -> usize {
         self.queue.peek_near_batch(window)

@@ -43,7 +43,7 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     }
 
     /// Says whether entries go straight to their places, whatever a batch has: right where the two ends run on one
-    /// processor, whose cache has the ring's lines, so that staging is but a copy more.
+    /// processor as a rule, whose cache has the ring's lines, so that staging is but a copy more.
     pub fn write_through(&mut self, through: bool) {
         self.move_staged();
         self.through = through;
