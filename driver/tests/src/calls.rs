@@ -4,7 +4,9 @@ use crate::Test;
 use crate::kit::{command, device, refused};
 use anyhow::{Context, Result, ensure};
 use dmaplane_device::{Device, PATH};
-use dmaplane_ring::abi::device::{DEVICE_RING, DEVICE_SETUP, DeviceRing, DeviceSetup, device_features, setup_flags};
+use dmaplane_ring::abi::device::{
+    DEVICE_ENTER, DEVICE_RING, DEVICE_SETUP, DeviceEnter, DeviceRing, DeviceSetup, device_features, setup_flags,
+};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use std::os::fd::AsRawFd;
 
@@ -72,7 +74,11 @@ fn bad_pointers() -> Result<()> {
         let fd = Device::open_bare(PATH)?;
         refused(raw(fd.as_raw_fd(), DEVICE_SETUP, argument), libc::EFAULT, "a set-up at no address")?;
     }
-    let (device, _ring) = device()?;
+    let (device, ring) = device()?;
+    let enter = |min_complete| DeviceEnter { min_complete, signal_mask: 1, signal_mask_bytes: 8, ..Default::default() };
+    let ring = std::os::fd::AsFd::as_fd(&ring).as_raw_fd();
+    refused(raw(ring, DEVICE_ENTER, read_only(&enter(1))?), libc::EFAULT, "a wait under a mask at no address")?;
+    ensure!(raw(ring, DEVICE_ENTER, read_only(&enter(0))?)? == 0, "a call that does not wait has looked at its mask");
     let fd = std::os::fd::AsFd::as_fd(&device).as_raw_fd();
     refused(raw(fd, DEVICE_RING, 1), libc::EFAULT, "a ring at no address")?;
     refused(raw(fd, 0x1234, 0), libc::ENOTTY, "a call that does not exist")?;
