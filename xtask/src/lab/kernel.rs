@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::engine_object::variants::{VARIANTS, Variant};
 use crate::process::capture;
@@ -26,8 +26,8 @@ enum Source {
     Packages { beginning: &'static str, ending: &'static str },
     /// The newest of the next release's backports.
     Backports,
-    /// A kernel with every checker, made beforehand, beside the tree.
-    Prebuilt { folder: &'static str },
+    /// A kernel with every checker: made beforehand, beside the tree, or of Debian's source.
+    Checked { beforehand: &'static str },
 }
 
 /// All of them.
@@ -35,7 +35,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { name: "6.1", source: Source::Packages { beginning: "6.1.0-", ending: "-amd64" } },
     Kernel { name: "6.12", source: Source::Packages { beginning: "6.12.", ending: "+deb12-amd64" } },
     Kernel { name: "newest", source: Source::Backports },
-    Kernel { name: "debug", source: Source::Prebuilt { folder: "kernels/debug-6.12" } },
+    Kernel { name: "debug", source: Source::Checked { beforehand: "kernels/debug-6.12" } },
 ];
 
 /// What the names are.
@@ -66,16 +66,16 @@ impl Kernel {
         KERNELS.iter().find(|kernel| kernel.name == name).copied()
     }
 
-    /// Whether it is one that a machine may not have: nobody can fetch it, or it may be gone by now.
+    /// Whether it is one that a machine may not have: it may be gone by now.
     #[must_use]
     pub fn is_optional(&self) -> bool {
-        matches!(self.source, Source::Prebuilt { .. } | Source::Backports)
+        matches!(self.source, Source::Backports)
     }
 
     /// Whether it has every checker, so that all takes several times as long.
     #[must_use]
     pub fn is_slow(&self) -> bool {
-        matches!(self.source, Source::Prebuilt { .. })
+        matches!(self.source, Source::Checked { .. })
     }
 
     /// Fetches what is missing of its files.
@@ -85,7 +85,10 @@ impl Kernel {
         match self.source {
             Source::Packages { beginning, ending } => packaged(&folder, beginning, ending),
             Source::Backports => super::newest::files(&folder),
-            Source::Prebuilt { folder: from } => prebuilt(workspace, from, &folder),
+            Source::Checked { beforehand } => match prebuilt(workspace, beforehand, &folder)? {
+                Some(files) => Ok(files),
+                None => super::checked::files(&folder),
+            },
         }
         .with_context(|| format!("getting kernel {}", self.name))
     }
@@ -125,21 +128,7 @@ fn packaged(folder: &Path, beginning: &str, ending: &str) -> Result<KernelFiles>
     apt_get(&["install", "--yes", "--no-install-recommends", &format!("linux-headers-{version}")])?;
     let image = folder.join("image");
     let _ = fs::remove_dir_all(&image);
-    let mut download = Command::new("apt-get");
-    // As whoever we are: the folder may be closed to apt's own user.
-    download.args(["-qq", "-o", "APT::Sandbox::User=root", "download", &format!("linux-image-{version}-unsigned")]);
-    quietly({
-        download.current_dir(folder);
-        download
-    })?;
-    let package = fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("the image's package was not downloaded")?;
-    let mut unpack = Command::new("dpkg-deb");
-    unpack.arg("-x").arg(&package).arg(&image);
-    capture(unpack)?;
-    fs::remove_file(&package)?;
+    unpacked(&format!("linux-image-{version}-unsigned"), folder, &image)?;
     // The package's own scripts would do it; it is not installed.
     let mut depmod = Command::new("/usr/sbin/depmod");
     depmod.arg("-b").arg(&image).arg(&version);
@@ -148,14 +137,35 @@ fn packaged(folder: &Path, beginning: &str, ending: &str) -> Result<KernelFiles>
     Ok(files(version))
 }
 
-fn prebuilt(workspace: &Workspace, from: &str, folder: &Path) -> Result<KernelFiles> {
+/// Downloads a package into `folder` and unpacks it there, without installing it.
+pub(super) fn unpacked(package: &str, folder: &Path, into: &Path) -> Result<()> {
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let packages = || -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_package).collect())
+    };
+    // Of a download that was cut off.
+    for old in packages()? {
+        fs::remove_file(old)?;
+    }
+    let mut download = Command::new("apt-get");
+    // As whoever we are: the folder may be closed to apt's own user.
+    download.args(["-qq", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(folder);
+    quietly(download)?;
+    let file = packages()?.pop().with_context(|| format!("{package} was not downloaded"))?;
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("-x").arg(&file).arg(into);
+    capture(unpack)?;
+    fs::remove_file(&file)?;
+    Ok(())
+}
+
+/// The kernel that was made beforehand, where there is one.
+fn prebuilt(workspace: &Workspace, from: &str, folder: &Path) -> Result<Option<KernelFiles>> {
     let beside = workspace.root.parent().context("the tree lies in a folder")?.join("shared").join(from);
     let image = beside.join("bzImage");
     if !image.is_file() {
-        bail!(
-            "{} is not there; CONTRIBUTING.md says how to make it of linux-source-6.12 and the config that is known",
-            image.display()
-        );
+        return Ok(None);
     }
     let build = folder.join("devel");
     if !build.join("Makefile").is_file() {
@@ -164,7 +174,7 @@ fn prebuilt(workspace: &Workspace, from: &str, folder: &Path) -> Result<KernelFi
         capture(unpack)?;
         ensure!(build.join("Makefile").is_file(), "devel.tar.xz holds no tree to build against");
     }
-    Ok(KernelFiles { image, modules: None, version: String::new(), build, toolchain: None })
+    Ok(Some(KernelFiles { image, modules: None, version: String::new(), build, toolchain: None }))
 }
 
 impl KernelFiles {

@@ -2,6 +2,7 @@
 //!
 //! The machine's root is the host's, read-only, under a layer that is forgotten: a command runs there as it would here.
 
+mod checked;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
