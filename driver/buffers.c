@@ -55,7 +55,7 @@ struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgof
 /* A number for the offset that a buffer is mapped at; nothing is found by it until it is stored there. */
 static int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory)
 {
-	int error = dmp_xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), GFP_KERNEL_ACCOUNT);
+	int error = dmp_xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), DMP_GFP);
 
 	return error == -EBUSY ? -ENFILE : error;
 }
@@ -174,7 +174,7 @@ static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_
 	return memory;
 }
 
-/* Makes a buffer: 0 and its length, or an errno, and how many pages there were of how many. */
+/* Makes a buffer: 0 and its length, or an errno, and how many pages there were of how many, where that is known. */
 static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp_alloc *request, u64 *length_bytes,
 		       u64 *had, u64 *wanted)
 {
@@ -183,6 +183,7 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	unsigned int order = 0;
 	int node = NUMA_NO_NODE;
 	struct dmp_memory *memory;
+	u64 found = U64_MAX;
 	unsigned long i;
 	int error;
 
@@ -192,7 +193,6 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	}
 	if (nr_pages >= 1ul << PAGE_BITS)
 		return -EMSGSIZE;
-	*wanted = nr_pages;
 	if (request->flags & DMP_ALLOC_HAS_NODE) {
 		if (request->node >= nr_node_ids)
 			return -EINVAL;
@@ -200,12 +200,19 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 		if (!node_online(node))
 			return -EINVAL;
 	}
-	memory = charged(context, nr_pages, order, node, strict, had);
+	memory = charged(context, nr_pages, order, node, strict, &found);
 	/* What is kept to be recycled must be in nobody's way. */
-	if (IS_ERR(memory) && drop_recycled_now(context))
-		memory = charged(context, nr_pages, order, node, strict, had);
-	if (IS_ERR(memory))
+	if (IS_ERR(memory) && drop_recycled_now(context)) {
+		found = U64_MAX;
+		memory = charged(context, nr_pages, order, node, strict, &found);
+	}
+	if (IS_ERR(memory)) {
+		if (found != U64_MAX) {
+			*had = found;
+			*wanted = nr_pages;
+		}
 		return PTR_ERR(memory);
+	}
 	memory->recycle = request->flags & DMP_ALLOC_RECYCLE;
 	memory->node = node;
 	memory->strict = strict;
@@ -214,6 +221,7 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 	for (i = 0; strict && i < nr_pages; i++)
 		if (page_to_nid(memory->pages[i]) != node) {
 			*had = i;
+			*wanted = nr_pages;
 			dmp_memory_put(memory);
 			return -ENOMEM;
 		}

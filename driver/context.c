@@ -66,7 +66,7 @@ static void dmp_context_end(struct work_struct *work)
 
 struct dmp_context *dmp_context_new(void)
 {
-	struct dmp_context *context = dmp_kvcalloc(1, sizeof(*context), GFP_KERNEL_ACCOUNT);
+	struct dmp_context *context = dmp_kvcalloc(1, sizeof(*context), DMP_GFP);
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
@@ -199,13 +199,13 @@ static int take_memory(struct dmp_context *context, const struct dmaplane_setup 
 	bytes = dmaplane_context_bytes(&engine);
 	if (!bytes)
 		return -EINVAL;
-	context->buffers = dmp_kvcalloc(engine.buffers, sizeof(*context->buffers), GFP_KERNEL_ACCOUNT);
-	context->lists = dmp_kvcalloc(engine.lists, sizeof(*context->lists), GFP_KERNEL_ACCOUNT);
-	context->rings = dmp_kvcalloc(engine.rings, sizeof(*context->rings), GFP_KERNEL_ACCOUNT);
-	context->peers = dmp_kvcalloc(engine.peers, sizeof(*context->peers), GFP_KERNEL_ACCOUNT);
-	context->listeners = dmp_kvcalloc(engine.listeners, sizeof(*context->listeners), GFP_KERNEL_ACCOUNT);
-	context->block = dmp_vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	context->slots = dmp_kvcalloc(engine.slots, sizeof(*context->slots), GFP_KERNEL_ACCOUNT);
+	context->buffers = dmp_kvcalloc(engine.buffers, sizeof(*context->buffers), DMP_GFP);
+	context->lists = dmp_kvcalloc(engine.lists, sizeof(*context->lists), DMP_GFP);
+	context->rings = dmp_kvcalloc(engine.rings, sizeof(*context->rings), DMP_GFP);
+	context->peers = dmp_kvcalloc(engine.peers, sizeof(*context->peers), DMP_GFP);
+	context->listeners = dmp_kvcalloc(engine.listeners, sizeof(*context->listeners), DMP_GFP);
+	context->block = dmp_vmalloc(bytes, DMP_GFP | __GFP_ZERO);
+	context->slots = dmp_kvcalloc(engine.slots, sizeof(*context->slots), DMP_GFP);
 	context->charge = dmp_charge_new();
 	if (!context->charge || !context->buffers || !context->lists || !context->rings || !context->peers ||
 	    !context->listeners || !context->slots || !context->block || dmp_counters_make(context, engine.operations))

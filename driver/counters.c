@@ -17,7 +17,7 @@ static_assert(DMAPLANE_COUNTERS_OFFSET == 0);
 
 int dmp_counters_make(struct dmp_context *context, u32 operations)
 {
-	context->since_ns = dmp_kvcalloc(operations, sizeof(*context->since_ns), GFP_KERNEL_ACCOUNT);
+	context->since_ns = dmp_kvcalloc(operations, sizeof(*context->since_ns), DMP_GFP);
 	if (!context->since_ns)
 		return -ENOMEM;
 	context->counters = dmp_memory_for_area(DMAPLANE_COUNTERS_BYTES);

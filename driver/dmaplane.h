@@ -5,7 +5,8 @@
  * Lock order, outermost first; a call of the Rust object that may run the engine comes before all of them, and none of
  * them is held around one:
  *
- *	context->setup_lock (mutex)	making the context and its rings
+ *	context->setup_lock (mutex)	making the context
+ *	first_export_lock (mutex)	who exports a buffer first
  *	contexts_lock (mutex)		all contexts, for debugfs
  *	names_lock (spinlock)		names at which contexts listen
  *	context->tables_lock (spinlock)	the glue's own tables: buffers, lists, mappings, rings
@@ -37,6 +38,12 @@
 #include "engine.h"
 #include "fault.h"
 #include "include/dmaplane.h"
+
+/*
+ * For all that is allocated for a client where that may sleep: charged to its cgroup, and where that is full, or the
+ * machine, it gets an errno. Without the second flag somebody is killed in the cgroup for it.
+ */
+#define DMP_GFP (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 struct dma_resv;
 struct dmp_charge;

@@ -6,7 +6,8 @@
  * All exports of one memory share a dma_resv, in which copies of ours that are under way have a fence. We do not wait
  * for others' fences before we copy, but in SYNC.
  *
- * Locks: the dma_resv, which the core may hold around a call of ours, and under it memory->attachments_lock.
+ * Locks: first_export_lock, outermost; the dma_resv, which the core may hold around a call of ours, and under it
+ * memory->attachments_lock.
  */
 #include "memory.h"
 
@@ -65,7 +66,7 @@ static struct sg_table *map(struct dma_buf_attachment *of, enum dma_data_directi
 {
 	struct dmp_memory *memory = of->dmabuf->priv;
 	struct dmp_attachment *attachment = of->priv;
-	int error = dma_map_sgtable(attachment->device, &attachment->table, direction, 0);
+	int error = dmp_dma_map_sgtable(attachment->device, &attachment->table, direction, 0);
 
 	if (error)
 		return ERR_PTR(error);
@@ -124,7 +125,7 @@ static int map_for_kernel(struct dma_buf *dma_buf, struct iosys_map *map)
 {
 	struct dmp_memory *memory = dma_buf->priv;
 	/* Not for fault.h: the kernel's own dma-buf code warns when this fails. */
-	void *address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
+	void *address = dmp_vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
 
 	if (!address)
 		return -ENOMEM;
@@ -275,7 +276,7 @@ static const struct dma_fence_ops fence_operations = {
 /* A copy is about to begin: what importers wait for that mind it. By a worker. */
 struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write)
 {
-	struct dmp_fence *fence = dmp_kzalloc(sizeof(*fence), GFP_KERNEL_ACCOUNT);
+	struct dmp_fence *fence = dmp_kzalloc(sizeof(*fence), DMP_GFP);
 	int error;
 
 	if (!fence)

@@ -32,6 +32,7 @@ bool dmp_fault(void);
 #define dmp_kthread_create(...) (dmp_fault() ? ERR_PTR(-ENOMEM) : kthread_create(__VA_ARGS__))
 
 /* An error. */
+#define dmp_dma_map_sgtable(...) (dmp_fault() ? -ENOMEM : dma_map_sgtable(__VA_ARGS__))
 #define dmp_xa_alloc(...) (dmp_fault() ? -ENOMEM : xa_alloc(__VA_ARGS__))
 #define dmp_get_unused_fd_flags(...) (dmp_fault() ? -EMFILE : get_unused_fd_flags(__VA_ARGS__))
 #define dmp_vm_insert_pages(...) (dmp_fault() ? -ENOMEM : vm_insert_pages(__VA_ARGS__))

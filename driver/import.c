@@ -59,7 +59,7 @@ static struct dmp_memory *import(int fd)
 	error = -EOPNOTSUPP;
 	if (!memory->dma_buf->ops->vmap)
 		goto failed;
-	error = dmp_dma_buf_vmap(memory->dma_buf, &memory->map);
+	error = dmp_fault() ? -ENOMEM : dmp_dma_buf_vmap(memory->dma_buf, &memory->map);
 	if (error)
 		goto failed;
 	/* Memory behind a bus is not copied from and to as ours is. */

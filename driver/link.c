@@ -40,14 +40,14 @@ static int init_end(struct dmp_link *link, struct dmp_end *end, struct dmp_conte
 	INIT_LIST_HEAD(&end->inbox);
 	INIT_LIST_HEAD(&end->ready_entry);
 	end->window = context->limits.inbound_per_peer;
-	end->frames = dmp_kvcalloc(end->window, sizeof(*end->frames), GFP_KERNEL_ACCOUNT);
+	end->frames = dmp_kvcalloc(end->window, sizeof(*end->frames), DMP_GFP);
 	return end->frames ? 0 : -ENOMEM;
 }
 
 /* Neither context is held yet; NULL: no memory. */
 struct dmp_link *dmp_link_new(struct dmp_context *first, struct dmp_context *second)
 {
-	struct dmp_link *link = dmp_kzalloc(sizeof(*link), GFP_KERNEL_ACCOUNT);
+	struct dmp_link *link = dmp_kzalloc(sizeof(*link), DMP_GFP);
 
 	if (!link)
 		return NULL;

@@ -85,7 +85,7 @@ static struct dmp_listener *listener_new(struct dmp_context *context, const stru
 
 	if (!arguments->address_bytes || arguments->address_bytes > ADDRESS_MAX)
 		return ERR_PTR(-EINVAL);
-	listener = dmp_kzalloc(sizeof(*listener) + arguments->address_bytes, GFP_KERNEL_ACCOUNT);
+	listener = dmp_kzalloc(sizeof(*listener) + arguments->address_bytes, DMP_GFP);
 	if (!listener)
 		return ERR_PTR(-ENOMEM);
 	listener->length = arguments->address_bytes;
@@ -188,7 +188,7 @@ static struct dmp_peer_info info_of(struct dmp_context *context)
 /* Makes an end known to its context as pending, which the context is held for. */
 static int make_pending(struct dmp_end *end, u32 *pending)
 {
-	int error = dmp_xa_alloc(&end->context->pendings, pending, end, xa_limit_31b, GFP_KERNEL_ACCOUNT);
+	int error = dmp_xa_alloc(&end->context->pendings, pending, end, xa_limit_31b, DMP_GFP);
 
 	if (!error)
 		kref_get(&end->context->references);

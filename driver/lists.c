@@ -39,7 +39,7 @@ static void *record_of(struct dmp_list *list, u32 run)
 static struct dmp_list *list_new(u32 runs)
 {
 	u64 record_bytes = dmaplane_list_record_bytes();
-	struct dmp_list *list = dmp_kvmalloc(sizeof(*list) + record_bytes * runs, GFP_KERNEL_ACCOUNT);
+	struct dmp_list *list = dmp_kvmalloc(sizeof(*list) + record_bytes * runs, DMP_GFP);
 
 	if (!list)
 		return NULL;

@@ -17,7 +17,7 @@
 
 struct dmp_charge *dmp_charge_new(void)
 {
-	struct dmp_charge *charge = dmp_kzalloc(sizeof(*charge), GFP_KERNEL_ACCOUNT);
+	struct dmp_charge *charge = dmp_kzalloc(sizeof(*charge), DMP_GFP);
 
 	if (charge)
 		kref_init(&charge->references);
@@ -92,9 +92,20 @@ void dmp_memory_put(struct dmp_memory *memory)
 	kref_put(&memory->references, dmp_memory_last);
 }
 
+/* How many pages of a node are free. */
+static u64 free_on(int node)
+{
+	u64 pages = 0;
+	int zone;
+
+	for (zone = 0; zone < MAX_NR_ZONES; zone++)
+		pages += zone_page_state(NODE_DATA(node)->node_zones + zone, NR_FREE_PAGES);
+	return pages;
+}
+
 /*
  * Takes so many pages, zeroed, the largest blocks first, none smaller than `least_order`. `node` NUMA_NO_NODE: anywhere.
- * `strict`: there or not at all. `had`: how many there were, where that is not enough.
+ * `strict`: there or not at all. `had`: how many there were, where that is not enough and is known.
  */
 static int take_pages(struct dmp_memory *memory, unsigned int least_order, int node, bool strict, u64 *had)
 {
@@ -105,8 +116,11 @@ static int take_pages(struct dmp_memory *memory, unsigned int least_order, int n
 	if (strict)
 		gfp |= __GFP_THISNODE;
 	/* Before the machine is driven to its last page by what cannot succeed. */
-	if (memory->nr_pages > si_mem_available())
+	if (memory->nr_pages > si_mem_available()) {
+		if (strict)
+			*had = min_t(u64, memory->nr_pages, free_on(node));
 		return -ENOMEM;
+	}
 	while (taken < memory->nr_pages) {
 		struct page *block;
 		unsigned long i;
@@ -141,7 +155,7 @@ static int take_pages(struct dmp_memory *memory, unsigned int least_order, int n
 /* Without anything in it; NULL: no memory. Freed by dmp_memory_put, once what its kind has is there. */
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind)
 {
-	struct dmp_memory *memory = dmp_kzalloc(sizeof(*memory), GFP_KERNEL_ACCOUNT);
+	struct dmp_memory *memory = dmp_kzalloc(sizeof(*memory), DMP_GFP);
 
 	if (!memory)
 		return NULL;
@@ -162,7 +176,7 @@ struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, in
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
 	memory->pages = dmp_kvmalloc_array(nr_pages, sizeof(*memory->pages),
-					   GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+					   DMP_GFP);
 	memory->nr_pages = memory->pages ? nr_pages : 0;
 	memory->length_bytes = (u64)nr_pages << PAGE_SHIFT;
 	if (memory->pages && !take_pages(memory, order, node, strict, had))

@@ -76,20 +76,20 @@ static struct dmp_memory *pin(unsigned long address, u64 length, bool read_only)
 {
 	struct dmp_memory *memory = dmp_memory_bare(DMP_MEMORY_PINNED);
 	unsigned long wanted = DIV_ROUND_UP(offset_in_page(address) + length, PAGE_SIZE);
-	int error = -ENOMEM;
+	int error;
 
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
 	memory->read_only = read_only;
 	memory->first_byte = offset_in_page(address);
 	memory->length_bytes = length;
-	memory->pages = dmp_kvmalloc_array(wanted, sizeof(*memory->pages), GFP_KERNEL_ACCOUNT);
-	if (memory->pages)
-		error = count_pinned(current->mm, wanted);
+	/* Counted first: what is beyond the limit allocates nothing. */
+	error = count_pinned(current->mm, wanted);
 	if (!error) {
 		mmgrab(current->mm);
 		memory->mm = current->mm;
-		error = pin_all(memory, address & PAGE_MASK, wanted);
+		memory->pages = dmp_kvmalloc_array(wanted, sizeof(*memory->pages), DMP_GFP);
+		error = memory->pages ? pin_all(memory, address & PAGE_MASK, wanted) : -ENOMEM;
 	}
 	if (!error)
 		return memory;

@@ -199,7 +199,7 @@ static int prepare(struct dmp_work *item, u64 *word0, u64 *word1)
 		return error;
 	dmp_request_unhurried(request);
 	if (!error) {
-		request->pieces = dmp_kvmalloc_array(work->count, sizeof(*request->pieces), GFP_KERNEL_ACCOUNT);
+		request->pieces = dmp_kvmalloc_array(work->count, sizeof(*request->pieces), DMP_GFP);
 		error = request->pieces ? 0 : -ENOMEM;
 	}
 	if (!error)

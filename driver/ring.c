@@ -2,7 +2,7 @@
 /*
  * A ring's descriptor: its areas, ENTER, waiting.
  *
- * Locks: setup_lock around attaching and detaching; tables_lock for the table of rings; eventfd_lock.
+ * Locks: tables_lock for the table of rings, and under it eventfd_lock.
  */
 #include "dmaplane.h"
 
@@ -258,7 +258,7 @@ static struct dmp_ring *dmp_ring_make(struct dmp_context *context, struct dmapla
 	error = dmaplane_ring_bytes(arguments->sq_entries, arguments->cq_entries, &client_bytes, &engine_bytes);
 	if (error)
 		return ERR_PTR(error);
-	ring = dmp_kzalloc(sizeof(*ring), GFP_KERNEL_ACCOUNT);
+	ring = dmp_kzalloc(sizeof(*ring), DMP_GFP);
 	if (!ring)
 		return ERR_PTR(-ENOMEM);
 	__module_get(THIS_MODULE);

@@ -37,7 +37,7 @@ static void dmp_slot_free(struct dmp_slot *slot)
 
 static struct dmp_slot *dmp_slot_new(struct file *file)
 {
-	struct dmp_slot *slot = dmp_kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+	struct dmp_slot *slot = dmp_kzalloc(sizeof(*slot), DMP_GFP);
 
 	if (!slot)
 		return NULL;

@@ -4,7 +4,7 @@
  *
  * Locks: tables_lock for the list of those that wait.
  */
-#include "dmaplane.h"
+#include "memory.h"
 
 #include <linux/slab.h>
 
@@ -83,6 +83,12 @@ void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u6
 
 	if (!memory) {
 		outcome->result = -EIO;
+		return;
+	}
+	/* Looked at on the engine's thread, which must not sleep, as whoever wants to be told of it may have to. */
+	if (memory->kind == DMP_MEMORY_IMPORTED) {
+		dmp_memory_put(memory);
+		outcome->result = -EOPNOTSUPP;
 		return;
 	}
 	if (has_come(memory, offset, value)) {

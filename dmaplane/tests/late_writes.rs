@@ -11,7 +11,7 @@ use two_processes::{Other, WAIT, rounds};
 const BYTES: u64 = 1 << 20;
 const OLD: u8 = 0xaa;
 const NEW: u8 = 0x55;
-/// Every so many rounds the sender is stopped in mid-transfer and woken after the revoke.
+/// Every so many rounds, or a quarter of them, the sender is stopped in mid-transfer and woken after the revoke.
 const STOP_EVERY: u64 = 250;
 
 /// The sender: writes into whatever lease it is told of, as fast as it can, and says when it is done with it.
@@ -40,6 +40,7 @@ fn quantile(sorted: &[Duration], part: f64) -> Duration {
 
 fn late_writes(fabric: &str) {
     let rounds = rounds(1_000);
+    let stop_every = STOP_EVERY.min(rounds / 4).max(2);
     let mut plane = two_processes::open(fabric);
     let (mut sender, peer) = Other::start(&mut plane, fabric, "sender_process");
     let mut buffer = plane.alloc(BYTES).unwrap();
@@ -54,7 +55,7 @@ fn late_writes(fabric: &str) {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         // Half a millisecond at most; in the emulator thirty times that.
         std::thread::sleep(Duration::from_micros(random >> if fabric == "local" { 50 } else { 55 }));
-        let stopped = round % STOP_EVERY == STOP_EVERY - 1;
+        let stopped = round % stop_every == stop_every - 1;
         if stopped {
             sender.stop();
         }

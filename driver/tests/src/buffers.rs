@@ -2,10 +2,11 @@
 
 use crate::Test;
 use crate::kit::{alloc, command, complete, device, information, succeed, until};
+use crate::lists::prepare;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::{Device, Mapping};
 use dmaplane_ring::abi::device::DeviceSetup;
-use dmaplane_ring::abi::{BufferHandle, Errno};
+use dmaplane_ring::abi::{BufferHandle, Errno, MAX_LIST_SEGMENTS, Run};
 use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement};
 
 pub const TESTS: &[Test] = &[
@@ -112,19 +113,30 @@ fn cgroup() -> Result<()> {
     };
     let said = limited();
     command("umount", &[place])?;
-    ensure!(said?.trim() == format!("{} 0", libc::ENOMEM), "allocating in a group of 64 MiB came to something else");
+    let said = said?;
+    let expected = format!("{0} 0 0 {0} {0}", libc::ENOMEM);
+    ensure!(said.trim() == expected, "in a group of 64 MiB: {}, not {expected}", said.trim());
     Ok(())
 }
 
-/// Enters a group, and says with which errnos 256 MiB and then 8 MiB are allocated.
+/// Enters a group, and says with which errnos 256 MiB, 8 MiB and the runs of a large list are allocated, and then the
+/// list and as many contexts as there may be are made. It is not killed for any of that.
 pub fn limited(procs: &str) -> Result<()> {
     std::fs::write(procs, std::process::id().to_string())?;
     let (_device, mut ring) = device()?;
     let mut errnos = Vec::new();
-    for bytes in [256 << 20, 8 << 20] {
+    let mut records = None;
+    for bytes in [256 << 20, 8 << 20, size_of::<Run>() as u64 * MAX_LIST_SEGMENTS] {
         let cqe = complete(&mut ring, sqe(bytes)?.sqe())?;
+        records = BufferHandle::from_bits(cqe.word0);
         errnos.push(cqe.result().err().map_or(0, |errno| errno.raw()).to_string());
     }
+    // What the kernel keeps of them is as much again.
+    let list = prepare(records.context("no room for the runs")?, MAX_LIST_SEGMENTS)?;
+    let cqe = complete(&mut ring, list)?;
+    errnos.push(cqe.result().err().map_or(0, |errno| errno.raw()).to_string());
+    let contexts: std::io::Result<Vec<_>> = (0..1000).map(|_| Device::open(DeviceSetup::default())).collect();
+    errnos.push(contexts.err().and_then(|error| error.raw_os_error()).unwrap_or(0).to_string());
     println!("{}", errnos.join(" "));
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! Opening and setting up.
 
 use crate::Test;
-use crate::kit::{command, device, refused};
+use crate::kit::{alloc, command, device, refused, succeed};
 use anyhow::{Context, Result, ensure};
 use dmaplane_device::{Device, PATH};
+use dmaplane_ring::abi::SlotHandle;
 use dmaplane_ring::abi::device::{
-    DEVICE_ENTER, DEVICE_RING, DEVICE_SETUP, DeviceEnter, DeviceRing, DeviceSetup, device_features, setup_flags,
+    DEVICE_CLOSE, DEVICE_ENTER, DEVICE_EVENTFD, DEVICE_IMPORT, DEVICE_LISTEN, DEVICE_MAP, DEVICE_PIN, DEVICE_RING,
+    DEVICE_SETUP, DEVICE_SLOT, DEVICE_TAKE, DeviceClose, DeviceEnter, DeviceEventfd, DeviceImport, DeviceListen,
+    DeviceMap, DevicePin, DeviceRing, DeviceSetup, DeviceSlot, DeviceTake, device_features, pin_flags, setup_flags,
 };
+use dmaplane_ring::build::ExportDmabuf;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd};
 
 pub const TESTS: &[Test] = &[
     ("dev_2_a_context_is_made_once_and_says_what_it_was_made_with", made_once),
     ("dev_2_unknown_flags_and_reserved_fields_are_refused", unknown_is_refused),
+    ("dev_3_every_call_refuses_flags_and_reserved_fields_that_it_does_not_know", every_call),
     ("dev_2_before_it_is_set_up_a_descriptor_can_do_nothing", nothing_before),
     ("bug_13_a_bad_pointer_costs_nothing", bad_pointers),
     ("dev_2_a_poller_wants_cap_sys_nice", poller_is_a_privilege),
@@ -59,6 +64,64 @@ fn raw(fd: i32, number: u32, argument: usize) -> std::io::Result<i32> {
     // SAFETY: the driver must take any argument; what it could write to is no memory of ours.
     let result = unsafe { libc::ioctl(fd, number.into(), argument) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Whether a call refuses each spoilt argument with EINVAL, and takes the same one unspoilt: what it returns then.
+fn refuses<T: Copy + std::fmt::Debug>(fd: i32, number: u32, usual: T, spoil: &[fn(&mut T)]) -> Result<i32> {
+    for spoil in spoil {
+        let mut wrong = usual;
+        spoil(&mut wrong);
+        refused(raw(fd, number, &raw mut wrong as usize), libc::EINVAL, &format!("{wrong:?}"))?;
+    }
+    let mut usual = usual;
+    raw(fd, number, &raw mut usual as usize).with_context(|| format!("{usual:?}"))
+}
+
+fn every_call() -> Result<()> {
+    let (device, mut ring) = device()?;
+    let (buffer, _) = alloc(&mut ring, 4096)?;
+    let made = succeed(&mut ring, ExportDmabuf::new(buffer))?;
+    let export = device.take(SlotHandle::from_bits(made.word0).context("no slot")?)?;
+    let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
+    let (context, of_ring) = (device.as_fd().as_raw_fd(), ring.as_fd().as_raw_fd());
+
+    let usual = DeviceRing { sq_entries: 16, cq_entries: 32, ..DeviceRing::default() };
+    let spoil: [fn(&mut DeviceRing); 3] = [|it| it.flags = 1, |it| it.index = 1, |it| it.reserved[1] = 1];
+    let fd = refuses(context, DEVICE_RING, usual, &spoil)?;
+    // SAFETY: the call has just made it, for us alone.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+
+    let spoil: [fn(&mut DeviceEnter); 3] = [|it| it.flags = 1, |it| it.reserved = 1, |it| it.signal_mask_bytes = 8];
+    refuses(of_ring, DEVICE_ENTER, DeviceEnter::default(), &spoil)?;
+    let usual = DeviceEventfd { fd: eventfd.as_raw_fd(), flags: 0 };
+    let spoil: [fn(&mut DeviceEventfd); 2] = [|it| it.flags = 1, |it| it.fd = -2];
+    refuses(of_ring, DEVICE_EVENTFD, usual, &spoil)?;
+    let usual = DeviceMap { buffer: buffer.handle().bits(), ..DeviceMap::default() };
+    refuses(context, DEVICE_MAP, usual, &[|it| it.flags = 1])?;
+    let usual = DeviceImport { fd: export.as_raw_fd(), ..DeviceImport::default() };
+    let spoil: [fn(&mut DeviceImport); 3] = [|it| it.flags = 1, |it| it.buffer = 1, |it| it.reserved = 1];
+    refuses(context, DEVICE_IMPORT, usual, &spoil)?;
+    static PINNED: [u64; 512] = [0; 512];
+    let (address, length_bytes) = (PINNED.as_ptr() as u64, 4096);
+    let usual = DevicePin { address, length_bytes, flags: pin_flags::READ_ONLY, ..DevicePin::default() };
+    let spoil: [fn(&mut DevicePin); 3] = [|it| it.flags |= 2, |it| it.buffer = 1, |it| it.reserved = 1];
+    refuses(context, DEVICE_PIN, usual, &spoil)?;
+    let usual = DeviceSlot { fd: eventfd.as_raw_fd(), ..DeviceSlot::default() };
+    let spoil: [fn(&mut DeviceSlot); 3] = [|it| it.flags = 1, |it| it.slot = 1, |it| it.reserved = 1];
+    refuses(context, DEVICE_SLOT, usual, &spoil)?;
+    let usual = DeviceTake { slot: device.put(eventfd.as_fd())?.handle().bits(), flags: 0 };
+    let fd = refuses(context, DEVICE_TAKE, usual, &[|it| it.flags = 1])?;
+    // SAFETY: as above.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let name = "local:every-call";
+    let (address, address_bytes) = (name.as_ptr() as u64, name.len() as u32);
+    let usual = DeviceListen { address, address_bytes, ..DeviceListen::default() };
+    let spoil: [fn(&mut DeviceListen); 3] = [|it| it.flags = 1, |it| it.listener = 1, |it| it.reserved = 1];
+    refuses(context, DEVICE_LISTEN, usual, &spoil)?;
+    let spoil: [fn(&mut DeviceClose); 2] = [|it| it.flags = 1, |it| it.reserved = 1];
+    refuses(of_ring, DEVICE_CLOSE, DeviceClose::default(), &spoil)?;
+    refuses(context, DEVICE_CLOSE, DeviceClose::default(), &spoil)?;
+    Ok(())
 }
 
 fn nothing_before() -> Result<()> {

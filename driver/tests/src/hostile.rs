@@ -3,6 +3,7 @@
 //! nothing to say, nothing hangs, and an honest neighbour makes progress throughout.
 
 use crate::Test;
+use crate::descriptors;
 use crate::kit::{WAIT, alloc, complete, device, slow, succeed};
 use crate::peers::pattern;
 use crate::random::Random;
@@ -13,14 +14,15 @@ use dmaplane_ring::abi::device::{
     DEVICE_SETUP, DEVICE_SLOT, DEVICE_TAKE, DeviceSetup, setup_flags,
 };
 use dmaplane_ring::abi::{
-    BufferHandle, ClientArea, Cqe, EngineArea, ImportHandle, LeaseHandle, ListenerHandle, Opcode, PeerHandle, Rights,
-    RingLayout, SlotHandle, Sqe,
+    BufferHandle, ClientArea, Cqe, EngineArea, ImportHandle, LeaseHandle, ListHandle, ListenerHandle, Opcode,
+    PeerHandle, QueryWhat, Rights, RingLayout, SlotHandle, Sqe,
 };
 use dmaplane_ring::build::{
-    Accept, Alloc, Cancel, Connect, CreditGrant, ExportDmabuf, Free, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke,
-    ListPrepare, Nop, Placement, Read, Recv, Send, Sync, Wait, Write,
+    Accept, Alloc, Cancel, Connect, CreditGrant, CreditWatermarks, Disconnect, ExportDmabuf, Free, ImportRelease,
+    LeaseExport, LeaseGrant, LeaseImport, LeaseRenew, LeaseRevoke, LinkTimeout, ListFree, ListPrepare, Nop, Placement,
+    Query, Read, ReadList, Recv, Send, Sync, Timeout, Wait, Write, WriteImm, WriteList,
 };
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -145,6 +147,8 @@ fn attack(seed: u64) -> Result<()> {
     let fds: Vec<i32> = [device.as_fd().as_raw_fd(), ring.as_fd().as_raw_fd()].to_vec();
     let (give, take): (SyncSender<u64>, Receiver<u64>) = sync_channel(64);
 
+    let way = accomplice(random.next())?;
+
     // Random words everywhere.
     let scribbles = Arc::new(Mapping::new(ring.as_fd(), 0, area_bytes, true)?);
     let (words, words_seed) = (scribbles.clone(), random.next());
@@ -166,7 +170,7 @@ fn attack(seed: u64) -> Result<()> {
     std::thread::spawn(move || {
         let mut random = Random::new(calls_seed);
         loop {
-            let _ = call(&calling, &calling_fds, &mut random, &give);
+            let _ = call(&calling, &calling_fds, &mut random, &give, way.as_fd());
         }
     });
     // Itself as a peer, and a buffer with the address.
@@ -216,11 +220,51 @@ fn attack(seed: u64) -> Result<()> {
     }
 }
 
+/// Another process, which is handed descriptors: it calls and maps with them as with its own.
+fn accomplice(seed: u64) -> Result<OwnedFd> {
+    let (ours, theirs) = descriptors::way()?;
+    // SAFETY: this program has one thread here, so that the child may do anything.
+    let child = unsafe { libc::fork() };
+    ensure!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child > 0 {
+        return Ok(ours);
+    }
+    // SAFETY: of this process alone; it goes when its parent does.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    drop(ours);
+    let mut random = Random::new(seed);
+    let mut held = std::collections::VecDeque::new();
+    while let Ok(fd) = descriptors::receive(theirs.as_fd()) {
+        for number in [DEVICE_MAP, DEVICE_ENTER, DEVICE_RING, DEVICE_TAKE] {
+            let mut arguments = [0u64; 16];
+            arguments[0] = if random.below(2) == 0 { random.below(64) } else { 0 };
+            // SAFETY: as in `call`.
+            let made = unsafe { libc::ioctl(fd.as_raw_fd(), number.into(), arguments.as_mut_ptr()) };
+            if made > 2 && matches!(number, DEVICE_RING | DEVICE_TAKE) {
+                // SAFETY: the call has just made it.
+                unsafe { libc::close(made) };
+            }
+        }
+        let mapping = Mapping::new(fd.as_fd(), 0, 4096, random.below(2) == 0);
+        if let Ok(mapping) = &mapping {
+            mapping.write(random.below(4088) as usize, &random.next().to_ne_bytes());
+        }
+        held.push_back((fd, mapping));
+        if held.len() > 8 {
+            held.pop_front();
+        }
+    }
+    // SAFETY: leaves at once.
+    unsafe { libc::_exit(0) }
+}
+
 /// An SQE that may well succeed, with handles that the engine has given out; now and then one field of it is spoilt.
 fn plausible_sqe(random: &mut Random, loot: &Loot, address: &str) -> Option<Sqe> {
     let length = 1 + random.below(1 << 18);
     let buffer = loot.one(random, BufferHandle::from_bits);
-    let mut sqe = match random.below(22) {
+    let import = loot.one(random, ImportHandle::from_bits);
+    let list = loot.one(random, ListHandle::from_bits);
+    let mut sqe = match random.below(34) {
         0..=2 => Alloc::new(length).ok()?.sqe(),
         3 => Alloc::new(length).ok()?.recycled().sqe(),
         4 => Free::new(buffer?).revoke_leases().sqe(),
@@ -233,13 +277,25 @@ fn plausible_sqe(random: &mut Random, loot: &Loot, address: &str) -> Option<Sqe>
         11 => LeaseImport::new(buffer?, 0, 200 + random.below(100)).ok()?.sqe(),
         12 => Connect::new(buffer?, 0, address.len() as u64).ok()?.sqe(),
         13 => Accept::new(loot.one(random, ListenerHandle::from_bits)?).sqe(),
-        14 => Write::new(buffer?, 0, loot.one(random, ImportHandle::from_bits)?, 0, 4096).ok()?.sqe(),
-        15 => Read::new(buffer?, 0, loot.one(random, ImportHandle::from_bits)?, 0, 4096).ok()?.sqe(),
+        14 => Write::new(buffer?, 0, import?, 0, 4096).ok()?.sqe(),
+        15 => Read::new(buffer?, 0, import?, 0, 4096).ok()?.sqe(),
         16 => Send::new(loot.one(random, PeerHandle::from_bits)?, buffer?, 0, 64).ok()?.sqe(),
         17 => Recv::new(loot.one(random, PeerHandle::from_bits)?, buffer?, 0, 4096).ok()?.sqe(),
         18 => CreditGrant::new(loot.one(random, PeerHandle::from_bits)?, 3).sqe(),
         19 => Wait::on_slot(loot.one(random, SlotHandle::from_bits)?).sqe(),
         20 => ListPrepare::new(buffer?, 0, 1 + random.below(4)).ok()?.sqe(),
+        21 => WriteImm::new(buffer?, 0, import?, 0, 100).ok()?.sqe(),
+        22 => WriteList::new(list?, import?, buffer?, 0, 1 + random.below(4)).ok()?.sqe(),
+        23 => ReadList::new(list?, import?, buffer?, 0, 1 + random.below(4)).ok()?.sqe(),
+        24 => LeaseGrant::list(list?, Rights::READ.with(Rights::WRITE)).sqe(),
+        25 => LeaseRenew::new(loot.one(random, LeaseHandle::from_bits)?, random.below(1 << 30)).sqe(),
+        26 => ListFree::new(list?).sqe(),
+        27 => Disconnect::new(loot.one(random, PeerHandle::from_bits)?).sqe(),
+        28 => ImportRelease::new(import?).sqe(),
+        29 => CreditWatermarks::new(loot.one(random, PeerHandle::from_bits)?, 3, 1).ok()?.sqe(),
+        30 => Timeout::after_ns(random.below(1 << 22)).link().sqe(),
+        31 => LinkTimeout::after_ns(random.below(1 << 22)).sqe(),
+        32 => Query::new(QueryWhat::Refused).sqe(),
         _ => Cancel::any().sqe(),
     };
     sqe.user_data = random.next();
@@ -277,8 +333,8 @@ fn random_sqe(random: &mut Random, loot: &Loot) -> Sqe {
     }
 }
 
-fn call(device: &Device, fds: &[i32], random: &mut Random, give: &SyncSender<u64>) -> Result<()> {
-    match random.below(10) {
+fn call(device: &Device, fds: &[i32], random: &mut Random, give: &SyncSender<u64>, way: BorrowedFd<'_>) -> Result<()> {
+    match random.below(13) {
         0..=4 => {
             let numbers = [
                 DEVICE_SETUP,
@@ -356,6 +412,24 @@ fn call(device: &Device, fds: &[i32], random: &mut Random, give: &SyncSender<u64
                 // SAFETY: as above.
                 unsafe { libc::ioctl(fds[0], DEVICE_CLOSE.into(), arguments.as_mut_ptr()) };
             }
+        }
+        9 => {
+            // SAFETY: one of ours, open as long as the program runs.
+            let fd = unsafe { BorrowedFd::borrow_raw(random.pick(fds)) };
+            descriptors::send(way, fd)?;
+        }
+        10 => {
+            static PINNED: [u64; 8192] = [0; 8192];
+            let from = random.below(8192 * 8) & !7;
+            let start = std::ptr::NonNull::from(&PINNED).cast::<u8>();
+            // SAFETY: nobody reads it, and a write to it is refused: it cannot be written to.
+            let pinned =
+                unsafe { device.pin(start.add(from as usize), 1 + random.below(8192 * 8 - from) as usize, true) }?;
+            give.try_send(pinned.handle().bits()).context("full")?;
+        }
+        11 => {
+            let listener = device.listen(&format!("local:enemy-{}-{}", std::process::id(), random.below(8)))?;
+            give.try_send(listener.handle().bits()).context("full")?;
         }
         _ => {
             let _ = device.information();

@@ -147,7 +147,7 @@ fn copy_waits() -> Result<()> {
 }
 
 /// DMA_BUF_IOCTL_EXPORT_SYNC_FILE, as linux/dma-buf.h has it: what is under way with a dma-buf, as a descriptor.
-fn work_with(dma_buf: &OwnedFd) -> Result<OwnedFd> {
+pub fn work_with(dma_buf: &OwnedFd) -> Result<OwnedFd> {
     // Of all who read or write it; filled in: the descriptor.
     let mut arguments = [3, -1];
     // SAFETY: the call reads and writes these eight bytes.

@@ -2,6 +2,8 @@
 //! random moments. Afterwards nothing of it is left.
 
 use crate::Test;
+use crate::descriptors;
+use crate::importers::work_with;
 use crate::kit::{slow, until};
 use crate::lists::{prepare, run, write_runs};
 use crate::peers::{Side, accepted, built, connected, with_scratch};
@@ -9,13 +11,17 @@ use crate::random::Random;
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
-use dmaplane_ring::abi::{BufferHandle, Cqe, ListHandle, ListenerHandle, PeerHandle, Rights, SlotHandle, Sqe};
-use dmaplane_ring::build::{
-    Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, Disconnect, ExportDmabuf, Free, ImportRelease,
-    LeaseGrant, LeaseRevoke, ListFree, Nop, PagePlacement, Placement, Read, Recv, Send, Sync, Timeout, Wait, Watch,
-    Write, WriteImm, WriteList,
+use dmaplane_ring::abi::{
+    BufferHandle, Cqe, ListHandle, ListenerHandle, PeerHandle, QueryWhat, Rights, SlotHandle, Sqe,
 };
-use std::os::fd::{AsFd, BorrowedFd};
+use dmaplane_ring::build::{
+    Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, CreditWatermarks, Disconnect, ExportDmabuf, Free,
+    ImportRelease, LeaseGrant, LeaseRenew, LeaseRevoke, LinkTimeout, ListFree, Nop, PagePlacement, Placement, Query,
+    Read, ReadList, Recv, Send, Sync, Timeout, Wait, Watch, Write, WriteImm, WriteList,
+};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[("bug_9_killed_at_random_moments_while_doing_everything", killed_often)];
@@ -60,6 +66,8 @@ fn killed_often() -> Result<()> {
 /// Two processes of one group, which know each other by a name. The calling program has one thread.
 fn spawn_family(seed: u64) -> Result<libc::pid_t> {
     let mut group = 0;
+    let (first, second) = descriptors::way()?;
+    let mut ways = [Some(first), Some(second)];
     for member in 0..2u64 {
         // SAFETY: this program has one thread here, so that the child may do anything.
         let child = unsafe { libc::fork() };
@@ -67,7 +75,10 @@ fn spawn_family(seed: u64) -> Result<libc::pid_t> {
         if child == 0 {
             // SAFETY: of this process alone.
             unsafe { libc::setpgid(0, group) };
-            live(seed ^ member, member == 0);
+            let own = ways[member as usize].take();
+            // The other's end is the other's alone, so that what is on its way goes with both.
+            drop(ways);
+            live(seed ^ member, member == 0, own);
         }
         // SAFETY: our child; it says so itself as well, whoever comes first.
         unsafe { libc::setpgid(child, if group == 0 { child } else { group }) };
@@ -77,21 +88,24 @@ fn spawn_family(seed: u64) -> Result<libc::pid_t> {
 }
 
 /// Does everything until it is killed.
-fn live(seed: u64, first: bool) -> ! {
+fn live(seed: u64, first: bool, way: Option<OwnedFd>) -> ! {
     let mut random = Random::new(seed);
     let flags = if random.below(4) == 0 { setup_flags::POLLER } else { 0 };
     let setup = DeviceSetup { flags, memory_bytes: 128 << 20, listeners: 1024, peers: 512, ..DeviceSetup::default() };
     if let Ok(device) = Device::open(setup) {
         let device = std::sync::Arc::new(device);
+        let way = std::sync::Arc::new(way.expect("each has an end"));
+        let taking = way.clone();
+        std::thread::spawn(move || take_in(taking.as_fd()));
         for thread in 0..THREADS {
-            let (device, seed) = (device.clone(), random.next());
+            let (device, way, seed) = (device.clone(), way.clone(), random.next());
             std::thread::spawn(move || {
                 let mut random = Random::new(seed);
                 loop {
                     let Ok(mut ring) = device.ring(64, 128) else { continue };
                     for _ in 0..200 {
                         // What fails does so because something else has been taken away: that is the point.
-                        let _ = something(&device, &mut ring, &mut random, thread);
+                        let _ = something(&device, &mut ring, &mut random, thread, way.as_fd());
                     }
                 }
             });
@@ -118,7 +132,7 @@ fn end_of(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
     Ok(cqe)
 }
 
-fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64) -> Result<()> {
+fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64, way: BorrowedFd<'_>) -> Result<()> {
     let bytes = 1 + random.below(3 << 20);
     let buffer = |ring: &mut Ring, alloc: Alloc| -> Result<BufferHandle> {
         BufferHandle::from_bits(end_of(ring, alloc)?.word0).context("no buffer")
@@ -133,7 +147,10 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64)
         1 => {
             let _ = ring.push(Timeout::after_ns(random.below(5_000_000)));
             let _ = ring.push(Watch::new());
+            let _ = ring.push(Timeout::after_ns(random.below(5_000_000)).link());
+            let _ = ring.push(LinkTimeout::after_ns(random.below(5_000_000)));
             ring.submit()?;
+            end_of(ring, Query::new(QueryWhat::InFlight))?;
         }
         2 => {
             let made = buffer(ring, built(Alloc::new(bytes))?.placement(PagePlacement::Preferred(0)))?;
@@ -164,7 +181,10 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64)
             let (imported, _) = device.import(fd.as_fd())?;
             end_of(ring, Sync::begin(imported))?;
             end_of(ring, Sync::end(made))?;
-            pass(fd.as_fd())?;
+            let slot = device.put(work_with(&fd)?.as_fd())?;
+            let _ = ring.push(Wait::on_slot(slot).user_data(77));
+            ring.submit()?;
+            pass(fd.as_fd(), way, random)?;
             if random.below(2) == 0 {
                 end_of(ring, Free::new(imported))?;
             }
@@ -203,10 +223,10 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64)
                 }
             }
         }
-        11 => pass(device.as_fd())?,
+        11 => pass(device.as_fd(), way, random)?,
         12 => {
             let other = device.ring(16, 32)?;
-            pass(other.as_fd())?;
+            pass(other.as_fd(), way, random)?;
         }
         13 => {
             let _ = ring.push(Cancel::any());
@@ -218,18 +238,38 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64)
     Ok(())
 }
 
-/// Sends a descriptor to itself, and leaves it in the socket.
-fn pass(fd: BorrowedFd<'_>) -> Result<()> {
-    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
-    let (from, to) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(&from, &[std::io::IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
-    // Mostly nobody reads it: the last hold of the descriptor is the socket's.
-    drop(to);
+thread_local! {
+    /// Ways that nobody reads: the last hold of what lies there is the socket's.
+    static UNREAD: RefCell<VecDeque<(OwnedFd, OwnedFd)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Sends a descriptor to the other process, or leaves it on its way.
+fn pass(fd: BorrowedFd<'_>, way: BorrowedFd<'_>, random: &mut Random) -> Result<()> {
+    if random.below(3) > 0 {
+        return descriptors::send(way, fd);
+    }
+    let unread = descriptors::way()?;
+    descriptors::send(unread.0.as_fd(), fd)?;
+    UNREAD.with_borrow_mut(|ways| {
+        ways.push_back(unread);
+        if ways.len() > 8 {
+            ways.pop_front();
+        }
+    });
     Ok(())
+}
+
+/// Takes descriptors of the other process's, uses them, and holds the last of them.
+fn take_in(way: BorrowedFd<'_>) {
+    let mut held = VecDeque::new();
+    while let Ok(fd) = descriptors::receive(way) {
+        // Of a context, a ring or a dma-buf: each has something at its beginning.
+        let mapping = Mapping::new(fd.as_fd(), 0, 4096, false);
+        held.push_back((fd, mapping));
+        if held.len() > 16 {
+            held.pop_front();
+        }
+    }
 }
 
 /// A context that is its own peer: connected, leased, written to, revoked, disconnected.
@@ -243,11 +283,14 @@ fn with_itself(device: &Device, ring: &mut Ring, random: &mut Random, thread: u6
     let theirs = peer(end_of(ring, Accept::new(listener))?)?;
     let target = BufferHandle::from_bits(end_of(ring, built(Alloc::new(2 << 20))?)?.word0).context("no buffer")?;
     let grant = built(LeaseGrant::range(target, 0, 2 << 20, Rights::READ.with(Rights::WRITE)))?.to_peer(theirs);
+    let grant = if random.below(2) == 0 { grant.time_to_live_ns(1 + random.below(100_000_000)) } else { grant };
     let lease = dmaplane_ring::abi::LeaseHandle::from_bits(end_of(ring, grant)?.word0).context("no lease")?;
     let exported = end_of(ring, dmaplane_ring::build::LeaseExport::new(lease, scratch.0, 0))?;
     let token_bytes = u64::from(exported.res.cast_unsigned());
     let import = built(dmaplane_ring::build::LeaseImport::new(scratch.0, 0, token_bytes))?.from_peer(ours);
     let import = dmaplane_ring::abi::ImportHandle::from_bits(end_of(ring, import)?.word0).context("no import")?;
+    let _ = ring.push(LeaseRenew::new(lease, 1_000_000 + random.below(1_000_000_000)));
+    let _ = ring.push(built(CreditWatermarks::new(ours, 3, 1))?);
     let _ = ring.push(CreditGrant::new(theirs, 4));
     let _ = ring.push(built(Recv::new(theirs, scratch.0, 0, 4096))?);
     for _ in 0..random.below(6) {
@@ -283,7 +326,7 @@ fn with_the_other(first: bool) -> Result<()> {
     if first {
         let mut side = accepted(device, ring, "local:family", || ())?;
         let list = whole(&mut side)?;
-        let (_lease, token) = side.grant(LeaseGrant::list(list, Rights::WRITE))?;
+        let (_lease, token) = side.grant(LeaseGrant::list(list, Rights::READ.with(Rights::WRITE)))?;
         ensure!(side.scratch.1.write(0, &token), "the token");
         end_of(&mut side.ring, built(Send::new(side.peer, side.scratch.0, 0, token.len() as u64))?)?;
         loop {
@@ -303,5 +346,6 @@ fn with_the_other(first: bool) -> Result<()> {
     loop {
         let write = built(WriteList::new(list, import, index, 0, pages))?;
         end_of(&mut side.ring, built(write.notify(5, 0, 16))?)?;
+        end_of(&mut side.ring, built(ReadList::new(list, import, index, 0, pages))?.checksum())?;
     }
 }

@@ -6,10 +6,12 @@
 mod buffers;
 mod calls;
 mod child;
+mod descriptors;
 mod faults;
 mod hostile;
 mod importer;
 mod importers;
+mod kernel_log;
 mod killed;
 mod kit;
 mod lists;
@@ -76,6 +78,13 @@ fn main() -> ExitCode {
     let _ = kit::command("modprobe", &["libcrc32c"]);
     let only = arguments.next();
     let (mut passed, mut failed) = (0, 0);
+    let mut log = match kernel_log::KernelLog::from_now() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let asked = OTHER_GROUPS.iter().find(|(variable, _)| std::env::var_os(variable).is_some());
     let tests: Vec<&Test> = match asked {
         Some((_, tests)) => tests.iter().collect(),
@@ -89,7 +98,13 @@ fn main() -> ExitCode {
             continue;
         }
         let start = std::time::Instant::now();
-        match with_module(&first, *test) {
+        // A report is a failure, whatever else came of the test.
+        let came = with_module(&first, *test);
+        let came = log.defects().and_then(|defects| {
+            anyhow::ensure!(defects.is_empty(), "the kernel has said: {}", defects.join("; "));
+            came
+        });
+        match came {
             Ok(()) => {
                 passed += 1;
                 println!("ok {name} ({} ms)", start.elapsed().as_millis());

@@ -63,6 +63,13 @@ fn full() -> Result<()> {
     let (had, wanted) = (refused.word0, refused.word1);
     ensure!(wanted == asked.div_ceil(4096) && had > wanted / 2 && had < wanted, "{had} of {wanted} pages");
     ensure!(bytes_of(1, "MemFree")? > free / 2, "what it had of the node is not given back");
+    // More than the machine has: told by what was free there, and nothing is taken for it.
+    let all = 4 * asked;
+    let refused = complete(&mut ring, built(Alloc::new(all))?.placement(PagePlacement::Strict(1)))?;
+    ensure!(refused.result() == Err(Errno::ENOMEM), "more than the machine has: {refused:?}");
+    let (had, wanted) = (refused.word0, refused.word1);
+    ensure!(wanted == all.div_ceil(4096) && had > free / 4096 / 2 && had <= free / 4096 * 2, "{had} of {wanted} pages");
+    let wanted = asked.div_ceil(4096);
     let made = succeed(&mut ring, built(Alloc::new(asked))?.placement(PagePlacement::Preferred(1)))?;
     let buffer = BufferHandle::from_bits(made.word0).context("no buffer")?;
     let [elsewhere, there, all] = on_nodes(&mut ring, buffer)?;

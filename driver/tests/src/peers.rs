@@ -561,13 +561,13 @@ fn killed_peer() -> Result<()> {
     Ok(())
 }
 
-/// A long write is given up by its context's end, and its memory is somebody else's at once.
+/// A long write is given up by its context's end, on either side, and nothing of it lands from then on.
 fn outlives() -> Result<()> {
     for round in 0..6u64 {
         let (mut ours, mut theirs) = pair()?;
         let length = 16 << 20;
-        let (target, _landed) = theirs.buffer(length)?;
-        let (_lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
+        let (target, landed) = theirs.buffer(length)?;
+        let (lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::WRITE))?)?;
         let import = ours.import(&token)?;
         let (source, mapping) = ours.buffer(length)?;
         ensure!(mapping.write(0, &vec![0xaa; length as usize]), "writing");
@@ -575,16 +575,22 @@ fn outlives() -> Result<()> {
         std::thread::sleep(Duration::from_micros(round * 300));
         let start = Instant::now();
         if round % 2 == 0 {
-            drop(theirs);
+            // The memory stays, for it is mapped, and shows whatever would still land.
+            theirs.device.close()?;
             let cqe = ours.next()?;
             ensure!(matches!(cqe.result(), Ok(_) | Err(Errno::ECONNRESET | Errno::EKEYREVOKED)), "{cqe:?}");
+            until("the context has ended", || Ok(theirs.ring.closed()))?;
         } else {
             // A mapping keeps the descriptor.
             drop(mapping);
             drop(ours);
             until("the peer is gone", || theirs.peer_is_gone())?;
+            succeed(&mut theirs.ring, LeaseRevoke::now(lease))?;
         }
         ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+        ensure!(landed.write(0, &vec![0x55; length as usize]), "writing");
+        std::thread::sleep(Duration::from_millis(20));
+        ensure!(bytes_of(&landed).iter().all(|&byte| byte == 0x55), "something landed after the end");
     }
     Ok(())
 }

@@ -305,6 +305,9 @@ fn write_into_import(theirs: &mut Side, ours: &mut Side, fd: &OwnedFd, look: &Ma
     ensure!((found.word0, found.word1) == (0, 0), "{found:?}");
     let again = complete(&mut theirs.ring, ExportDmabuf::new(imported))?;
     ensure!(again.result() == Err(Errno::EOPNOTSUPP), "{again:?}");
+    // Whose memory it is wants to be told of who looks, and may sleep then: no word there is waited for.
+    let word = complete(&mut theirs.ring, Wait::on_word(imported, 0, 0))?;
+    ensure!(word.result() == Err(Errno::EOPNOTSUPP), "a word of an import: {word:?}");
     succeed(&mut theirs.ring, Free::new(imported).revoke_leases())?;
     Ok(())
 }

@@ -97,11 +97,12 @@ fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
          /bin/sh -c {}\n\
          status=$?\n\
          cd /\n\
-         if [ -e /sys/kernel/debug/kmemleak ]; then\n\
-         sleep 6; echo scan > /sys/kernel/debug/kmemleak; sleep 1; echo scan > /sys/kernel/debug/kmemleak; fi\n\
          echo '{MESSAGES}'\n\
+         if zcat /proc/config.gz 2>/dev/null | grep -q '^CONFIG_DEBUG_KMEMLEAK=y'; then\n\
+         leaks=/sys/kernel/debug/kmemleak; sleep 6\n\
+         echo scan > $leaks && sleep 1 && echo scan > $leaks && cat $leaks || echo 'BUG: leaks were not looked for'\n\
+         fi\n\
          dmesg --color=never\n\
-         [ -e /sys/kernel/debug/kmemleak ] && cat /sys/kernel/debug/kmemleak\n\
          echo '{END}'\n\
          echo '{EXIT}'$status\n\
          /lab/busybox poweroff -f\n",
