@@ -2,7 +2,8 @@
 /*
  * Calls that may fail, each so that a test can have the n-th of them fail, in whatever thread it comes
  * (/sys/module/dmaplane/parameters/fail_nth, in a module that was built with DMP_FAULTS=y; there it reads 0 once it has
- * come). In any other build they are the kernel's own.
+ * come). In any other build they are the kernel's own. An export's vmap is not among them: the core of dma-buf warns
+ * where it fails.
  */
 #ifndef DMAPLANE_FAULT_H
 #define DMAPLANE_FAULT_H
