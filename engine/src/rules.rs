@@ -43,9 +43,8 @@ pub(crate) struct Rule {
 
 /// By the opcode's byte; of one that no opcode has, everything is wrong.
 static RULES: [Rule; 256] = {
-    // An opcode that is not known has the bits of one: the first word is wrong.
+    // The first word has the opcode's byte, which is not zero where it is nobody's: wrong under this mask.
     let nobodys = Rule { forbidden_header: u64::MAX, ..rule(Opcode::Nop) };
-    // It is none only where all of them are zero.
     assert!(Opcode::Nop as u8 == 0);
     let mut rules = [nobodys; 256];
     let mut position = 0;

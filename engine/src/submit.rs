@@ -145,18 +145,16 @@ impl<S: Storage> Engine<S> {
         let (class, reserve) = if rule.is_plain(sqe) && most_held < host.cq_free_at_least(ring) {
             (Class::Local, 1)
         } else {
-            match self.find_room(host, ring, rule, sqe) {
-                Ok(found) => found,
-                Err(Ok(errno)) => return self.refuse(host, ring, sqe, errno).map(|()| 1),
-                Err(Err(stop)) => return Err(stop),
+            match self.find_room(host, ring, rule, sqe)? {
+                Some(found) => found,
+                None => return Ok(1),
             }
         };
         self.start_alone(host, rule.opcode, Starting { ring, class, reserve, sqe, index: NONE });
         Ok(1)
     }
 
-    /// What an SQE of no chain reserves, where there is room for it and no DRAIN waits; else what it is refused with,
-    /// or why it has to wait.
+    /// What an SQE of no chain reserves, where there is room for it and no DRAIN waits. `None`: it was refused.
     #[inline(never)]
     fn find_room<H: Host>(
         &mut self,
@@ -164,16 +162,16 @@ impl<S: Storage> Engine<S> {
         ring: u32,
         rule: &Rule,
         sqe: &Sqe,
-    ) -> Result<(Class, u32), Result<Errno, Stop>> {
+    ) -> Result<Option<(Class, u32)>, Stop> {
         if sqe.flags & DRAIN != 0 && self.rings.get(ring as usize).is_some_and(|state| state.active > 0) {
-            return Err(Err(Stop::Drain));
+            return Err(Stop::Drain);
         }
         let (class, reserve) = rule.reservation(sqe);
         match self.room_for(host, ring, class, reserve) {
-            (Room::Yes, class) => Ok((class, reserve)),
-            (Room::Later, _) => Err(Err(Stop::CqFull)),
-            (Room::ShareUsed, _) => Err(Ok(Errno::ENOBUFS)),
-            (Room::Never, _) => Err(Ok(Errno::EINVAL)),
+            (Room::Yes, class) => Ok(Some((class, reserve))),
+            (Room::Later, _) => Err(Stop::CqFull),
+            (Room::ShareUsed, _) => self.refuse(host, ring, sqe, Errno::ENOBUFS).map(|()| None),
+            (Room::Never, _) => self.refuse(host, ring, sqe, Errno::EINVAL).map(|()| None),
         }
     }
 

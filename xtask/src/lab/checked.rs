@@ -30,7 +30,7 @@ pub fn files(folder: &Path) -> Result<KernelFiles> {
     if fs::read_to_string(&made).is_ok_and(|config| config == CONFIG) && files.image.is_file() {
         return Ok(files);
     }
-    println!("kernel debug: made of {SOURCE}, once; that takes 15 minutes on two processors");
+    println!("kernel debug: made of {SOURCE}, once; that takes a while");
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(TOOLS);
     apt_get(&["update"])?;

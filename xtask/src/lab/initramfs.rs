@@ -98,8 +98,9 @@ fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
          status=$?\n\
          cd /\n\
          echo '{MESSAGES}'\n\
-         if zcat /proc/config.gz 2>/dev/null | grep -q '^CONFIG_DEBUG_KMEMLEAK=y'; then\n\
-         leaks=/sys/kernel/debug/kmemleak; sleep 6\n\
+         leaks=/sys/kernel/debug/kmemleak\n\
+         if [ -e $leaks ] || zcat /proc/config.gz 2>/dev/null | grep -q '^CONFIG_DEBUG_KMEMLEAK=y'; then\n\
+         sleep 6\n\
          echo scan > $leaks && sleep 1 && echo scan > $leaks && cat $leaks || echo 'BUG: leaks were not looked for'\n\
          fi\n\
          dmesg --color=never\n\
