@@ -3,11 +3,12 @@
 use crate::Test;
 use crate::kit::{alloc, command, complete, device, information, succeed, until};
 use crate::lists::prepare;
+use crate::peers::{Side, built};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dmaplane_device::{Device, Mapping};
+use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, MAX_LIST_SEGMENTS, Run};
-use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement};
+use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement, Recv, Send};
 
 pub const TESTS: &[Test] = &[
     ("buf_1_new_buffers_are_zero_and_as_long_as_asked", zero),
@@ -114,19 +115,20 @@ fn cgroup() -> Result<()> {
     let said = limited();
     command("umount", &[place])?;
     let said = said?;
-    let expected = format!("{0} 0 0 {0} {0}", libc::ENOMEM);
+    let expected = format!("{0} 0 0 {0} {0} 0", libc::ENOMEM);
     ensure!(said.trim() == expected, "in a group of 64 MiB: {}, not {expected}", said.trim());
     Ok(())
 }
 
-/// Enters a group, and says with which errnos 256 MiB, 8 MiB and the runs of a large list are allocated, and then the
+/// Enters a group, and says with which errnos 256 MiB, 1 MiB and the runs of a large list are allocated, and then the
 /// list and as many contexts as there may be are made. It is not killed for any of that.
 pub fn limited(procs: &str) -> Result<()> {
     std::fs::write(procs, std::process::id().to_string())?;
     let (_device, mut ring) = device()?;
+    let pair = crate::peers::pair()?;
     let mut errnos = Vec::new();
     let mut records = None;
-    for bytes in [256 << 20, 8 << 20, size_of::<Run>() as u64 * MAX_LIST_SEGMENTS] {
+    for bytes in [256 << 20, 1 << 20, size_of::<Run>() as u64 * MAX_LIST_SEGMENTS] {
         let cqe = complete(&mut ring, sqe(bytes)?.sqe())?;
         records = BufferHandle::from_bits(cqe.word0);
         errnos.push(cqe.result().err().map_or(0, |errno| errno.raw()).to_string());
@@ -137,8 +139,54 @@ pub fn limited(procs: &str) -> Result<()> {
     errnos.push(cqe.result().err().map_or(0, |errno| errno.raw()).to_string());
     let contexts: std::io::Result<Vec<_>> = (0..1000).map(|_| Device::open(DeviceSetup::default())).collect();
     errnos.push(contexts.err().and_then(|error| error.raw_os_error()).unwrap_or(0).to_string());
+    // What the contexts take is charged to the group all the same, and this program's own memory is not.
+    let group = std::path::Path::new(procs).parent().context("a group has a folder")?;
+    let above = group.parent().context("a group has one above it")?;
+    std::fs::write(above.join("cgroup.procs"), std::process::id().to_string())?;
+    errnos.push(connected_in_want(pair, &mut ring)?.to_string());
     println!("{}", errnos.join(" "));
     Ok(())
+}
+
+/// A connection in a group without any room: what its messages come to is told of each, and it holds. The errno that
+/// they come to once there is room again.
+fn connected_in_want((mut ours, mut theirs): (Side, Side), ring: &mut Ring) -> Result<i32> {
+    let mut filling = Vec::new();
+    for bytes in [1 << 20, 64 << 10, 4096] {
+        loop {
+            match complete(ring, sqe(bytes)?.sqe())? {
+                made if made.res == 0 => filling.push(BufferHandle::from_bits(made.word0).context("no buffer")?),
+                full => {
+                    ensure!(full.result() == Err(Errno::ENOMEM), "{bytes} bytes where there is no room: {full:?}");
+                    break;
+                }
+            }
+        }
+    }
+    let mut refused = 0;
+    for n in 0..64 {
+        theirs.push(built(Recv::new(theirs.peer, theirs.scratch.0, 0, 4096))?)?;
+        let sent = complete(&mut ours.ring, built(Send::new(ours.peer, ours.scratch.0, 0, 2000))?.user_data(n))?;
+        match sent.result() {
+            Ok(_) => drop(built(theirs.next()?.result()).context("what was sent")?),
+            // It has not gone: the RECV takes the next.
+            Err(Errno::ENOMEM) => refused += 1,
+            other => anyhow::bail!("a message in want of memory: {other:?}"),
+        }
+    }
+    ensure!(refused > 0, "there was room for every message: nothing was shown");
+    for buffer in filling {
+        succeed(ring, Free::new(buffer))?;
+    }
+    // What was freed is given back by and by.
+    theirs.push(built(Recv::new(theirs.peer, theirs.scratch.0, 0, 4096))?)?;
+    let mut last = 0;
+    until("a message goes once there is room", || {
+        let sent = complete(&mut ours.ring, built(Send::new(ours.peer, ours.scratch.0, 0, 2000))?)?;
+        last = sent.result().err().map_or(0, |errno| errno.raw());
+        Ok(last != libc::ENOMEM)
+    })?;
+    Ok(last)
 }
 
 fn huge() -> Result<()> {

@@ -19,6 +19,7 @@ pub fn run(role: &str) -> ExitCode {
         other if other.starts_with("stranger=") => with_descriptor(&other["stranger=".len()..], crate::peers::stranger),
         other if other.starts_with("pinner=") => with_descriptor(&other["pinner=".len()..], crate::sharing::pinner),
         other if other.starts_with("limited=") => crate::buffers::limited(&other["limited=".len()..]),
+        other if other.starts_with("outsider=") => crate::outsiders::outsider(&other["outsider=".len()..]),
         "exporter" => crate::sharing::exporter(),
         other => Err(anyhow::anyhow!("no role {other}")),
     };

@@ -3,6 +3,8 @@
 //! Wants a module that was built for it: `cargo xtask vm test --kernel 6.12 --faults`.
 
 use crate::Test;
+use crate::importer::Loaded;
+use crate::importers::work_with;
 use crate::kit::{Ended, alloc, complete, device, succeed, until};
 use crate::lists::{prepare, run, write_runs};
 use crate::peers::{Side, built, with_scratch};
@@ -27,6 +29,8 @@ pub const TESTS: &[Test] = &[
     ("fail_nth_words_and_eventfds_that_are_waited_for", || every(waits)),
     ("fail_nth_exports", || every(exports)),
     ("fail_nth_imports", || every(imports)),
+    ("fail_nth_devices_that_attach", || every(attached)),
+    ("fail_nth_sync_files_that_are_waited_for", || every(sync_files)),
     ("fail_nth_pinned_memory", || every(pins)),
     ("fail_nth_listening_and_connecting", || every(connecting)),
     ("fail_nth_messages", || every(messages)),
@@ -100,6 +104,8 @@ fn rings() -> Result<()> {
     let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
     ring.register(Some(eventfd.as_fd()))?;
     succeed(&mut ring, Nop::new())?;
+    ensure!(ring.push(Nop::new()).is_ok() && ring.enter_masked(1, crate::kit::WAIT, 0)? == 1, "under a mask");
+    ended(ring.reap_one())?;
     succeed(&mut ring, Timeout::after_ns(1000)).map(drop).or_else(|error| match errno(&error) {
         Some(libc::ETIME) => Ok(()),
         _ => Err(error),
@@ -190,6 +196,33 @@ fn imports() -> Result<()> {
     succeed(&mut ring, Sync::end(buffer))?;
     succeed(&mut ring, Free::new(buffer))?;
     Ok(())
+}
+
+/// A device of another driver's maps what is exported, as a static and as a dynamic importer.
+fn attached() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (_device, mut ring, fd) = exported()?;
+    for dynamic in [false, true] {
+        let importer = loaded.open()?;
+        importer.attach(fd.as_fd(), dynamic)?;
+        importer.write(3)?;
+        importer.detach()?;
+    }
+    succeed(&mut ring, Nop::new())?;
+    Ok(())
+}
+
+fn sync_files() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (device, mut ring, fd) = exported()?;
+    let importer = loaded.open()?;
+    importer.busy(fd.as_fd())?;
+    let slot = device.put(work_with(&fd)?.as_fd())?;
+    ensure!(ring.push(Wait::on_slot(slot)).is_ok(), "the ring is full");
+    ring.enter(0, Duration::ZERO)?;
+    importer.idle()?;
+    ring.enter(1, crate::kit::WAIT)?;
+    ended(ring.reap_one())
 }
 
 fn pins() -> Result<()> {

@@ -5,6 +5,7 @@
 use crate::Test;
 use crate::descriptors;
 use crate::kit::{WAIT, alloc, complete, device, slow, succeed};
+use crate::lists::{run, write_runs};
 use crate::peers::pattern;
 use crate::random::Random;
 use anyhow::{Context as _, Result, ensure};
@@ -195,6 +196,15 @@ fn attack(seed: u64) -> Result<()> {
         }
         if loot.0.len() > 512 {
             loot.0.drain(1..256);
+        }
+        // A list's runs now and then, at the beginning of a buffer: some of them are such as may be.
+        if random.below(8) == 0
+            && let Some(buffer) = loot.one(&mut random, BufferHandle::from_bits)
+            && let Ok(mapping) = device.map(buffer)
+        {
+            let from = random.below(4) * 4096;
+            let runs: Vec<_> = (0..4).map(|_| run(buffer, from, 1 + random.below(2) as u32)).collect();
+            let _ = write_runs(&mapping, &runs);
         }
         for _ in 0..=random.below(16) {
             let sqe = match random.below(4) {

@@ -56,6 +56,7 @@ const WORK: u32 = 0xc010_4901;
 const DETACH: u32 = 0x4902;
 const BUSY: u32 = 0x4903;
 const IDLE: u32 = 0x4904;
+const LOSE: u32 = 0x4905;
 
 impl Importer {
     fn call(&self, number: u32, argument: usize) -> std::io::Result<()> {
@@ -96,5 +97,10 @@ impl Importer {
 
     pub fn idle(&self) -> Result<()> {
         self.call(IDLE, 0).context("the end of a fence")
+    }
+
+    /// The module loses memory, until it goes.
+    pub fn lose(&self) -> Result<()> {
+        self.call(LOSE, 0).context("losing memory")
     }
 }

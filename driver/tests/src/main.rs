@@ -14,11 +14,13 @@ mod importers;
 mod kernel_log;
 mod killed;
 mod kit;
+mod leaks;
 mod lists;
 mod mappings;
 mod nodes;
 mod objects;
 mod observing;
+mod outsiders;
 mod peers;
 mod programs;
 mod random;
@@ -51,6 +53,7 @@ const GROUPS: &[&[Test]] = &[
     buffers::TESTS,
     nodes::TESTS,
     mappings::TESTS,
+    outsiders::TESTS,
     objects::TESTS,
     sharing::TESTS,
     importers::TESTS,
@@ -86,12 +89,15 @@ fn main() -> ExitCode {
         }
     };
     let asked = OTHER_GROUPS.iter().find(|(variable, _)| std::env::var_os(variable).is_some());
+    // Beside what every kernel runs.
+    let more: &[&[Test]] = match std::env::var_os("DMAPLANE_LONG") {
+        Some(_) => &[importers::LONG, programs::RACES, programs::LONG],
+        None if kit::slow() => &[programs::RACES, leaks::TESTS],
+        None => &[],
+    };
     let tests: Vec<&Test> = match asked {
         Some((_, tests)) => tests.iter().collect(),
-        None if std::env::var_os("DMAPLANE_LONG").is_some() => {
-            GROUPS.iter().copied().chain([programs::LONG]).flatten().collect()
-        }
-        None => GROUPS.iter().copied().flatten().collect(),
+        None => GROUPS.iter().chain(more).copied().flatten().collect(),
     };
     for (name, test) in tests {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {

@@ -2,6 +2,7 @@
 
 use crate::Test;
 use crate::kit::{alloc, device, information, refused, succeed, until};
+use crate::peers::pattern;
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::Mapping;
 use dmaplane_ring::abi::device::DeviceMap;
@@ -37,13 +38,36 @@ fn outlives() -> Result<()> {
     let (buffer, _) = alloc(&mut ring, 1 << 20)?;
     let mapping = device.map(buffer)?;
     ensure!(mapping.write(5000, b"kept"), "writing");
+    // Of another context, from before and from after.
+    let (other, mut others_ring) = crate::kit::device()?;
+    let all = 1usize << 20;
+    let mut others = Vec::new();
+    let mut one_more = |seed| -> Result<()> {
+        let mapping = other.map(alloc(&mut others_ring, all as u64)?.0)?;
+        let bytes = pattern(all, seed);
+        ensure!(mapping.write(0, &bytes), "writing");
+        others.push((mapping, bytes));
+        Ok(())
+    };
+    one_more(1)?;
     succeed(&mut ring, Free::new(buffer))?;
     // Others take the memory that is free now.
     for _ in 0..4 {
         alloc(&mut ring, 1 << 20)?;
     }
+    for seed in 2..6 {
+        one_more(seed)?;
+    }
     let mut bytes = [0; 4];
     ensure!(mapping.read(5000, &mut bytes) && &bytes == b"kept", "{bytes:?}");
+    // What is written there now reaches nobody else.
+    let mine = pattern(all, 99);
+    ensure!(mapping.write(0, &mine), "writing");
+    let mut found = vec![0; all];
+    for (theirs, bytes) in &others {
+        ensure!(theirs.read(0, &mut found) && found == *bytes, "a freed buffer's mapping reaches another context's");
+    }
+    ensure!(mapping.read(0, &mut found) && found == mine, "another context's mapping reaches a freed buffer");
     ensure!(information(&device, "memory-bytes")? == 5 << 20, "a mapped buffer is charged");
     drop(mapping);
     until("an unmapped one is not", || Ok(information(&device, "memory-bytes")? == 4 << 20))

@@ -10,8 +10,8 @@ use dmaplane_ring::abi::{
     BufferHandle, Cqe, CqeFlags, Errno, ImportHandle, LeaseHandle, ListHandle, PeerHandle, Rights, Sqe,
 };
 use dmaplane_ring::build::{
-    Accept, Connect, CreditQuery, Disconnect, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, Read, ReadList, Recv,
-    Send, Write, WriteImm, WriteList,
+    Accept, Connect, CreditQuery, Disconnect, Free, LeaseExport, LeaseGrant, LeaseImport, LeaseRevoke, ListFree, Read,
+    ReadList, Recv, Send, Write, WriteImm, WriteList,
 };
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("loc_2_connecting_is_refused_where_nobody_listens_or_another_user_does", refused_connections),
     ("loc_4_ranges_are_written_read_and_told_of", ranges),
     ("loc_5_lists_move_segment_by_segment_and_are_checked_before_the_first_byte", lists),
+    ("loc_5_a_peer_that_goes_while_lists_are_looked_up_ends_them", lists_of_the_gone),
     ("loc_a_context_can_be_its_own_peer", own_peer),
     ("loc_7_a_disconnected_peer_is_gone_for_both", disconnected),
     ("lse_10_revoking_stops_a_copy_under_way_and_nothing_lands_after_it", revoked_under_way),
@@ -361,6 +362,53 @@ fn lists() -> Result<()> {
         ensure!(read.result() == Err(errno), "{pairs:?}: {read:?}");
     }
     ensure!(bytes_of(&target_mapping).iter().all(|&byte| byte == 0), "something has landed of a refused list");
+    Ok(())
+}
+
+/// Either side goes while workers read index pairs of large lists, or are about to say the request to a peer that is
+/// no more there.
+fn lists_of_the_gone() -> Result<()> {
+    const SEGMENTS: u32 = 20_000;
+    let (mut reached, mut ended) = (0, 0);
+    for round in 0..12u64 {
+        let (mut ours, mut theirs) = pair()?;
+        let (source, _, mapping, _) = scattered(&mut ours, &vec![64; SEGMENTS as usize])?;
+        let (target, _, landed, _) = scattered(&mut theirs, &vec![64; SEGMENTS as usize])?;
+        let (_lease, token) = theirs.grant(LeaseGrant::list(target, Rights::READ.with(Rights::WRITE)))?;
+        let import = ours.import(&token)?;
+        let (index, index_mapping) = ours.buffer(u64::from(SEGMENTS) * 8)?;
+        write_pairs(&index_mapping, &(0..SEGMENTS).map(|n| (n, n)).collect::<Vec<_>>())?;
+        for n in 0..4 {
+            let whole = (source, import, index, 0, u64::from(SEGMENTS));
+            let write = built(WriteList::new(whole.0, whole.1, whole.2, whole.3, whole.4))?.user_data(n);
+            ensure!(ours.ring.push(write).is_ok(), "the ring is full");
+        }
+        ours.ring.enter(0, WAIT)?;
+        std::thread::sleep(Duration::from_millis(round / 2 * 4));
+        if round % 2 == 1 {
+            // Its own end: what waits goes with it, and nobody is told. Mappings would keep the descriptor.
+            drop((mapping, index_mapping, ours));
+            until("the peer is gone", || theirs.peer_is_gone())?;
+            continue;
+        }
+        theirs.device.close()?;
+        for _ in 0..4 {
+            match ours.next()?.result() {
+                Ok(_) => reached += 1,
+                Err(Errno::ECONNRESET | Errno::EKEYREVOKED) => ended += 1,
+                other => anyhow::bail!("a list's write to who has gone: {other:?}"),
+            }
+        }
+        until("the context has ended", || Ok(theirs.ring.closed()))?;
+        ensure!(landed.write(0, &vec![0x55; landed.length_bytes()]), "writing");
+        std::thread::sleep(Duration::from_millis(20));
+        ensure!(bytes_of(&landed).iter().all(|&byte| byte == 0x55), "something landed after the end");
+        // What it showed can be freed: nothing holds it any more.
+        succeed(&mut ours.ring, ListFree::new(source))?;
+        succeed(&mut ours.ring, Free::new(index))?;
+    }
+    println!("  {reached} lists were written in time, {ended} ended with their peer");
+    ensure!(ended > 0, "no list was under way when a peer went");
     Ok(())
 }
 

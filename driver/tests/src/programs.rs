@@ -14,7 +14,6 @@ pub const TESTS: &[Test] = &[
     ("programs_demo_gives_equal_answers_over_the_driver", demo),
     ("programs_topology_and_contexts_tell_of_the_driver", told),
     ("programs_a_file_is_sent_and_received_over_the_driver", send_and_receive),
-    ("programs_lse_12_nothing_lands_late_over_the_driver", late_writes),
     ("programs_lse_12_no_late_layer_lands_over_the_driver", late_layers),
     ("programs_many_transfers_and_aborts_at_once_over_the_driver", many),
 ];
@@ -26,6 +25,9 @@ pub const LONG: &[Test] = &[
     ("programs_demo_serve_gives_no_wrong_answer_over_the_driver", serve),
     ("programs_every_shard_count_and_block_size_over_the_driver", shards),
 ];
+
+/// One kernel's, and the one's with every checker.
+pub const RACES: &[Test] = &[("programs_lse_12_nothing_lands_late_over_the_driver", late_writes)];
 
 /// Where a program is.
 fn program(name: &str) -> Result<String> {
@@ -136,7 +138,7 @@ fn send_and_receive() -> Result<()> {
 
 fn late_writes() -> Result<()> {
     let asked = std::env::var("DMAPLANE_ROUNDS").ok();
-    library_tests("late_writes", "over_local", asked.as_deref().unwrap_or(if slow() { "20" } else { "60" }))
+    library_tests("late_writes", "over_local", asked.as_deref().unwrap_or(if slow() { "20" } else { "1000" }))
 }
 
 fn near() -> Result<()> {

@@ -28,6 +28,9 @@ pub fn run(workspace: &Workspace, kernel: Kernel, machine: &Machine, words: &[St
     Ok(is_fine(kernel, &ran))
 }
 
+/// Variables by which some tests are told how long they are to be, where that is not the lane's length.
+const LENGTHS: &[&str] = &["DMAPLANE_KILLS", "DMAPLANE_HOSTILE_SECONDS", "DMAPLANE_ROUNDS"];
+
 /// The kernel that runs the long programs as well.
 const LONG_ON: &str = "6.12";
 
@@ -96,7 +99,7 @@ pub fn test_defects(workspace: &Workspace, kernel: Kernel) -> Result<Tally> {
     for Defect { feature, tests, words } in DEFECTS {
         println!("\nvm: kernel {}, the module with {feature}", kernel.name);
         let built = driver::build::build(workspace, kernel, Variation::Defect(feature))?;
-        let ran = run_tests(workspace, kernel, &built, "", tests)?;
+        let ran = run_tests(workspace, kernel, &built, "DMAPLANE_LONG=1 DMAPLANE_ROUNDS=60 ", tests)?;
         for words in *words {
             let noticed = ran.printed.iter().any(|line| line.contains(words));
             println!("{feature}: '{words}' was {}", if noticed { "noticed, as it has to be" } else { "NOT noticed" });
@@ -122,8 +125,12 @@ fn run_tests(
     let importer = driver::build::build_for_tests(workspace, kernel, &built.files, "importer")?;
     let importer = initramfs::quoted(&importer.display().to_string());
     let slow = if kernel.is_slow() { "DMAPLANE_SLOW_KERNEL=1 " } else { "" };
+    let asked: String = LENGTHS
+        .iter()
+        .filter_map(|name| Some(format!("{name}={} ", initramfs::quoted(&std::env::var(name).ok()?))))
+        .collect();
     // For so small a model waking a second thread takes longer here than doing its part.
-    let variables = format!("{slow}{variables}RAYON_NUM_THREADS=1 DMAPLANE_IMPORTER={importer}");
+    let variables = format!("{slow}{variables}{asked}RAYON_NUM_THREADS=1 DMAPLANE_IMPORTER={importer}");
     let command = format!("{variables} DMAPLANE_PROGRAMS={} {command}", initramfs::quoted(&programs));
     // Little memory, which the search for leaks goes through word by word; the checkers want a part of it. With less,
     // the 512 MiB of a test left too little for messages, which are allocated where nothing may wait.
@@ -131,7 +138,7 @@ fn run_tests(
         memory_mib: if kernel.is_slow() { 1536 } else { 1024 },
         nodes: 2,
         near_devices: kernel.name == LONG_ON,
-        time: Duration::from_secs(1800),
+        time: Duration::from_secs(3600),
         ..Machine::default()
     };
     machine::run(workspace, &built.files, &machine, &command)

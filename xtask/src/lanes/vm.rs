@@ -5,12 +5,11 @@ use anyhow::Result;
 use super::LaneContext;
 use crate::driver::{dist, style};
 use crate::lab::{self, kernel::KERNELS};
-use crate::process::capture_all;
 use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let mut tally = style::check(&context.workspace)?;
-    tally += Tally::one(builds_without_rustc(context)?);
+    tally += builds_without_rustc(context)?;
     for kernel in KERNELS {
         println!("\nvm: kernel {}", kernel.name);
         if kernel.is_optional()
@@ -40,21 +39,24 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     Ok(tally)
 }
 
-/// What a machine without rustc, or DKMS, builds: the folder with the prebuilt objects, by make alone.
-fn builds_without_rustc(context: &LaneContext) -> Result<bool> {
-    let folder = dist::make(&context.workspace)?;
-    let files = KERNELS[1].files(&context.workspace)?;
-    let target = context.workspace.target.join("dist/installed");
-    let _ = std::fs::remove_dir_all(&target);
-    let mut make = context.workspace.command("make");
-    make.arg("-C").arg(&folder).arg(format!("KDIR={}", files.build.display())).arg("install");
-    make.arg(format!("DESTDIR={}", target.display()));
-    let (status, printed) = capture_all(make)?;
-    let module = target.join("lib/modules").join(&files.version).join("updates/dmaplane.ko");
-    let fine = status.success() && module.is_file() && target.join("lib/udev/rules.d/90-dmaplane.rules").is_file();
-    if !fine {
-        println!("{printed}");
+/// What a machine without rustc builds: the folder with the prebuilt objects, by make alone and by DKMS.
+fn builds_without_rustc(context: &LaneContext) -> Result<Tally> {
+    let workspace = &context.workspace;
+    let folder = dist::make(workspace)?;
+    let files = KERNELS[1].files(workspace)?;
+    let mut tally = Tally::default();
+    for (what, module) in [
+        ("make install", dist::install(workspace, &folder, &files)),
+        ("dkms build", dist::build_by_dkms(workspace, &folder, &files)),
+    ] {
+        let (name, from) = (format!("vm: {what}"), folder.display());
+        tally += match module {
+            Ok(module) => {
+                println!("{name} from {from}: {}", module.display());
+                Tally::one(true)
+            }
+            Err(error) => Tally::fail(&name, &format!("from {from}: {error:#}")),
+        };
     }
-    println!("vm: make install from {}: {}", folder.display(), if fine { "ok" } else { "FAILED" });
-    Ok(fine)
+    Ok(tally)
 }

@@ -66,6 +66,7 @@ pub const TOOLS: &[Tool] = &[
         reason: "gets the compiler that the newest kernel wants",
     },
     Tool { program: "make", package: "make", lanes: &["vm"], reason: "builds the driver" },
+    Tool { program: "dkms", package: "dkms", lanes: &["vm"], reason: "builds it where there is no rustc" },
     Tool {
         program: "cc",
         package: "gcc",
