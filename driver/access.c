@@ -27,33 +27,37 @@ bool dmp_access_waited(struct dmp_work *work, struct dmp_memory *memory)
 	return work->fence && memory->kind == DMP_MEMORY_IMPORTED && work->fences == dmp_import_fences(memory);
 }
 
-int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
+/* All but fences of our own, for which others wait: whatever may wait for others comes before those. */
+static int begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
 {
-	access->memory = NULL;
-	access->fence = NULL;
-	access->write = write;
+	int error = 0;
+
 	if (write && memory->read_only)
 		return -EACCES;
-	if (memory->kind == DMP_MEMORY_IMPORTED) {
-		int error = dmp_import_sync(memory, false, write);
-
-		if (error)
-			return error;
-	} else if (READ_ONCE(memory->exported)) {
-		struct dma_fence *fence = dmp_export_busy(memory, write);
-
-		if (IS_ERR(fence))
-			return PTR_ERR(fence);
-		access->fence = fence;
-	}
+	if (memory->kind == DMP_MEMORY_IMPORTED)
+		error = dmp_import_sync(memory, false, write);
+	if (error)
+		return error;
+	access->fence = NULL;
+	access->write = write;
 	access->memory = memory;
 	return 0;
 }
 
-/*
- * Of both sides of a copy. Imported memory first: that waits for others' fences, among which may be ours of another
- * copy, and perhaps of the very same memory. Nothing waits while it has a fence of its own.
- */
+int dmp_access_begin(struct dmp_access *access, struct dmp_memory *memory, bool write)
+{
+	int error;
+
+	access->memory = NULL;
+	error = begin(access, memory, write);
+	if (!error)
+		error = dmp_export_busy(access, NULL);
+	if (error)
+		dmp_access_end(access);
+	return error;
+}
+
+/* Of both sides of a copy. */
 int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_memory, bool first_write,
 			  struct dmp_access *second, struct dmp_memory *second_memory, bool second_write)
 {
@@ -61,12 +65,16 @@ int dmp_access_begin_both(struct dmp_access *first, struct dmp_memory *first_mem
 
 	first->memory = NULL;
 	second->memory = NULL;
-	if (second_memory->kind == DMP_MEMORY_IMPORTED) {
-		error = dmp_access_begin(second, second_memory, second_write);
-		return error ?: dmp_access_begin(first, first_memory, first_write);
+	error = begin(first, first_memory, first_write);
+	if (!error)
+		error = begin(second, second_memory, second_write);
+	if (!error)
+		error = dmp_export_busy(first, second);
+	if (error) {
+		dmp_access_end(first);
+		dmp_access_end(second);
 	}
-	error = dmp_access_begin(first, first_memory, first_write);
-	return error ?: dmp_access_begin(second, second_memory, second_write);
+	return error;
 }
 
 /* Any number of times, and where it was not begun. */
@@ -126,7 +134,7 @@ void dmaplane_glue_sync(struct dmp_context *context, u64 op, u32 buffer, u32 end
 		outcome->result = memory ? 0 : -EIO;
 		return;
 	}
-	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);
 		work->end = end;

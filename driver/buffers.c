@@ -3,8 +3,8 @@
  * The table of buffers: made by a worker, placed and verified, recycled, freed, looked at, and found by the offset that
  * one is mapped at.
  *
- * Locks: tables_lock for the table and what is kept to be recycled. Calls of the engine's baton-holder take it and
- * nothing else.
+ * Locks: recycling_lock, by workers; in it tables_lock, for the table and what is kept to be recycled. Calls of the
+ * engine's baton-holder take the latter and nothing else.
  */
 #include "memory.h"
 
@@ -15,6 +15,8 @@
 #define HUGE_ORDER (PMD_SHIFT - PAGE_SHIFT)
 /* So much is kept of what was freed to be recycled. */
 #define RECYCLED_BYTES (256ull << 20)
+/* And so many buffers, which are looked through one by one. */
+#define RECYCLED_BUFFERS 1024
 /* Of an offset for mmap, the pages within a buffer; above them, the buffer's number. */
 #define PAGE_BITS 24
 
@@ -52,10 +54,23 @@ struct dmp_memory *dmp_memory_at(struct dmp_context *context, unsigned long pgof
 	return memory;
 }
 
+/*
+ * One after another: an offset that a client was told of is not soon another buffer's, when this one is freed before the
+ * client has mapped it.
+ */
+static int take_number(struct dmp_context *context, struct dmp_memory *memory, struct dmp_memory *entry, gfp_t gfp)
+{
+	int error = dmp_xa_alloc_cyclic(&context->mappings, &memory->mapping, entry, XA_LIMIT(1, 1 << 20),
+					&context->next_mapping, gfp);
+
+	/* 1: they begin anew. */
+	return min(error, 0);
+}
+
 /* A number for the offset that a buffer is mapped at; nothing is found by it until it is stored there. */
 static int dmp_memory_number(struct dmp_context *context, struct dmp_memory *memory)
 {
-	int error = dmp_xa_alloc(&context->mappings, &memory->mapping, NULL, XA_LIMIT(1, 1 << 20), DMP_GFP);
+	int error = take_number(context, memory, NULL, DMP_GFP);
 
 	return error == -EBUSY ? -ENFILE : error;
 }
@@ -109,9 +124,10 @@ static void take_out_recycled(struct dmp_context *context, u64 down_to_bytes, st
 
 	lockdep_assert_held(&context->tables_lock);
 	list_for_each_entry_safe(memory, next, &context->recycled, entry) {
-		if (context->recycled_bytes <= down_to_bytes)
+		if (context->recycled_bytes <= down_to_bytes && context->nr_recycled <= RECYCLED_BUFFERS)
 			break;
 		context->recycled_bytes -= dmp_memory_bytes(memory);
+		context->nr_recycled--;
 		list_move_tail(&memory->entry, dropped);
 	}
 }
@@ -125,19 +141,21 @@ static void drop(struct list_head *dropped)
 		dmp_memory_put(memory);
 }
 
-/* Lets go of it at once: whether there was any. By a worker, which may sleep. */
+/* Lets go of it at once, after who is at it already: whether there was any. By a worker, which may sleep. */
 static bool drop_recycled_now(struct dmp_context *context)
 {
 	struct dmp_memory *memory, *next;
 	LIST_HEAD(dropped);
 	bool any;
 
+	mutex_lock(&context->recycling_lock);
 	spin_lock(&context->tables_lock);
 	take_out_recycled(context, 0, &dropped);
 	spin_unlock(&context->tables_lock);
 	any = !list_empty(&dropped);
 	list_for_each_entry_safe(memory, next, &dropped, entry)
 		dmp_memory_free(memory);
+	mutex_unlock(&context->recycling_lock);
 	return any;
 }
 
@@ -160,10 +178,9 @@ static struct dmp_memory *charged(struct dmp_context *context, unsigned long nr_
 	u64 bytes = (u64)nr_pages << PAGE_SHIFT;
 	struct dmp_memory *memory;
 
-	if (atomic64_add_return(bytes, &context->charge->bytes) > context->limits.memory_bytes)
-		memory = ERR_PTR(-EDQUOT);
-	else
-		memory = dmp_memory_new(nr_pages, order, node, strict, had);
+	if (!dmp_charge(&context->charge->bytes, bytes, context->limits.memory_bytes))
+		return ERR_PTR(-EDQUOT);
+	memory = dmp_memory_new(nr_pages, order, node, strict, had);
 	if (IS_ERR(memory)) {
 		atomic64_sub(bytes, &context->charge->bytes);
 		return memory;
@@ -201,8 +218,8 @@ static int make_buffer(struct dmp_context *context, u32 buffer, const struct dmp
 			return -EINVAL;
 	}
 	memory = charged(context, nr_pages, order, node, strict, &found);
-	/* What is kept to be recycled must be in nobody's way. */
-	if (IS_ERR(memory) && drop_recycled_now(context)) {
+	/* What is kept to be recycled must be in nobody's way; another worker may have given it back this moment. */
+	if (IS_ERR(memory) && (drop_recycled_now(context) || PTR_ERR(memory) == -EDQUOT)) {
 		found = U64_MAX;
 		memory = charged(context, nr_pages, order, node, strict, &found);
 	}
@@ -254,6 +271,7 @@ static struct dmp_memory *recycled_for(struct dmp_context *context, unsigned lon
 		    memory->order == order) {
 			list_del(&memory->entry);
 			context->recycled_bytes -= dmp_memory_bytes(memory);
+			context->nr_recycled--;
 			return memory;
 		}
 	return NULL;
@@ -274,10 +292,11 @@ static bool take_recycled(struct dmp_context *context, u32 buffer, const struct 
 	if (memory) {
 		context->buffers[buffer] = memory;
 		/* Its number was given back when it was freed; it gets one as every buffer does. */
-		if (dmp_xa_alloc(&context->mappings, &memory->mapping, memory, XA_LIMIT(1, 1 << 20), GFP_NOWAIT)) {
+		if (take_number(context, memory, memory, GFP_NOWAIT)) {
 			context->buffers[buffer] = NULL;
 			list_add_tail(&memory->entry, &context->recycled);
 			context->recycled_bytes += dmp_memory_bytes(memory);
+			context->nr_recycled++;
 			memory = NULL;
 		}
 	}
@@ -313,7 +332,7 @@ void dmaplane_glue_alloc(struct dmp_context *context, u64 op, u32 buffer, const 
 
 	if (request->flags & DMP_ALLOC_RECYCLE && take_recycled(context, buffer, request, outcome))
 		return;
-	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 	if (work) {
 		work->buffer = buffer;
 		work->request = *request;
@@ -331,9 +350,12 @@ static bool is_nobody_elses(struct dmp_memory *memory)
 
 	if (memory->length_bytes > RECYCLED_BYTES || kref_read(&memory->references) != 1)
 		return false;
-	for (i = 0; i < memory->nr_pages; i++)
+	for (i = 0; i < memory->nr_pages; i++) {
 		if (page_ref_count(memory->pages[i]) != 1)
 			return false;
+		if (i % 4096 == 4095)
+			cond_resched();
+	}
 	return true;
 }
 
@@ -356,6 +378,7 @@ void dmaplane_glue_free(struct dmp_context *context, u64 op, u32 buffer, struct 
 		if (kept) {
 			list_add_tail(&memory->entry, &context->recycled);
 			context->recycled_bytes += dmp_memory_bytes(memory);
+			context->nr_recycled++;
 			take_out_recycled(context, RECYCLED_BYTES, &dropped);
 		}
 		spin_unlock(&context->tables_lock);
@@ -410,7 +433,7 @@ static int look(struct dmp_work *item, u64 *on_node, u64 *pages)
 
 void dmaplane_glue_placement(struct dmp_context *context, u64 op, u32 buffer, u32 node, struct dmp_outcome *outcome)
 {
-	struct dmp_placement_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_placement_work *work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);

@@ -14,6 +14,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/slab.h>
@@ -84,8 +85,9 @@ struct dmp_context *dmp_context_new(void)
 	kref_init(&context->references);
 	mutex_init(&context->setup_lock);
 	spin_lock_init(&context->tables_lock);
-	xa_init_flags(&context->mappings, XA_FLAGS_ALLOC);
-	xa_init_flags(&context->pendings, XA_FLAGS_ALLOC);
+	mutex_init(&context->recycling_lock);
+	xa_init_flags(&context->mappings, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+	xa_init_flags(&context->pendings, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
 	spin_lock_init(&context->ready_lock);
 	INIT_LIST_HEAD(&context->ready);
 	spin_lock_init(&context->requests_lock);
@@ -148,7 +150,10 @@ int dmp_context_check(struct dmaplane_setup *setup)
 	if (!(setup->flags & DMAPLANE_SETUP_POLLER) && (setup->flags || setup->poller_idle_us || setup->poller_cpu))
 		return -EINVAL;
 	if (setup->flags & DMAPLANE_SETUP_POLLER_CPU) {
-		if (setup->poller_cpu >= nr_cpu_ids || !cpu_online(setup->poller_cpu))
+		if (setup->poller_cpu >= nr_cpu_ids)
+			return -EINVAL;
+		setup->poller_cpu = array_index_nospec(setup->poller_cpu, nr_cpu_ids);
+		if (!cpu_online(setup->poller_cpu))
 			return -EINVAL;
 	} else if (setup->poller_cpu) {
 		return -EINVAL;

@@ -297,7 +297,7 @@ static void start(struct dmp_context *context, u64 transfer, struct dmp_request 
 		cond_resched();
 		return;
 	}
-	copy = dmp_kzalloc(sizeof(*copy), GFP_NOWAIT | __GFP_NOWARN);
+	copy = dmp_kzalloc(sizeof(*copy), DMP_GFP_NOWAIT);
 	if (!copy) {
 		dmp_request_end(request, 0, 0);
 		outcome->result = -ENOMEM;

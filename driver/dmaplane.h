@@ -8,6 +8,9 @@
  *	context->setup_lock (mutex)	making the context
  *	first_export_lock (mutex)	who exports a buffer first
  *	contexts_lock (mutex)		all contexts, for debugfs
+ *	context->recycling_lock (mutex)	giving recycled memory back for want of room
+ *	a dma_resv, or two		fences of copies; others' code holds one around calls of ours
+ *	memory->attachments_lock (mutex) devices that have an export attached, and its mapping for the kernel
  *	names_lock (spinlock)		names at which contexts listen
  *	context->tables_lock (spinlock)	the glue's own tables: buffers, lists, mappings, rings
  *	ring->eventfd_lock (spinlock)
@@ -16,6 +19,8 @@
  *	context->requests_lock (spinlock) requests and copies, by operation
  *	request->lock (spinlock)	how far a request is
  *	lane->lock (spinlock)		whose turn slow work is
+ *
+ * The locks of xarrays come under tables_lock, that of an eventfd's wait queue under eventfd_lock.
  */
 #ifndef DMAPLANE_H
 #define DMAPLANE_H
@@ -44,6 +49,12 @@
  * machine, it gets an errno. Without the second flag somebody is killed in the cgroup for it.
  */
 #define DMP_GFP (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+/*
+ * The same on the engine's thread, which does not wait, for what an operation takes while it is under way: there are so
+ * many at most, and they are charged, but beyond the cgroup's limit where it is full. Of a cgroup whose limit its page
+ * cache has reached, as is usual, nothing could be had otherwise without waiting.
+ */
+#define DMP_GFP_NOWAIT (GFP_ATOMIC | __GFP_NOWARN | __GFP_ACCOUNT)
 
 struct dma_resv;
 struct dmp_charge;
@@ -128,6 +139,8 @@ struct dmp_lane {
 struct dmp_charge {
 	struct kref references;
 	atomic64_t bytes;
+	/* Of others' memory, which takes what maps it here. */
+	atomic64_t imported_bytes;
 };
 
 /* A kind of a context's objects, as a file of debugfs. */
@@ -173,13 +186,18 @@ struct dmp_context {
 	struct dmp_slot **slots;
 	/* Buffers that may be mapped, by the number that their offset begins with. */
 	struct xarray mappings;
+	/* Where the search for a free one begins. Guarded by the xarray's lock. */
+	u32 next_mapping;
 	/* Bytes of all buffers, mapped ones that were freed and recycled ones among them. Memory outlives its context. */
 	struct dmp_charge *charge;
 	/* Memory of freed buffers for new ones of the same size and place, oldest first (clause BUF-3). */
 	struct list_head recycled;
 	u64 recycled_bytes;
+	u32 nr_recycled;
 	/* None is kept any more: the context closes. */
 	bool recycled_ended;
+	/* Held while some of it is given back for want of room. */
+	struct mutex recycling_lock;
 	/* Those that wait for a word, by operation, and the item that looks at them, which holds the context while due. */
 	struct hlist_head words[DMP_TABLE];
 	u32 nr_words;
@@ -362,6 +380,7 @@ void dmp_memory_move(struct dmp_memory *to, u64 to_offset, struct dmp_memory *fr
 int dmp_list_locate(struct dmp_context *context, u32 list, u32 segment, struct dmp_place *place);
 
 /* listen.c */
+void dmp_names_init(void);
 int dmp_listen(struct dmp_context *context, struct dmaplane_listen *arguments);
 
 /* counters.c */

@@ -209,6 +209,7 @@ void dmaplane_glue_wake_client(struct dmp_context *context, u32 ring);
 void dmaplane_glue_closed(struct dmp_context *context);
 void dmaplane_glue_bug(struct dmp_context *context, u32 what);
 u64 dmaplane_glue_now_ns(struct dmp_context *context);
+u64 dmaplane_glue_relax(struct dmp_context *context);
 
 int dmaplane_glue_is_traced(struct dmp_context *context);
 void dmaplane_glue_sighted(struct dmp_context *context, const struct dmp_sighting *sighting);

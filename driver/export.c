@@ -6,8 +6,8 @@
  * All exports of one memory share a dma_resv, in which copies of ours that are under way have a fence. We do not wait
  * for others' fences before we copy, but in SYNC.
  *
- * Locks: first_export_lock, outermost; the dma_resv, which the core may hold around a call of ours, and under it
- * memory->attachments_lock.
+ * Locks: first_export_lock, outermost; the dma_resv, which the core may hold around a call of ours, or two by a ticket;
+ * under them memory->attachments_lock.
  */
 #include "memory.h"
 
@@ -24,8 +24,9 @@ struct dmp_attachment {
 	struct list_head entry;
 	struct device *device;
 	struct sg_table table;
-	/* Its addresses are known to the device. Guarded by attachments_lock. */
+	/* Its addresses are known to the device, for transfers in this direction. Guarded by attachments_lock. */
 	bool mapped;
+	enum dma_data_direction direction;
 };
 
 static int attach(struct dma_buf *dma_buf, struct dma_buf_attachment *of)
@@ -36,8 +37,9 @@ static int attach(struct dma_buf *dma_buf, struct dma_buf_attachment *of)
 
 	if (!attachment)
 		return -ENOMEM;
-	error = dmp_sg_alloc_table_from_pages(&attachment->table, memory->pages, memory->nr_pages, 0, memory->length_bytes,
-					  GFP_KERNEL);
+	/* In pieces as long as the device can take. */
+	error = dmp_sg_alloc_table_from_pages_segment(&attachment->table, memory->pages, memory->nr_pages, 0,
+						      memory->length_bytes, dma_get_max_seg_size(of->dev), GFP_KERNEL);
 	if (error) {
 		kfree(attachment);
 		return error;
@@ -72,6 +74,7 @@ static struct sg_table *map(struct dma_buf_attachment *of, enum dma_data_directi
 		return ERR_PTR(error);
 	mutex_lock(&memory->attachments_lock);
 	attachment->mapped = true;
+	attachment->direction = direction;
 	mutex_unlock(&memory->attachments_lock);
 	return &attachment->table;
 }
@@ -87,8 +90,11 @@ static void unmap(struct dma_buf_attachment *of, struct sg_table *table, enum dm
 	dma_unmap_sgtable(attachment->device, table, direction, 0);
 }
 
-/* Makes devices and the processor see the same, on either side of an access of the latter. */
-static void sync_devices(struct dmp_memory *memory, enum dma_data_direction direction, bool end)
+/*
+ * Makes devices and the processor see the same, on either side of an access of the latter: whatever that is to do, each
+ * device's part is as it was mapped.
+ */
+static void sync_devices(struct dmp_memory *memory, bool end)
 {
 	struct dmp_attachment *attachment;
 
@@ -97,22 +103,22 @@ static void sync_devices(struct dmp_memory *memory, enum dma_data_direction dire
 		if (!attachment->mapped)
 			continue;
 		if (end)
-			dma_sync_sgtable_for_device(attachment->device, &attachment->table, direction);
+			dma_sync_sgtable_for_device(attachment->device, &attachment->table, attachment->direction);
 		else
-			dma_sync_sgtable_for_cpu(attachment->device, &attachment->table, direction);
+			dma_sync_sgtable_for_cpu(attachment->device, &attachment->table, attachment->direction);
 	}
 	mutex_unlock(&memory->attachments_lock);
 }
 
 static int begin_cpu_access(struct dma_buf *dma_buf, enum dma_data_direction direction)
 {
-	sync_devices(dma_buf->priv, direction, false);
+	sync_devices(dma_buf->priv, false);
 	return 0;
 }
 
 static int end_cpu_access(struct dma_buf *dma_buf, enum dma_data_direction direction)
 {
-	sync_devices(dma_buf->priv, direction, true);
+	sync_devices(dma_buf->priv, true);
 	return 0;
 }
 
@@ -124,19 +130,33 @@ static int map_for_user(struct dma_buf *dma_buf, struct vm_area_struct *vma)
 static int map_for_kernel(struct dma_buf *dma_buf, struct iosys_map *map)
 {
 	struct dmp_memory *memory = dma_buf->priv;
-	/* Not for fault.h: the kernel's own dma-buf code warns when this fails. */
-	/* Not to be failed by a test: the core of dma-buf warns of it. */
-	void *address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
+	int error = 0;
 
-	if (!address)
-		return -ENOMEM;
-	iosys_map_set_vaddr(map, address);
-	return 0;
+	/* One for all exports: what it takes of the kernel's memory is in nobody's account. */
+	mutex_lock(&memory->attachments_lock);
+	/* Not to be failed by a test: the core of dma-buf warns of it. */
+	if (!memory->shared_users)
+		memory->shared_address = vmap(memory->pages, memory->nr_pages, VM_MAP, PAGE_KERNEL);
+	if (memory->shared_address) {
+		memory->shared_users++;
+		iosys_map_set_vaddr(map, memory->shared_address);
+	} else {
+		error = -ENOMEM;
+	}
+	mutex_unlock(&memory->attachments_lock);
+	return error;
 }
 
 static void unmap_for_kernel(struct dma_buf *dma_buf, struct iosys_map *map)
 {
-	vunmap(map->vaddr);
+	struct dmp_memory *memory = dma_buf->priv;
+
+	mutex_lock(&memory->attachments_lock);
+	if (!--memory->shared_users) {
+		vunmap(memory->shared_address);
+		memory->shared_address = NULL;
+	}
+	mutex_unlock(&memory->attachments_lock);
 }
 
 static void release(struct dma_buf *dma_buf)
@@ -223,7 +243,7 @@ void dmaplane_glue_export(struct dmp_context *context, u64 op, u32 buffer, u32 s
 		outcome->result = memory ? -EOPNOTSUPP : -EIO;
 		return;
 	}
-	work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);
 		work->slot = slot;
@@ -238,7 +258,7 @@ void dmp_export_sync(struct dmp_memory *memory, bool end)
 {
 	/* Acquire: pairs with the release in mark_exported. */
 	if (smp_load_acquire(&memory->exported))
-		sync_devices(memory, DMA_BIDIRECTIONAL, end);
+		sync_devices(memory, end);
 }
 
 /* Fences. */
@@ -274,31 +294,88 @@ static const struct dma_fence_ops fence_operations = {
 	.release = fence_release,
 };
 
-/* A copy is about to begin: what importers wait for that mind it. By a worker. */
-struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write)
+static struct dma_fence *fence_new(void)
 {
 	struct dmp_fence *fence = dmp_kzalloc(sizeof(*fence), DMP_GFP);
-	int error;
 
 	if (!fence)
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	spin_lock_init(&fence->lock);
 	dma_fence_init(&fence->fence, &fence_operations, &fence->lock, dma_fence_context_alloc(1), 1);
 	__module_get(THIS_MODULE);
-	/* Partner: the release in mark_exported. */
-	smp_load_acquire(&memory->exported);
-	dma_resv_lock(&memory->fences, NULL);
-	error = dmp_dma_resv_reserve_fences(&memory->fences, 1);
-	if (!error)
-		dma_resv_add_fence(&memory->fences, &fence->fence,
-				   write ? DMA_RESV_USAGE_WRITE : DMA_RESV_USAGE_READ);
-	dma_resv_unlock(&memory->fences);
-	if (error) {
-		dma_fence_signal(&fence->fence);
-		dma_fence_put(&fence->fence);
-		return ERR_PTR(error);
-	}
 	return &fence->fence;
+}
+
+/* Both of them, in whatever order others take them. They may be the same. */
+static int lock_both(struct dma_resv *first, struct dma_resv *second, struct ww_acquire_ctx *ticket)
+{
+	int error = dma_resv_lock(first, ticket);
+
+	/* Only where locks are tested: we hold none. */
+	if (error == -EDEADLK) {
+		dma_resv_lock_slow(first, ticket);
+		error = 0;
+	}
+	if (error || first == second)
+		return error;
+	while ((error = dma_resv_lock(second, ticket)) == -EDEADLK) {
+		dma_resv_unlock(first);
+		dma_resv_lock_slow(second, ticket);
+		swap(first, second);
+	}
+	if (error)
+		dma_resv_unlock(first);
+	return error;
+}
+
+/* Puts the fences where others look for them, all or none. */
+static int publish(struct dmp_access *const *all, int count)
+{
+	struct dma_resv *first = &all[0]->memory->fences, *last = &all[count - 1]->memory->fences;
+	struct ww_acquire_ctx ticket;
+	int error, i;
+
+	ww_acquire_init(&ticket, &reservation_ww_class);
+	error = lock_both(first, last, &ticket);
+	if (!error) {
+		error = dmp_dma_resv_reserve_fences(first, first == last ? count : 1);
+		if (!error && first != last)
+			error = dmp_dma_resv_reserve_fences(last, 1);
+		for (i = 0; !error && i < count; i++)
+			dma_resv_add_fence(&all[i]->memory->fences, all[i]->fence,
+					   all[i]->write ? DMA_RESV_USAGE_WRITE : DMA_RESV_USAGE_READ);
+		dma_resv_unlock(first);
+		if (first != last)
+			dma_resv_unlock(last);
+	}
+	ww_acquire_fini(&ticket);
+	return error;
+}
+
+/*
+ * A copy is about to begin: what importers wait for that mind it, in whatever of its sides is exported; `second` may be
+ * NULL. By a worker. From the first fence that others can see to the end of the copy nothing is allocated, and nobody
+ * is waited for: they may wait for us with anything in their hands. What is begun is ended by dmp_access_end.
+ */
+int dmp_export_busy(struct dmp_access *first, struct dmp_access *second)
+{
+	struct dmp_access *all[2], *sides[2] = { first, second };
+	int count = 0, error = 0, i;
+
+	for (i = 0; i < ARRAY_SIZE(sides); i++) {
+		struct dmp_access *side = sides[i];
+
+		/* Acquire: pairs with the release in mark_exported; the dma_resv is there. */
+		if (!side || side->memory->kind == DMP_MEMORY_IMPORTED || !smp_load_acquire(&side->memory->exported))
+			continue;
+		side->fence = fence_new();
+		if (!side->fence)
+			return -ENOMEM;
+		all[count++] = side;
+	}
+	if (count)
+		error = publish(all, count);
+	return error;
 }
 
 void dmp_export_idle(struct dma_fence *fence)

@@ -24,6 +24,7 @@ bool dmp_fault(void);
 #define dmp_kvcalloc(...) (dmp_fault() ? NULL : kvcalloc(__VA_ARGS__))
 #define dmp_vmalloc(...) (dmp_fault() ? NULL : __vmalloc(__VA_ARGS__))
 #define dmp_alloc_pages_node(...) (dmp_fault() ? NULL : alloc_pages_node(__VA_ARGS__))
+#define dmp_sync_file_create(...) (dmp_fault() ? NULL : sync_file_create(__VA_ARGS__))
 #define dmp_vmap(...) (dmp_fault() ? NULL : vmap(__VA_ARGS__))
 
 /* A pointer that is an error. */
@@ -35,10 +36,12 @@ bool dmp_fault(void);
 /* An error. */
 #define dmp_dma_map_sgtable(...) (dmp_fault() ? -ENOMEM : dma_map_sgtable(__VA_ARGS__))
 #define dmp_xa_alloc(...) (dmp_fault() ? -ENOMEM : xa_alloc(__VA_ARGS__))
+#define dmp_xa_alloc_cyclic(...) (dmp_fault() ? -ENOMEM : xa_alloc_cyclic(__VA_ARGS__))
 #define dmp_get_unused_fd_flags(...) (dmp_fault() ? -EMFILE : get_unused_fd_flags(__VA_ARGS__))
 #define dmp_vm_insert_pages(...) (dmp_fault() ? -ENOMEM : vm_insert_pages(__VA_ARGS__))
 #define dmp_pin_user_pages_fast(...) (dmp_fault() ? -ENOMEM : pin_user_pages_fast(__VA_ARGS__))
-#define dmp_sg_alloc_table_from_pages(...) (dmp_fault() ? -ENOMEM : sg_alloc_table_from_pages(__VA_ARGS__))
+#define dmp_sg_alloc_table_from_pages_segment(...) \
+	(dmp_fault() ? -ENOMEM : sg_alloc_table_from_pages_segment(__VA_ARGS__))
 #define dmp_dma_resv_reserve_fences(...) (dmp_fault() ? -ENOMEM : dma_resv_reserve_fences(__VA_ARGS__))
 #define dmp_dma_resv_get_singleton(...) (dmp_fault() ? -ENOMEM : dma_resv_get_singleton(__VA_ARGS__))
 #define dmp_simple_pin_fs(...) (dmp_fault() ? -ENOMEM : simple_pin_fs(__VA_ARGS__))

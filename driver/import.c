@@ -39,8 +39,23 @@ struct dma_resv *dmp_import_fences(struct dmp_memory *memory)
 	return memory->dma_buf->resv;
 }
 
+/*
+ * What maps it here is in nobody's account: a context has so much of it at most as it may have of memory. From here on
+ * the end of the memory gives the bytes back.
+ */
+static int count(struct dmp_context *context, struct dmp_memory *memory)
+{
+	if (memory->length_bytes > context->limits.buffer_bytes)
+		return -EMSGSIZE;
+	if (!dmp_charge(&context->charge->imported_bytes, memory->length_bytes, context->limits.memory_bytes))
+		return -EDQUOT;
+	kref_get(&context->charge->references);
+	memory->charge = context->charge;
+	return 0;
+}
+
 /* Of a descriptor of the caller's. */
-static struct dmp_memory *import(int fd)
+static struct dmp_memory *import(struct dmp_context *context, int fd)
 {
 	struct dmp_memory *memory = dmp_memory_bare(DMP_MEMORY_IMPORTED);
 	int error;
@@ -58,6 +73,9 @@ static struct dmp_memory *import(int fd)
 	memory->read_only = !(memory->dma_buf->file->f_mode & FMODE_WRITE);
 	error = -EOPNOTSUPP;
 	if (!memory->dma_buf->ops->vmap)
+		goto failed;
+	error = count(context, memory);
+	if (error)
 		goto failed;
 	error = dmp_fault() ? -ENOMEM : dmp_dma_buf_vmap(memory->dma_buf, &memory->map);
 	if (error)
@@ -83,7 +101,7 @@ int dmp_import(struct dmp_context *context, struct dmaplane_import *arguments)
 
 	if (arguments->flags || arguments->buffer || arguments->length_bytes || arguments->reserved)
 		return -EINVAL;
-	memory = import(arguments->fd);
+	memory = import(context, arguments->fd);
 	if (IS_ERR(memory))
 		return PTR_ERR(memory);
 	arguments->length_bytes = memory->length_bytes;

@@ -149,7 +149,7 @@ void dmaplane_glue_send(struct dmp_context *context, u32 peer, const u64 *words)
 		memcpy(message->words, words, sizeof(message->words));
 		message->request = NULL;
 	}
-	if (!say(context->peers[peer], message))
+	if (!say(*dmp_end_at(context, peer), message))
 		kfree(message);
 }
 
@@ -265,7 +265,7 @@ int dmaplane_glue_next(struct dmp_context *context, struct dmp_incoming *incomin
 
 struct dmp_request *dmp_link_frame(struct dmp_context *context, u32 peer, u32 frame)
 {
-	struct dmp_end *end = context->peers[peer];
+	struct dmp_end *end = *dmp_end_at(context, peer);
 
 	return frame ? end->frames[frame - 1] : NULL;
 }
@@ -276,7 +276,7 @@ void dmaplane_glue_drop_frame(struct dmp_context *context, u32 peer, u32 frame)
 
 	if (!request)
 		return;
-	context->peers[peer]->frames[frame - 1] = NULL;
+	(*dmp_end_at(context, peer))->frames[frame - 1] = NULL;
 	/* One that was refused: nobody touches it. */
 	if (dmp_request_begin(request))
 		dmp_request_end(request, 0, 0);
@@ -290,7 +290,7 @@ void dmaplane_glue_adopt(struct dmp_context *context, u32 pending, u32 index, u6
 	struct dmp_end *end = xa_erase(&context->pendings, pending);
 
 	dmp_listener_heard(end);
-	WRITE_ONCE(context->peers[index], end);
+	WRITE_ONCE(*dmp_end_at(context, index), end);
 	spin_lock(&end->link->lock);
 	end->peer = peer;
 	if (!list_empty(&end->inbox) || end->link->over)
@@ -344,7 +344,7 @@ void dmaplane_glue_reject(struct dmp_context *context, u32 pending)
 
 void dmaplane_glue_disconnect(struct dmp_context *context, u32 peer)
 {
-	struct dmp_end *end = context->peers[peer];
+	struct dmp_end *end = *dmp_end_at(context, peer);
 
 	spin_lock(&end->link->lock);
 	end->deaf = true;
@@ -354,8 +354,8 @@ void dmaplane_glue_disconnect(struct dmp_context *context, u32 peer)
 
 void dmaplane_glue_drop_peer(struct dmp_context *context, u32 peer)
 {
-	struct dmp_end *end = context->peers[peer];
+	struct dmp_end *end = *dmp_end_at(context, peer);
 
-	context->peers[peer] = NULL;
+	*dmp_end_at(context, peer) = NULL;
 	dmp_link_leave(end);
 }

@@ -11,6 +11,8 @@
 
 #include "dmaplane.h"
 
+#include <linux/nospec.h>
+
 /* 64-bit words of a message: WIRE_WORDS of engine/src/message.rs. */
 #define DMP_WIRE_WORDS 8
 
@@ -109,6 +111,12 @@ struct dmp_request {
 	u32 payload_bytes;
 	u8 payload[];
 };
+
+/* A place of the table of peers: the engine's index, under speculation a user's number (clause SEC-3). */
+static inline struct dmp_end **dmp_end_at(struct dmp_context *context, u32 peer)
+{
+	return &context->peers[array_index_nospec(peer, context->limits.peers)];
+}
 
 /* link.c */
 struct dmp_link *dmp_link_new(struct dmp_context *first, struct dmp_context *second);

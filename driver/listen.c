@@ -10,6 +10,7 @@
 
 #include <linux/cred.h>
 #include <linux/jhash.h>
+#include <linux/random.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <net/net_namespace.h>
@@ -37,10 +38,17 @@ struct dmp_listener {
 static DEFINE_SPINLOCK(names_lock);
 /* By the bytes of the address. */
 static struct hlist_head names[1024];
+/* Nobody can choose addresses that come to the same place. */
+static u32 names_seed __ro_after_init;
+
+void __init dmp_names_init(void)
+{
+	names_seed = get_random_u32();
+}
 
 static struct hlist_head *names_like(const char *address, u32 length)
 {
-	return &names[jhash(address, length, 0) % ARRAY_SIZE(names)];
+	return &names[jhash(address, length, names_seed) % ARRAY_SIZE(names)];
 }
 
 static void dmp_listener_free(struct kref *references)
@@ -284,7 +292,7 @@ static void connect_ended(struct dmp_work *work, int result, u64 word0, u64 word
 void dmaplane_glue_connect(struct dmp_context *context, u64 op, u32 buffer, u64 offset, u64 length,
 			   struct dmp_outcome *outcome)
 {
-	struct dmp_connect_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_connect_work *work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 
 	if (work) {
 		struct dmp_bytes to = { .start = work->address, .length = length };

@@ -7,6 +7,7 @@
  */
 #include "memory.h"
 
+#include <linux/nospec.h>
 #include <linux/slab.h>
 
 /* A run as a client writes it: struct dmaplane_run of the UAPI header. */
@@ -107,7 +108,7 @@ static int load_and_let_go(struct dmp_work *item, u64 *word0, u64 *word1)
 void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 buffer, u64 offset, u64 runs,
 			     struct dmp_outcome *outcome)
 {
-	struct dmp_list_work *work = dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	struct dmp_list_work *work = dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 
 	if (work) {
 		work->memory = dmaplane_glue_hold_buffer(context, buffer);
@@ -118,10 +119,16 @@ void dmaplane_glue_list_load(struct dmp_context *context, u64 op, u32 list, u32 
 	dmp_work_start(&work->work, context, op, load_and_let_go, outcome);
 }
 
+/* The engine's index; under speculation it is a user's number (clause SEC-3). */
+static struct dmp_list **list_at(struct dmp_context *context, u32 index)
+{
+	return &context->lists[array_index_nospec(index, context->limits.lists)];
+}
+
 /* Under the baton a list stays: only dmaplane_glue_list_drop takes it away. */
 int dmaplane_glue_list_run(struct dmp_context *context, u32 index, u32 run, struct dmp_run *to)
 {
-	struct dmp_list *list = READ_ONCE(context->lists[index]);
+	struct dmp_list *list = READ_ONCE(*list_at(context, index));
 
 	if (!list || run >= list->runs)
 		return -ERANGE;
@@ -139,8 +146,8 @@ void dmaplane_glue_list_drop(struct dmp_context *context, u32 index)
 	struct dmp_list *list;
 
 	spin_lock(&context->tables_lock);
-	list = context->lists[index];
-	context->lists[index] = NULL;
+	list = *list_at(context, index);
+	*list_at(context, index) = NULL;
 	spin_unlock(&context->tables_lock);
 	if (!list)
 		return;
@@ -152,7 +159,7 @@ void dmaplane_glue_list_drop(struct dmp_context *context, u32 index)
 /* Where a segment lies, whose number is a user's; -ERANGE where there is none. While the engine counts a use of the list. */
 int dmp_list_locate(struct dmp_context *context, u32 index, u32 segment, struct dmp_place *place)
 {
-	struct dmp_list *list = READ_ONCE(context->lists[index]);
+	struct dmp_list *list = READ_ONCE(*list_at(context, index));
 
 	return list ? dmaplane_list_locate(list->records, list->runs, segment, place) : -ERANGE;
 }

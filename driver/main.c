@@ -88,6 +88,7 @@ static int __init dmp_init(void)
 	dmp_copiers = alloc_workqueue("dmaplane-copy", WQ_UNBOUND, 0);
 	if (!dmp_copiers)
 		goto no_copiers;
+	dmp_names_init();
 	dmp_debugfs_init();
 	error = misc_register(&device);
 	if (error)

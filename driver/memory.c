@@ -24,6 +24,18 @@ struct dmp_charge *dmp_charge_new(void)
 	return charge;
 }
 
+/* Counts so many bytes more, up to a limit. Who asks for too many is in nobody's way meanwhile. */
+bool dmp_charge(atomic64_t *bytes, u64 more, u64 limit)
+{
+	s64 before = atomic64_read(bytes);
+
+	do {
+		if (more > limit || (u64)before > limit - more)
+			return false;
+	} while (!atomic64_try_cmpxchg(bytes, &before, before + more));
+	return true;
+}
+
 static void dmp_charge_free(struct kref *references)
 {
 	kfree(container_of(references, struct dmp_charge, references));
@@ -65,7 +77,8 @@ void dmp_memory_free(struct dmp_memory *memory)
 		break;
 	}
 	if (memory->charge) {
-		atomic64_sub(memory->length_bytes, &memory->charge->bytes);
+		atomic64_sub(memory->length_bytes, memory->kind == DMP_MEMORY_IMPORTED ? &memory->charge->imported_bytes :
+											 &memory->charge->bytes);
 		dmp_charge_put(memory->charge);
 	}
 	kvfree(memory->pages);

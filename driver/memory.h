@@ -28,7 +28,7 @@ struct dmp_memory {
 	/* Held by the buffer or ring, by each mapping and export, and by work that touches it. */
 	struct kref references;
 	enum dmp_memory_kind kind;
-	/* Of a buffer with pages of our own: where its bytes are counted. */
+	/* Of a buffer with pages of our own, or imported: where its bytes are counted. */
 	struct dmp_charge *charge;
 	u64 length_bytes;
 	/* All but imported memory: pages, and where in the first one it begins (pinned memory only; a multiple of 8). */
@@ -51,10 +51,13 @@ struct dmp_memory {
 	bool exported;
 	/* Fences of copies under way; shared by all of its exports. */
 	struct dma_resv fences;
-	/* Guards the list. */
+	/* Guards the list, and the mapping. */
 	struct mutex attachments_lock;
 	/* Devices that importers have attached to any of its exports. */
 	struct list_head attachments;
+	/* In a row for other parts of the kernel, however many exports they have of it; while there are users. */
+	void *shared_address;
+	u32 shared_users;
 
 	/* Of pinned memory: whose pages are counted as pinned. Its structure is held, not its address space. */
 	struct mm_struct *mm;
@@ -78,11 +81,12 @@ struct dmp_access {
 struct dmp_memory *dmp_memory_bare(enum dmp_memory_kind kind);
 struct dmp_memory *dmp_memory_new(unsigned long nr_pages, unsigned int order, int node, bool strict, u64 *had);
 void dmp_memory_free(struct dmp_memory *memory);
+bool dmp_charge(atomic64_t *bytes, u64 more, u64 limit);
 
 /* export.c */
 void dmp_export_end(struct dmp_memory *memory);
 void dmp_export_sync(struct dmp_memory *memory, bool end);
-struct dma_fence *dmp_export_busy(struct dmp_memory *memory, bool write);
+int dmp_export_busy(struct dmp_access *first, struct dmp_access *second);
 void dmp_export_idle(struct dma_fence *fence);
 
 /* import.c */

@@ -20,12 +20,13 @@
 static int count_pinned(struct mm_struct *mm, unsigned long nr_pages)
 {
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
-	s64 pinned = atomic64_add_return(nr_pages, &mm->pinned_vm);
+	s64 before = atomic64_read(&mm->pinned_vm);
 
-	if (pinned > limit && !capable(CAP_IPC_LOCK)) {
-		atomic64_sub(nr_pages, &mm->pinned_vm);
-		return -ENOMEM;
-	}
+	/* Who asks for too much is in nobody's way meanwhile. */
+	do {
+		if (before + nr_pages > limit && !capable(CAP_IPC_LOCK))
+			return -ENOMEM;
+	} while (!atomic64_try_cmpxchg(&mm->pinned_vm, &before, before + nr_pages));
 	return 0;
 }
 

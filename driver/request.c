@@ -94,6 +94,7 @@ void dmp_request_end(struct dmp_request *request, int result, u32 checksum)
 /* A request with room for what is to be given to the receiver; it is in no table yet, and has one holder. */
 static struct dmp_request *request_new(const u64 *words, u32 payload_bytes)
 {
+	/* As long as a client likes: not beyond a cgroup's limit. */
 	gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT | __GFP_ZERO;
 	struct dmp_request *request = dmp_kmalloc(sizeof(*request) + payload_bytes, gfp);
 
@@ -180,6 +181,9 @@ static int look_all_up(struct dmp_prepare_work *work)
 		}
 		if (error)
 			return error;
+		/* Nobody waits for it any more. */
+		if (READ_ONCE(request->stopped))
+			return -ECANCELED;
 		done += some;
 		cond_resched();
 	}
@@ -247,7 +251,7 @@ static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_r
 
 	if (request->payload_bytes)
 		error = dmaplane_glue_read_bytes(context, post->index_buffer, post->notification_offset, to);
-	work = error ? NULL : dmp_kzalloc(sizeof(*work), GFP_NOWAIT | __GFP_NOWARN);
+	work = error ? NULL : dmp_kzalloc(sizeof(*work), DMP_GFP_NOWAIT);
 	if (!work) {
 		dmp_request_put(request);
 		return error ?: -ENOMEM;
@@ -258,7 +262,7 @@ static int post_list(struct dmp_context *context, u32 peer, u64 op, struct dmp_r
 	work->index_offset = post->index_offset;
 	work->count = post->length;
 	work->list = post->object;
-	work->end = context->peers[peer];
+	work->end = *dmp_end_at(context, peer);
 	kref_get(&work->end->link->references);
 	work->work.end = prepared;
 	work->work.context = context;
@@ -276,7 +280,7 @@ static int post_range(struct dmp_context *context, u32 peer, u64 op, struct dmp_
 	request->memory = dmaplane_glue_hold_buffer(context, post->object);
 	request->offset = post->offset;
 	note(request, context, op, DMP_REQUEST_WAITS);
-	if (dmp_link_say(context->peers[peer], &request->message))
+	if (dmp_link_say(*dmp_end_at(context, peer), &request->message))
 		return 1;
 	take_back(request);
 	dmp_request_put(request);
@@ -289,7 +293,7 @@ static int post_send(struct dmp_context *context, u32 peer, struct dmp_request *
 	struct dmp_bytes to = { .start = request->payload, .length = request->payload_bytes };
 	int error = dmaplane_glue_read_bytes(context, post->object, post->offset, to);
 
-	if (!error && !dmp_link_say(context->peers[peer], &request->message))
+	if (!error && !dmp_link_say(*dmp_end_at(context, peer), &request->message))
 		error = -ECONNRESET;
 	if (error)
 		dmp_request_put(request);

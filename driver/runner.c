@@ -78,7 +78,17 @@ u64 dmaplane_glue_now_ns(struct dmp_context *context)
 	return ktime_get_ns();
 }
 
-/* Called by who runs the engine, and therefore has a hold of its own: this is never the last. */
+/* Between some entries and the next: a client's thousands may take long, each of them. */
+u64 dmaplane_glue_relax(struct dmp_context *context)
+{
+	cond_resched();
+	return (u64)jiffies * TICK_NSEC;
+}
+
+/*
+ * This may be the last hold, where the poller runs the engine, or somebody who looks on by debugfs: they have none, and
+ * the context's end, which is a worker's, waits for either.
+ */
 void dmaplane_glue_closed(struct dmp_context *context)
 {
 	/* Each has a hold of its own. */

@@ -89,33 +89,44 @@ int dmp_slot_fill(struct dmp_context *context, u32 index, struct file *file)
 /* What the caller's descriptor is of: an eventfd that does not block, or a sync_file. */
 static int fill(struct dmp_slot *slot, int fd)
 {
-	struct eventfd_ctx *eventfd = eventfd_ctx_fileget(slot->file);
+	struct file *file = fget(fd);
+	struct eventfd_ctx *eventfd;
+	struct sync_file *sync_file;
 
+	if (!file)
+		return -EBADF;
+	eventfd = eventfd_ctx_fileget(file);
 	if (!IS_ERR(eventfd)) {
+		slot->file = file;
 		slot->eventfd = eventfd;
-		return slot->file->f_flags & O_NONBLOCK ? 0 : -EINVAL;
+		return file->f_flags & O_NONBLOCK ? 0 : -EINVAL;
 	}
+	fput(file);
+	/*
+	 * This looks the descriptor up again, which may be of something else by now. A file that was looked up apart from
+	 * the fence is not kept: if it were this context's own, the context would hold itself for ever.
+	 */
 	slot->fence = sync_file_get_fence(fd);
-	return slot->fence ? 0 : -EINVAL;
+	if (!slot->fence)
+		return -EINVAL;
+	sync_file = dmp_sync_file_create(slot->fence);
+	if (!sync_file)
+		return -ENOMEM;
+	slot->file = sync_file->file;
+	return 0;
 }
 
 /* The call that puts an eventfd or a sync_file in. */
 int dmp_slot_put(struct dmp_context *context, struct dmaplane_slot *arguments)
 {
 	struct dmp_slot *slot;
-	struct file *file;
 	int error;
 
 	if (arguments->flags || arguments->slot || arguments->reserved)
 		return -EINVAL;
-	file = fget(arguments->fd);
-	if (!file)
-		return -EBADF;
-	slot = dmp_slot_new(file);
-	if (!slot) {
-		fput(file);
+	slot = dmp_slot_new(NULL);
+	if (!slot)
 		return -ENOMEM;
-	}
 	error = fill(slot, arguments->fd);
 	if (!error)
 		error = dmp_until_free(dmaplane_add_slot(context->engine, slot, &arguments->slot));
@@ -308,7 +319,7 @@ void dmaplane_glue_wait_slot(struct dmp_context *context, u64 op, u32 index, str
 		outcome->result = -EINVAL;
 		return;
 	}
-	wait = dmp_kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+	wait = dmp_kzalloc(sizeof(*wait), DMP_GFP_NOWAIT);
 	if (!wait) {
 		outcome->result = -ENOMEM;
 		return;

@@ -96,7 +96,7 @@ void dmaplane_glue_wait_word(struct dmp_context *context, u64 op, u32 buffer, u6
 		outcome->result = 0;
 		return;
 	}
-	wait = dmp_kzalloc(sizeof(*wait), GFP_NOWAIT | __GFP_NOWARN);
+	wait = dmp_kzalloc(sizeof(*wait), DMP_GFP_NOWAIT);
 	if (!wait) {
 		dmp_memory_put(memory);
 		outcome->result = -ENOMEM;

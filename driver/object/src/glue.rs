@@ -80,6 +80,9 @@ glue! {
     dmaplane_glue_bug as bug(what: u32);
     /// `ktime_get_ns()`.
     dmaplane_glue_now_ns as now_ns() -> u64;
+    /// Others get the processor who wait for it: `cond_resched()`. The time in nanoseconds by a clock that costs
+    /// nothing and goes by the kernel's ticks.
+    dmaplane_glue_relax as relax() -> u64;
 
     // For whoever looks on (clauses OBS-1, DEV-15): nothing depends on what C makes of it.
 

@@ -18,6 +18,8 @@ use dmaplane_ring::atomic::Word;
 const RING_BUDGET: u32 = 256;
 /// Events handled in one turn.
 const EVENT_BUDGET: u32 = 256;
+/// How long one hold of the baton may last, about: what is left to do is done by another, and others get in between.
+const HOLD_NS: u64 = 8_000_000;
 /// Turns that a call which is not a run makes before it leaves the rest to one.
 const CALL_TURNS: u32 = 4;
 
@@ -122,10 +124,11 @@ impl Context {
     unsafe fn run_and_let_go(&self, turns: u32) -> Ran {
         let mut left = turns.max(1);
         let mut worked = false;
+        let until_ns = self.glue.relax().saturating_add(HOLD_NS);
         loop {
             self.baton.look();
             // SAFETY: the caller's baton.
-            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left, &mut worked)) };
+            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left, until_ns, &mut worked)) };
             if !finished {
                 self.let_go_and_run_soon();
                 return Ran::Used;
@@ -136,15 +139,18 @@ impl Context {
         }
     }
 
-    /// Turns until nothing is left to do, or none of them is left: `false`.
-    fn turns(&self, core: &mut Core, left: &mut u32, any: &mut bool) -> bool {
+    /// Turns until nothing is left to do, or none of them is left, or no time: `false`.
+    fn turns(&self, core: &mut Core, left: &mut u32, until_ns: u64, any: &mut bool) -> bool {
         loop {
             if *left == 0 {
                 return false;
             }
             *left -= 1;
-            let worked = self.turn(core);
+            let worked = self.turn(core, until_ns);
             *any |= worked;
+            if worked && self.glue.relax() > until_ns {
+                return false;
+            }
             if !worked && (core.polled || self.may_sleep(core)) {
                 self.note_deadline(core);
                 return true;
@@ -162,7 +168,7 @@ impl Context {
     }
 
     /// One round over everything that may have work; `false` when nothing had any (clause RUN-2).
-    fn turn(&self, core: &mut Core) -> bool {
+    fn turn(&self, core: &mut Core, until_ns: u64) -> bool {
         let mut worked = false;
         core.host.traced = self.glue.is_traced() != 0;
         let mut events = EVENT_BUDGET;
@@ -180,7 +186,8 @@ impl Context {
             worked = true;
         }
         let Core { engine, host, inlets, window, polled, .. } = core;
-        worked |= inlets.drain(window, RING_BUDGET, *polled, |ring, window| {
+        let in_time = || self.glue.relax() <= until_ns;
+        worked |= inlets.drain(window, RING_BUDGET, *polled, in_time, |ring, window| {
             let took = engine.take(host, ring, window);
             host.tally.taken += u64::from(took.taken);
             took

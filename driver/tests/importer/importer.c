@@ -41,6 +41,12 @@ struct importer_work {
 #define IMPORTER_IDLE _IO('I', 4)
 /* Memory whose only address nobody can read: what looks for leaks has to find it. It is given back with the module. */
 #define IMPORTER_LOSE _IO('I', 5)
+/* With both locked, all that is under way with either is waited for, as who submits work may do. */
+#define IMPORTER_WAIT _IOW('I', 6, struct importer_wait)
+
+struct importer_wait {
+	__s32 fd[2];
+};
 
 static struct platform_device *device;
 /* The address of what was lost, inverted; 0: nothing was. */
@@ -261,6 +267,58 @@ static void idle(struct importer *importer)
 	importer->fence = NULL;
 }
 
+static long wait_locked(struct dma_resv *const fences[2])
+{
+	struct ww_acquire_ctx ticket;
+	struct dma_resv *first = fences[0], *second = fences[1];
+	long left = 10 * HZ;
+	int i;
+
+	ww_acquire_init(&ticket, &reservation_ww_class);
+	if (dma_resv_lock(first, &ticket) == -EDEADLK)
+		dma_resv_lock_slow(first, &ticket);
+	while (dma_resv_lock(second, &ticket) == -EDEADLK) {
+		dma_resv_unlock(first);
+		dma_resv_lock_slow(second, &ticket);
+		swap(first, second);
+	}
+	for (i = 0; left > 0 && i < 2; i++)
+		left = dma_resv_wait_timeout(fences[i], DMA_RESV_USAGE_READ, false, left);
+	dma_resv_unlock(first);
+	dma_resv_unlock(second);
+	ww_acquire_fini(&ticket);
+	if (!left)
+		return -ETIMEDOUT;
+	return min(left, 0l);
+}
+
+static long wait(void __user *user)
+{
+	struct importer_wait arguments;
+	struct dma_buf *all[2];
+	long result = 0;
+	int i;
+
+	if (copy_from_user(&arguments, user, sizeof(arguments)))
+		return -EFAULT;
+	for (i = 0; i < 2; i++)
+		all[i] = dma_buf_get(arguments.fd[i]);
+	for (i = 0; i < 2; i++)
+		if (IS_ERR(all[i]))
+			result = PTR_ERR(all[i]);
+	if (!result && all[0]->resv == all[1]->resv)
+		result = -EINVAL;
+	if (!result) {
+		struct dma_resv *const fences[2] = { all[0]->resv, all[1]->resv };
+
+		result = wait_locked(fences);
+	}
+	for (i = 0; i < 2; i++)
+		if (!IS_ERR(all[i]))
+			dma_buf_put(all[i]);
+	return result;
+}
+
 static noinline long lose(void)
 {
 	void *memory = lost ? NULL : kmalloc(100, GFP_KERNEL);
@@ -293,6 +351,9 @@ static long importer_ioctl(struct file *file, unsigned int call, unsigned long a
 		break;
 	case IMPORTER_IDLE:
 		idle(importer);
+		break;
+	case IMPORTER_WAIT:
+		result = wait(user);
 		break;
 	case IMPORTER_LOSE:
 		result = lose();
@@ -347,6 +408,8 @@ static int __init importer_init(void)
 	device = platform_device_register_simple("dmaplane-importer", PLATFORM_DEVID_NONE, NULL, 0);
 	if (IS_ERR(device))
 		return PTR_ERR(device);
+	/* Pieces of 1 MiB at most, as a device may have it. */
+	dma_set_max_seg_size(&device->dev, 1 << 20);
 	error = dma_coerce_mask_and_coherent(&device->dev, DMA_BIT_MASK(64));
 	if (!error)
 		error = misc_register(&misc);

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("buf_1_new_buffers_are_zero_and_as_long_as_asked", zero),
     ("buf_1_huge_pages_come_whole_or_not_at_all", huge),
     ("bug_16_a_size_that_is_no_page_multiple_maps_whole", odd_sizes),
+    ("buf_1_large_buffers_are_made_of_the_largest_blocks_that_there_are", largest_first),
     ("buf_4_a_freed_handle_is_stale", stale),
     ("lim_1_limits_answer_with_their_errno_and_give_back_what_they_count", limits),
     ("lim_1_a_memory_cgroups_limit_is_an_errno_and_costs_nobodys_life", cgroup),
@@ -210,6 +211,25 @@ fn huge() -> Result<()> {
     let none = complete(&mut ring, all)?;
     ensure!(none.result() == Err(Errno::ENOMEM), "{none:?}");
     ensure!(information(&device, "memory-bytes")? == 4 << 20, "something is charged for nothing");
+    Ok(())
+}
+
+/// What is asked of the page allocator, by its own tracepoint: blocks of 4 MiB first, and only the rest in pages.
+fn largest_first() -> Result<()> {
+    let folder = crate::observing::tracing()?;
+    let (event, trace) = (folder.join("events/kmem/mm_page_alloc"), folder.join("trace"));
+    let (_device, mut ring) = device()?;
+    std::fs::write(event.join("filter"), "order >= 9")?;
+    std::fs::write(&trace, "")?;
+    std::fs::write(event.join("enable"), "1")?;
+    let made = alloc(&mut ring, (16 << 20) + 4096);
+    std::fs::write(event.join("enable"), "0")?;
+    std::fs::write(event.join("filter"), "0")?;
+    made?;
+    let told = std::fs::read_to_string(&trace)?;
+    let largest = told.lines().filter(|line| line.contains("order=10 ")).count();
+    // One or the other may have been in pieces already.
+    ensure!(largest >= 2, "16 MiB were made of {largest} blocks of 4 MiB: {told}");
     Ok(())
 }
 

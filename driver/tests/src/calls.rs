@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("dev_2_before_it_is_set_up_a_descriptor_can_do_nothing", nothing_before),
     ("bug_13_a_bad_pointer_costs_nothing", bad_pointers),
     ("dev_2_a_poller_wants_cap_sys_nice", poller_is_a_privilege),
+    ("dev_2_a_poller_runs_where_it_was_asked_to", poller_cpu),
     ("dev_1_who_is_not_in_the_group_may_not_open_it", not_in_the_group),
     ("dev_1_the_udev_rule_gives_the_device_to_the_group", the_rule),
 ];
@@ -86,7 +87,15 @@ fn every_call() -> Result<()> {
     let (context, of_ring) = (device.as_fd().as_raw_fd(), ring.as_fd().as_raw_fd());
 
     let usual = DeviceRing { sq_entries: 16, cq_entries: 32, ..DeviceRing::default() };
-    let spoil: [fn(&mut DeviceRing); 3] = [|it| it.flags = 1, |it| it.index = 1, |it| it.reserved[1] = 1];
+    let spoil: [fn(&mut DeviceRing); 7] = [
+        |it| it.flags = 1,
+        |it| it.index = 1,
+        |it| it.client_bytes = 4096,
+        |it| it.engine_offset = 4096,
+        |it| it.engine_bytes = 4096,
+        |it| it.reserved[0] = 1,
+        |it| it.reserved[1] = 1,
+    ];
     let fd = refuses(context, DEVICE_RING, usual, &spoil)?;
     // SAFETY: the call has just made it, for us alone.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -97,9 +106,11 @@ fn every_call() -> Result<()> {
     let spoil: [fn(&mut DeviceEventfd); 2] = [|it| it.flags = 1, |it| it.fd = -2];
     refuses(of_ring, DEVICE_EVENTFD, usual, &spoil)?;
     let usual = DeviceMap { buffer: buffer.handle().bits(), ..DeviceMap::default() };
-    refuses(context, DEVICE_MAP, usual, &[|it| it.flags = 1])?;
+    let spoil: [fn(&mut DeviceMap); 3] = [|it| it.flags = 1, |it| it.offset = 1, |it| it.length_bytes = 1];
+    refuses(context, DEVICE_MAP, usual, &spoil)?;
     let usual = DeviceImport { fd: export.as_raw_fd(), ..DeviceImport::default() };
-    let spoil: [fn(&mut DeviceImport); 3] = [|it| it.flags = 1, |it| it.buffer = 1, |it| it.reserved = 1];
+    let spoil: [fn(&mut DeviceImport); 4] =
+        [|it| it.flags = 1, |it| it.buffer = 1, |it| it.length_bytes = 1, |it| it.reserved = 1];
     refuses(context, DEVICE_IMPORT, usual, &spoil)?;
     static PINNED: [u64; 512] = [0; 512];
     let (address, length_bytes) = (PINNED.as_ptr() as u64, 4096);
@@ -155,11 +166,47 @@ fn bad_pointers() -> Result<()> {
     // The context has 16 rings at most: none of those was kept.
     let rings: std::io::Result<Vec<_>> = (0..15).map(|_| device.ring(16, 32)).collect();
     rings?;
+    answers(&device)?;
     let fresh = Device::open_bare(PATH)?;
     let setup = DeviceSetup::default();
     refused(raw(fresh.as_raw_fd(), DEVICE_SETUP, read_only(&setup)?), libc::EFAULT, "a set-up that cannot be told of")?;
     // It has not happened.
     Device::set_up(fresh, setup).map(drop).context("the set-up that can be told of")
+}
+
+/// A call that cannot give its answer has made nothing: objects that nobody was told of could not be freed.
+fn answers(device: &Device) -> Result<()> {
+    let mut ring = device.ring(16, 32)?;
+    let (buffer, _) = crate::kit::alloc(&mut ring, 4096)?;
+    let slot = crate::kit::succeed(&mut ring, dmaplane_ring::build::ExportDmabuf::new(buffer))?.word0;
+    let dma_buf = device.take(dmaplane_ring::abi::SlotHandle::from_bits(slot).context("no slot")?)?;
+    let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
+    let memory = vec![0u64; 512];
+    let name = "local:no-answer";
+    let fd = std::os::fd::AsFd::as_fd(device).as_raw_fd();
+    let held = || -> Result<Vec<u64>> {
+        ["buffers", "slots", "listeners"].iter().map(|name| crate::kit::information(device, name)).collect()
+    };
+    let before = held()?;
+    let map = DeviceMap { buffer: buffer.handle().bits(), ..DeviceMap::default() };
+    let import = DeviceImport { fd: dma_buf.as_raw_fd(), ..DeviceImport::default() };
+    let (address, length_bytes) = (memory.as_ptr() as u64, memory.len() as u64 * 8);
+    let pin = DevicePin { address, length_bytes, ..DevicePin::default() };
+    let put = DeviceSlot { fd: eventfd.as_raw_fd(), ..DeviceSlot::default() };
+    let (address, address_bytes) = (name.as_ptr() as u64, name.len() as u32);
+    let listen = DeviceListen { address, address_bytes, ..DeviceListen::default() };
+    let calls = [
+        (DEVICE_MAP, read_only(&map)?),
+        (DEVICE_IMPORT, read_only(&import)?),
+        (DEVICE_PIN, read_only(&pin)?),
+        (DEVICE_SLOT, read_only(&put)?),
+        (DEVICE_LISTEN, read_only(&listen)?),
+    ];
+    for (number, argument) in calls {
+        refused(raw(fd, number, argument), libc::EFAULT, &format!("call {number:#x}, which cannot be answered"))?;
+    }
+    ensure!(held()? == before, "{:?} are held, {before:?} before", held()?);
+    device.listen(name).map(drop).context("the name of a listener that nobody was told of")
 }
 
 /// The address of a copy that can only be read, for good.
@@ -186,6 +233,24 @@ fn poller_is_a_privilege() -> Result<()> {
     let program = program.to_str().context("the program's name is text")?;
     let said = command("setpriv", &["--inh-caps=-sys_nice", "--bounding-set=-sys_nice", program, "--child=poller"])?;
     ensure!(said.trim() == libc::EPERM.to_string(), "a poller without CAP_SYS_NICE: {said:?}");
+    Ok(())
+}
+
+fn poller_cpu() -> Result<()> {
+    for cpu in [0, 1] {
+        let flags = setup_flags::POLLER | setup_flags::POLLER_CPU;
+        let _device = Device::open(DeviceSetup { flags, poller_cpu: cpu, ..DeviceSetup::default() })?;
+        let mut allowed = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let status = std::fs::read_to_string(entry?.path().join("status")).unwrap_or_default();
+            if status.starts_with("Name:\tdmaplane-poll\n") {
+                let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+                allowed.push(line.context("no line of processors")?.trim().to_owned());
+            }
+        }
+        // That of the round before may not have gone yet.
+        ensure!(allowed.contains(&cpu.to_string()), "a poller for processor {cpu} may run on {allowed:?}");
+    }
     Ok(())
 }
 

@@ -57,6 +57,7 @@ const DETACH: u32 = 0x4902;
 const BUSY: u32 = 0x4903;
 const IDLE: u32 = 0x4904;
 const LOSE: u32 = 0x4905;
+const WAIT: u32 = 0x4008_4906;
 
 impl Importer {
     fn call(&self, number: u32, argument: usize) -> std::io::Result<()> {
@@ -97,6 +98,12 @@ impl Importer {
 
     pub fn idle(&self) -> Result<()> {
         self.call(IDLE, 0).context("the end of a fence")
+    }
+
+    /// Locks both dma-bufs, as who submits work with them does, and waits for all that is under way with either.
+    pub fn wait_locked(&self, first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> Result<()> {
+        let mut arguments = [first.as_raw_fd(), second.as_raw_fd()];
+        self.call(WAIT, arguments.as_mut_ptr() as usize).context("waiting with both locked")
     }
 
     /// The module loses memory, until it goes.

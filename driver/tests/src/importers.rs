@@ -6,6 +6,7 @@ use crate::kit::{WAIT, alloc, complete, device, information, refused, succeed, u
 use crate::peers::{Side, built, pair, pattern};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Ring};
+use dmaplane_ring::abi::device::DeviceSetup;
 use dmaplane_ring::abi::{BufferHandle, Errno, Rights, SlotHandle};
 use dmaplane_ring::build::{Alloc, Cancel, ExportDmabuf, Free, LeaseGrant, LeaseRevoke, Nop, Sync, Wait, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -17,6 +18,9 @@ pub const TESTS: &[Test] = &[
     ("buf_9_sync_waits_for_an_importers_device", waited_for),
     ("buf_9_a_copy_waits_for_a_device_and_a_revoke_does_not", copy_waits),
     ("ctl_7_a_sync_file_in_a_slot_is_waited_for_before_a_write", sync_file),
+    ("bug_9_a_descriptor_that_changes_under_a_call_keeps_no_context", changing),
+    ("dev_13_copies_between_exports_and_who_waits_for_them_under_locks_never_wait_for_each_other", both_exported),
+    ("dev_10_what_is_imported_is_bounded_and_one_memory_is_mapped_once", bounded),
     ("sec_1_a_thousand_operations_that_wait_for_a_device_hold_nobody_up", crowd),
 ];
 
@@ -44,7 +48,10 @@ fn attached() -> Result<()> {
             ensure!(own.write(0, &bytes), "writing");
             let (given, pieces) = importer.attach(fd.as_fd(), dynamic)?;
             ensure!(given == whole as u64, "a device was given {given} bytes of {whole}");
-            ensure!(!huge || pieces <= 2 * (whole as u64 >> 21), "2 MiB pages came as {pieces} pieces");
+            // The device takes 1 MiB at a time.
+            let least = (whole as u64).div_ceil(1 << 20);
+            ensure!(pieces >= least, "{whole} bytes came as {pieces} pieces, longer than the device takes");
+            ensure!(!huge || pieces == least, "2 MiB pages came as {pieces} pieces");
             let sum: u64 = bytes.iter().map(|&byte| u64::from(byte)).sum();
             ensure!(importer.sum()? == sum, "a device reads other bytes, dynamic: {dynamic}");
             importer.write(add)?;
@@ -170,6 +177,118 @@ pub fn work_with(dma_buf: &OwnedFd) -> Result<OwnedFd> {
     ensure!(result == 0, "DMA_BUF_IOCTL_EXPORT_SYNC_FILE: {}", std::io::Error::last_os_error());
     // SAFETY: the call has just made this descriptor, for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(arguments[1]) })
+}
+
+/// A copy took the lock of its second side when others could see its fence on the first one, whom somebody waited for
+/// with the second locked.
+fn both_exported() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (mut ours, mut theirs) = pair()?;
+    let length = 64 << 10;
+    let (source, _) = ours.buffer(length)?;
+    let from = export(&ours.device, &mut ours.ring, source)?;
+    let (target, _) = theirs.buffer(length)?;
+    let to = export(&theirs.device, &mut theirs.ring, target)?;
+    let (_lease, token) =
+        theirs.grant(built(LeaseGrant::range(target, 0, length, Rights::READ.with(Rights::WRITE)))?)?;
+    let import = ours.import(&token)?;
+    let importer = loaded.open()?;
+    let rounds = if crate::kit::slow() { 150 } else { 1500 };
+    std::thread::scope(|scope| -> Result<()> {
+        let waiting = scope.spawn(|| -> Result<()> {
+            for round in 0..rounds {
+                let (first, second) = if round % 2 == 0 { (&from, &to) } else { (&to, &from) };
+                importer.wait_locked(first.as_fd(), second.as_fd())?;
+            }
+            Ok(())
+        });
+        let mut copies = 0;
+        while !waiting.is_finished() {
+            for _ in 0..8 {
+                let write = built(Write::new(source, 0, import, 0, length))?;
+                ensure!(ours.ring.push(write).is_ok(), "the ring is full");
+            }
+            ours.ring.enter(8, WAIT).context("copies that wait for who waits for them")?;
+            let mut right = true;
+            ours.ring.reap(8, |cqe| right &= cqe.res >= 0);
+            ensure!(right, "a copy has failed");
+            copies += 8;
+        }
+        println!("  {copies} copies");
+        waiting.join().ok().context("the waiting thread has panicked")?
+    })
+}
+
+/// Every import took the kernel's page tables anew, in nobody's account, for as many of the same memory as one likes.
+fn bounded() -> Result<()> {
+    let (owner, mut owners_ring) = device()?;
+    let (buffer, length) = alloc(&mut owners_ring, 2 << 20)?;
+    let setup = DeviceSetup { memory_bytes: 8 << 20, buffer_bytes: 4 << 20, ..DeviceSetup::default() };
+    let device = Device::open(setup)?;
+    let mut ring = device.ring(16, 32)?;
+    let one_more = |ring: &mut Ring| export(&owner, ring, buffer);
+    let mappings = || -> Result<usize> {
+        let all = std::fs::read_to_string("/proc/vmallocinfo")?;
+        Ok(all.lines().filter(|line| line.contains("map_for_kernel")).count())
+    };
+    ensure!(mappings()? == 0, "something is mapped before anything is imported");
+    let mut imports = Vec::new();
+    for _ in 0..4 {
+        imports.push(device.import(one_more(&mut owners_ring)?.as_fd())?.0);
+    }
+    ensure!(mappings()? == 1, "one memory is mapped {} times", mappings()?);
+    let beyond = device.import(one_more(&mut owners_ring)?.as_fd());
+    refused(beyond, libc::EDQUOT, "10 MiB of imports where 8 may be had")?;
+    // They are counted apart from memory of its own.
+    alloc(&mut ring, 4 << 20)?;
+    succeed(&mut ring, Free::new(imports.pop().context("an import")?))?;
+    until("what was freed is not counted", || {
+        Ok(device.import(one_more(&mut owners_ring)?.as_fd()).map(|(import, _)| imports.push(import)).is_ok())
+    })?;
+    let (long, _) = alloc(&mut owners_ring, length * 3)?;
+    let long = export(&owner, &mut owners_ring, long)?;
+    refused(device.import(long.as_fd()), libc::EMSGSIZE, "an import that is longer than a buffer may be")?;
+    for import in imports {
+        succeed(&mut ring, Free::new(import))?;
+    }
+    until("nothing is mapped", || Ok(mappings()? == 0))
+}
+
+/// SLOT looked the descriptor up twice: one that was the context's own in between left it holding itself, for good.
+fn changing() -> Result<()> {
+    let loaded = Loaded::new()?;
+    let (device, mut ring) = device()?;
+    let (buffer, _) = alloc(&mut ring, 4096)?;
+    let fd = export(&device, &mut ring, buffer)?;
+    let importer = loaded.open()?;
+    importer.busy(fd.as_fd())?;
+    let fence = work_with(&fd)?;
+    let changing = rustix::io::dup(&device)?;
+    let [own, other, number] = [device.as_fd().as_raw_fd(), fence.as_raw_fd(), changing.as_raw_fd()];
+    let turns = if crate::kit::slow() { 4_000 } else { 20_000 };
+    let mut taken = 0;
+    std::thread::scope(|scope| -> Result<()> {
+        let changer = scope.spawn(move || {
+            for _ in 0..turns {
+                for from in [other, own] {
+                    // SAFETY: all three are open until this thread has ended, and the number is nobody else's.
+                    unsafe { libc::dup2(from, number) };
+                }
+            }
+        });
+        while !changer.is_finished() {
+            // The context's own is refused.
+            if let Ok(slot) = device.put(changing.as_fd()) {
+                let fd = device.take(slot)?;
+                let what = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+                ensure!(what.to_string_lossy().contains("sync_file"), "a slot holds {}", what.display());
+                taken += 1;
+            }
+        }
+        Ok(())
+    })?;
+    ensure!(taken > 0, "no sync_file was ever put in");
+    importer.idle()
 }
 
 /// A device's work is done, and then what it has made is written to a peer.

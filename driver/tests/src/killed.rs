@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::abi::{
-    BufferHandle, Cqe, ListHandle, ListenerHandle, PeerHandle, QueryWhat, Rights, SlotHandle, Sqe,
+    BufferHandle, Cqe, ListHandle, ListenerHandle, Opcode, PeerHandle, QueryWhat, Rights, SlotHandle, Sqe,
 };
 use dmaplane_ring::build::{
     Accept, Alloc, Cancel, Connect, CreditGrant, CreditQuery, CreditWatermarks, Disconnect, ExportDmabuf, Free,
@@ -42,8 +42,9 @@ fn killed_often() -> Result<()> {
     let mut random = Random::new(seed);
     let start = Instant::now();
     let (mut busy, mut most) = (0, 0);
+    let seen = Seen::new()?;
     for round in 0..kills() {
-        let family = spawn_family(random.next())?;
+        let family = spawn_family(random.next(), seen)?;
         // Every third dies while it begins, at any moment; the others when they are at work.
         if round % 3 != 0 {
             until("it is at work", || Ok(crate::kit::held()? > 20))?;
@@ -60,11 +61,57 @@ fn killed_often() -> Result<()> {
     }
     println!("  {} kills in {:.0?}; {busy} found more than 20 objects, the most {most}", kills(), start.elapsed());
     ensure!(busy * 3 > kills(), "it was hardly ever at work");
+    let missing: Vec<_> = Opcode::ALL.iter().filter(|&&opcode| !seen.has(opcode)).collect();
+    ensure!(missing.is_empty(), "never came to anything: {missing:?}");
     Ok(())
 }
 
+/// Which operations have come to something, in any of the processes: a page that all of them share, a byte an opcode.
+#[derive(Clone, Copy)]
+struct Seen(std::ptr::NonNull<u8>);
+
+// SAFETY: bytes are only ever set to 1, by whole-byte writes.
+unsafe impl std::marker::Send for Seen {}
+
+/// User data of an operation: its opcode, and this.
+const NAMED: u64 = 1 << 32;
+/// Waits for slots and for words, as somebody else may cancel them.
+const NAMED_WAIT: [u64; 2] = [NAMED | 1 << 33 | Opcode::Wait as u64, NAMED | 1 << 34 | Opcode::Wait as u64];
+
+impl Seen {
+    fn new() -> Result<Seen> {
+        let (both, flags) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
+        // SAFETY: a fresh mapping, which stays.
+        let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, both, flags) }?;
+        Ok(Seen(std::ptr::NonNull::new(page.cast()).context("no page")?))
+    }
+
+    /// Takes note of a completion, where its user data says of what.
+    fn note(self, cqe: &Cqe) {
+        let named = Opcode::from_byte(cqe.user_data as u8);
+        let Some(opcode) = named.filter(|_| cqe.user_data & NAMED != 0) else { return };
+        // Those end with an errno of their own when all is well.
+        let is_clock = matches!(opcode, Opcode::Timeout | Opcode::LinkTimeout);
+        if is_clock || cqe.result().is_ok() {
+            // SAFETY: within the page, which lives as long as any process that has it.
+            unsafe { self.0.add(opcode as usize).write_volatile(1) };
+        }
+    }
+
+    fn has(self, opcode: Opcode) -> bool {
+        // SAFETY: as above.
+        unsafe { self.0.add(opcode as usize).read_volatile() == 1 }
+    }
+}
+
+/// An SQE whose completion says of what it is.
+fn named(sqe: impl Into<Sqe>) -> Sqe {
+    let sqe = sqe.into();
+    Sqe { user_data: NAMED | u64::from(sqe.opcode), ..sqe }
+}
+
 /// Two processes of one group, which know each other by a name. The calling program has one thread.
-fn spawn_family(seed: u64) -> Result<libc::pid_t> {
+fn spawn_family(seed: u64, seen: Seen) -> Result<libc::pid_t> {
     let mut group = 0;
     let (first, second) = descriptors::way()?;
     let mut ways = [Some(first), Some(second)];
@@ -78,7 +125,7 @@ fn spawn_family(seed: u64) -> Result<libc::pid_t> {
             let own = ways[member as usize].take();
             // The other's end is the other's alone, so that what is on its way goes with both.
             drop(ways);
-            live(seed ^ member, member == 0, own);
+            live(seed ^ member, member == 0, own, seen);
         }
         // SAFETY: our child; it says so itself as well, whoever comes first.
         unsafe { libc::setpgid(child, if group == 0 { child } else { group }) };
@@ -88,7 +135,8 @@ fn spawn_family(seed: u64) -> Result<libc::pid_t> {
 }
 
 /// Does everything until it is killed.
-fn live(seed: u64, first: bool, way: Option<OwnedFd>) -> ! {
+fn live(seed: u64, first: bool, way: Option<OwnedFd>, seen: Seen) -> ! {
+    SEEN.get_or_init(|| seen.0.as_ptr() as usize);
     let mut random = Random::new(seed);
     let flags = if random.below(4) == 0 { setup_flags::POLLER } else { 0 };
     let setup = DeviceSetup { flags, memory_bytes: 128 << 20, listeners: 1024, peers: 512, ..DeviceSetup::default() };
@@ -123,11 +171,21 @@ fn live(seed: u64, first: bool, way: Option<OwnedFd>) -> ! {
     unsafe { libc::_exit(1) }
 }
 
+/// Of this process: where it takes notes.
+static SEEN: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+
+fn note(cqe: &Cqe) {
+    if let Some(page) = SEEN.get().and_then(|&page| std::ptr::NonNull::new(page as *mut u8)) {
+        Seen(page).note(cqe);
+    }
+}
+
 /// One operation and its end; an error where it has not come in time, and goes on.
 fn end_of(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
-    ensure!(ring.push(sqe).is_ok(), "the ring is full");
+    ensure!(ring.push(named(sqe)).is_ok(), "the ring is full");
     ring.enter(1, PATIENCE)?;
     let cqe = ring.reap_one().context("no completion")?;
+    note(&cqe);
     built(cqe.result())?;
     Ok(cqe)
 }
@@ -140,15 +198,15 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64,
     match random.below(16) {
         0 => {
             for _ in 0..random.below(32) {
-                let _ = ring.push(Nop::new());
+                let _ = ring.push(named(Nop::new()));
             }
             ring.enter(0, Duration::ZERO)?;
         }
         1 => {
-            let _ = ring.push(Timeout::after_ns(random.below(5_000_000)));
-            let _ = ring.push(Watch::new());
-            let _ = ring.push(Timeout::after_ns(random.below(5_000_000)).link());
-            let _ = ring.push(LinkTimeout::after_ns(random.below(5_000_000)));
+            let _ = ring.push(named(Timeout::after_ns(random.below(5_000_000))));
+            let _ = ring.push(named(Watch::new()));
+            let _ = ring.push(named(Timeout::after_ns(random.below(5_000_000)).link()));
+            let _ = ring.push(named(LinkTimeout::after_ns(random.below(5_000_000))));
             ring.submit()?;
             end_of(ring, Query::new(QueryWhat::InFlight))?;
         }
@@ -182,7 +240,7 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64,
             end_of(ring, Sync::begin(imported))?;
             end_of(ring, Sync::end(made))?;
             let slot = device.put(work_with(&fd)?.as_fd())?;
-            let _ = ring.push(Wait::on_slot(slot).user_data(77));
+            let _ = ring.push(Wait::on_slot(slot).user_data(NAMED_WAIT[0]));
             ring.submit()?;
             pass(fd.as_fd(), way, random)?;
             if random.below(2) == 0 {
@@ -201,7 +259,7 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64,
             let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?;
             ring.register(Some(eventfd.as_fd()))?;
             let slot = device.put(eventfd.as_fd())?;
-            let _ = ring.push(Wait::on_slot(slot).user_data(77));
+            let _ = ring.push(Wait::on_slot(slot).user_data(NAMED_WAIT[0]));
             ring.submit()?;
             if random.below(2) == 0 {
                 rustix::io::write(&eventfd, &1u64.to_ne_bytes())?;
@@ -209,9 +267,9 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64,
         }
         9 => {
             let made = buffer(ring, built(Alloc::new(4096))?)?;
-            let _ = ring.push(Wait::on_word(made, 0, 1).user_data(78));
+            let _ = ring.push(Wait::on_word(made, 0, 1).user_data(NAMED_WAIT[1]));
             ring.submit()?;
-            let _ = ring.push(Cancel::by_user_data(if random.below(2) == 0 { 77 } else { 78 }));
+            let _ = ring.push(named(Cancel::by_user_data(random.pick(&NAMED_WAIT))));
             ring.submit()?;
         }
         10 => {
@@ -229,12 +287,12 @@ fn something(device: &Device, ring: &mut Ring, random: &mut Random, thread: u64,
             pass(other.as_fd(), way, random)?;
         }
         13 => {
-            let _ = ring.push(Cancel::any());
+            let _ = ring.push(named(Cancel::any()));
             ring.submit()?;
         }
         _ => with_itself(device, ring, random, thread)?,
     }
-    ring.reap(u32::MAX, |_| ());
+    ring.reap(u32::MAX, |cqe| note(&cqe));
     Ok(())
 }
 
@@ -289,25 +347,25 @@ fn with_itself(device: &Device, ring: &mut Ring, random: &mut Random, thread: u6
     let token_bytes = u64::from(exported.res.cast_unsigned());
     let import = built(dmaplane_ring::build::LeaseImport::new(scratch.0, 0, token_bytes))?.from_peer(ours);
     let import = dmaplane_ring::abi::ImportHandle::from_bits(end_of(ring, import)?.word0).context("no import")?;
-    let _ = ring.push(LeaseRenew::new(lease, 1_000_000 + random.below(1_000_000_000)));
-    let _ = ring.push(built(CreditWatermarks::new(ours, 3, 1))?);
-    let _ = ring.push(CreditGrant::new(theirs, 4));
-    let _ = ring.push(built(Recv::new(theirs, scratch.0, 0, 4096))?);
+    let _ = ring.push(named(LeaseRenew::new(lease, 1_000_000 + random.below(1_000_000_000))));
+    let _ = ring.push(named(built(CreditWatermarks::new(ours, 3, 1))?));
+    let _ = ring.push(named(CreditGrant::new(theirs, 4)));
+    let _ = ring.push(named(built(Recv::new(theirs, scratch.0, 0, 4096))?));
     for _ in 0..random.below(6) {
-        let _ = ring.push(built(Write::new(target, 0, import, 1 << 20, 1 << 20))?);
-        let _ = ring.push(built(Read::new(target, 0, import, 1 << 20, 1 << 20))?);
-        let _ = ring.push(built(WriteImm::new(target, 0, import, 0, 100))?);
-        let _ = ring.push(built(Send::new(ours, scratch.0, 0, 64))?);
-        let _ = ring.push(CreditQuery::new(ours));
+        let _ = ring.push(named(built(Write::new(target, 0, import, 1 << 20, 1 << 20))?));
+        let _ = ring.push(named(built(Read::new(target, 0, import, 1 << 20, 1 << 20))?));
+        let _ = ring.push(named(built(WriteImm::new(target, 0, import, 0, 100))?));
+        let _ = ring.push(named(built(Send::new(ours, scratch.0, 0, 64))?));
+        let _ = ring.push(named(CreditQuery::new(ours)));
     }
     ring.submit()?;
     if random.below(2) == 0 {
-        let _ = ring.push(LeaseRevoke::graceful(lease, 1_000_000));
-        let _ = ring.push(ImportRelease::new(import));
+        let _ = ring.push(named(LeaseRevoke::graceful(lease, 1_000_000)));
+        let _ = ring.push(named(ImportRelease::new(import)));
     }
     if random.below(2) == 0 {
-        let _ = ring.push(Disconnect::new(ours));
-        let _ = ring.push(Disconnect::new(theirs));
+        let _ = ring.push(named(Disconnect::new(ours)));
+        let _ = ring.push(named(Disconnect::new(theirs)));
     }
     ring.enter(0, Duration::ZERO)?;
     Ok(())

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("ctl_8_a_word_is_waited_for_and_the_wait_can_be_cancelled", words),
     ("buf_3_recycled_memory_is_the_owners_again_and_nobody_elses", recycled),
     ("buf_3_what_is_kept_to_be_recycled_is_in_nobodys_way", in_nobodys_way),
+    ("buf_3_so_many_are_kept_to_be_recycled_and_no_more", kept),
     ("buf_3_memory_that_is_mapped_is_not_recycled", mapped_is_not_recycled),
 ];
 
@@ -133,6 +134,21 @@ fn in_nobodys_way() -> Result<()> {
         until("all is given back", || Ok(information(&device, "memory-bytes")? == 0))?;
     }
     Ok(())
+}
+
+/// All that was kept was looked through, one by one, with a lock held.
+fn kept() -> Result<()> {
+    let device = Device::open(DeviceSetup { buffers: 2048, ..DeviceSetup::default() })?;
+    let mut ring = device.ring(64, 128)?;
+    let mut all = Vec::new();
+    for _ in 0..1500 {
+        let made = succeed(&mut ring, recycled_alloc(4096)?)?;
+        all.push(BufferHandle::from_bits(made.word0).context("a buffer")?);
+    }
+    for buffer in all {
+        succeed(&mut ring, Free::new(buffer))?;
+    }
+    until("the oldest have gone", || Ok(information(&device, "memory-bytes")? == 1024 * 4096))
 }
 
 fn mapped_is_not_recycled() -> Result<()> {

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("loc_4_ranges_are_written_read_and_told_of", ranges),
     ("loc_5_lists_move_segment_by_segment_and_are_checked_before_the_first_byte", lists),
     ("loc_5_a_peer_that_goes_while_lists_are_looked_up_ends_them", lists_of_the_gone),
+    ("run_4_entries_that_take_long_hold_nobody_up", long_entries),
     ("loc_a_context_can_be_its_own_peer", own_peer),
     ("loc_7_a_disconnected_peer_is_gone_for_both", disconnected),
     ("lse_10_revoking_stops_a_copy_under_way_and_nothing_lands_after_it", revoked_under_way),
@@ -409,6 +410,38 @@ fn lists_of_the_gone() -> Result<()> {
     }
     println!("  {reached} lists were written in time, {ended} ended with their peer");
     ensure!(ended > 0, "no list was under way when a peer went");
+    Ok(())
+}
+
+/// A ring full of entries each of which looks through a table of 2^18 peers: one call to ENTER took them all, and held
+/// the context's other users up meanwhile.
+fn long_entries() -> Result<()> {
+    let (_ours, mut theirs) = pair()?;
+    let (target, _mapping) = theirs.buffer(4096)?;
+    let (_lease, token) = theirs.grant(built(LeaseGrant::range(target, 0, 4096, Rights::READ))?)?;
+    let setup = DeviceSetup { peers: 1 << 18, inbound_per_peer: 1, ..DeviceSetup::default() };
+    let stranger = Device::open(setup)?;
+    let mut ring = stranger.ring(4096, 8192)?;
+    let scratch = with_scratch(&stranger, &mut ring)?;
+    ensure!(scratch.1.write(0, &token), "the token");
+    for _ in 0..4096 {
+        let import = built(LeaseImport::new(scratch.0, 0, token.len() as u64))?;
+        ensure!(ring.push(import).is_ok(), "the ring is full");
+    }
+    let start = Instant::now();
+    ring.enter(0, Duration::ZERO)?;
+    let entered = start.elapsed();
+    information(&stranger, "operations")?;
+    let looked = start.elapsed();
+    ring.enter(1, WAIT)?;
+    let cqe = ring.reap_one().context("no completion")?;
+    ensure!(cqe.result() == Err(Errno::ENOTCONN), "{cqe:?}");
+    println!("  ENTER took {entered:?}, looking on {:?}", looked - entered);
+    ensure!(looked < Duration::from_secs(5), "ENTER took {entered:?}, and looking on until {looked:?}");
+    // It goes while there are thousands left.
+    let start = Instant::now();
+    drop((scratch, ring, stranger));
+    ensure!(start.elapsed() < Duration::from_secs(5), "closing took {:?}", start.elapsed());
     Ok(())
 }
 

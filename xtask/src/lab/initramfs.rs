@@ -103,6 +103,8 @@ fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
          sleep 6\n\
          echo scan > $leaks && sleep 1 && echo scan > $leaks && cat $leaks || echo 'BUG: leaks were not looked for'\n\
          fi\n\
+         errors=$(cat /sys/kernel/debug/dma-api/error_count 2>/dev/null)\n\
+         [ \"${{errors:-0}}\" = 0 ] || echo \"DMA-API: $errors uses were wrong\"\n\
          dmesg --color=never\n\
          echo '{END}'\n\
          echo '{EXIT}'$status\n\

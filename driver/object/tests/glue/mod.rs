@@ -244,6 +244,7 @@ glue! {
     fn dmaplane_glue_wake_client(noted, ring: u32) { noted.woken.push(ring); }
     fn dmaplane_glue_bug(noted, what: u32) { noted.bugs.push(what); }
     fn dmaplane_glue_now_ns(noted) -> u64 { noted.now_ns }
+    fn dmaplane_glue_relax(noted) -> u64 { noted.now_ns }
     fn dmaplane_glue_is_traced(noted) -> i32 { noted.traced.into() }
     fn dmaplane_glue_sighted(noted, sighting: &GlueSighting) {
         // SAFETY: the object's own words, each with its NUL.
