@@ -88,7 +88,8 @@ impl Device {
     }
 
     /// Makes a dma-buf a buffer: its handle and length. EINVAL: the descriptor is of something else; EOPNOTSUPP: its
-    /// exporter does not let the kernel map it.
+    /// exporter does not let the kernel map it; EMSGSIZE: it is longer than a buffer may be; EDQUOT: the context has
+    /// imported as much as it may.
     pub fn import(&self, dma_buf: BorrowedFd<'_>) -> io::Result<(BufferHandle, u64)> {
         let mut arguments = DeviceImport { fd: dma_buf.as_raw_fd(), ..DeviceImport::default() };
         call(self.fd.as_fd(), DEVICE_IMPORT, &mut arguments)?;

@@ -4,7 +4,7 @@
 use crate::Test;
 use crate::descriptors;
 use crate::importers::work_with;
-use crate::kit::{slow, until};
+use crate::kit::{WAIT, slow, until};
 use crate::lists::{prepare, run, write_runs};
 use crate::peers::{Side, accepted, built, connected, with_scratch};
 use crate::random::Random;
@@ -22,6 +22,7 @@ use dmaplane_ring::build::{
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[("bug_9_killed_at_random_moments_while_doing_everything", killed_often)];
@@ -42,13 +43,17 @@ fn killed_often() -> Result<()> {
     let mut random = Random::new(seed);
     let start = Instant::now();
     let (mut busy, mut most) = (0, 0);
-    let seen = Seen::new()?;
+    share_notes()?;
     for round in 0..kills() {
-        let family = spawn_family(random.next(), seen)?;
-        // Every third dies while it begins, at any moment; the others when they are at work.
-        if round % 3 != 0 {
-            until("it is at work", || Ok(crate::kit::held()? > 20))?;
-        }
+        let family = spawn_family(random.next())?;
+        // Every third dies while it begins, at any moment; the others when they are at work, the first of them when
+        // every operation has come to something.
+        let at_work = match round % 3 {
+            0 => Ok(()),
+            1 => until("it is at work", || Ok(crate::kit::held()? > 20)),
+            _ => until("all has come to something", || Ok(missing().is_empty()))
+                .with_context(|| format!("not so for {:?}", missing())),
+        };
         std::thread::sleep(Duration::from_micros(random.below(if slow() { 1_200_000 } else { 250_000 })));
         let held = crate::kit::held()?;
         busy += u64::from(held > 20);
@@ -57,53 +62,53 @@ fn killed_often() -> Result<()> {
         unsafe { libc::killpg(family, libc::SIGKILL) };
         // SAFETY: our own children; those of theirs are init's.
         while unsafe { libc::waitpid(-family, std::ptr::null_mut(), 0) } > 0 {}
+        at_work?;
         until("nothing of it is left", || Ok(crate::kit::held()? == 0)).with_context(|| format!("kill {round}"))?;
     }
     println!("  {} kills in {:.0?}; {busy} found more than 20 objects, the most {most}", kills(), start.elapsed());
     ensure!(busy * 3 > kills(), "it was hardly ever at work");
-    let missing: Vec<_> = Opcode::ALL.iter().filter(|&&opcode| !seen.has(opcode)).collect();
-    println!("  never came to anything: {missing:?}");
-    // A few kills on a slow kernel leave the rarest no time.
-    ensure!(missing.is_empty() || kills() < 40, "never came to anything: {missing:?}");
     Ok(())
 }
 
-/// Which operations have come to something, in any of the processes: a page that all of them share, a byte an opcode.
-#[derive(Clone, Copy)]
-struct Seen(std::ptr::NonNull<u8>);
-
-// SAFETY: bytes are only ever set to 1, by whole-byte writes.
-unsafe impl std::marker::Send for Seen {}
+/// Which operations have come to something, in any of the processes: the address of a page that all of them share, a
+/// byte an opcode.
+static SEEN: OnceLock<usize> = OnceLock::new();
 
 /// User data of an operation: its opcode, and this.
 const NAMED: u64 = 1 << 32;
 /// Waits for slots and for words, as somebody else may cancel them.
 const NAMED_WAIT: [u64; 2] = [NAMED | 1 << 33 | Opcode::Wait as u64, NAMED | 1 << 34 | Opcode::Wait as u64];
 
-impl Seen {
-    fn new() -> Result<Seen> {
-        let (both, flags) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
-        // SAFETY: a fresh mapping, which stays.
-        let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, both, flags) }?;
-        Ok(Seen(std::ptr::NonNull::new(page.cast()).context("no page")?))
-    }
+/// Before the first of the processes is made.
+fn share_notes() -> Result<()> {
+    let (both, flags) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a fresh mapping, which stays.
+    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, both, flags) }?;
+    ensure!(SEEN.set(page as usize).is_ok(), "notes are taken already");
+    Ok(())
+}
 
-    /// Takes note of a completion, where its user data says of what.
-    fn note(self, cqe: &Cqe) {
-        let named = Opcode::from_byte(cqe.user_data as u8);
-        let Some(opcode) = named.filter(|_| cqe.user_data & NAMED != 0) else { return };
-        // Those end with an errno of their own when all is well.
-        let is_clock = matches!(opcode, Opcode::Timeout | Opcode::LinkTimeout);
-        if is_clock || cqe.result().is_ok() {
-            // SAFETY: within the page, which lives as long as any process that has it.
-            unsafe { self.0.add(opcode as usize).write_volatile(1) };
-        }
-    }
+/// Where notes of an operation are taken.
+fn place(opcode: Opcode) -> Option<*mut u8> {
+    SEEN.get().map(|&page| (page + opcode as usize) as *mut u8)
+}
 
-    fn has(self, opcode: Opcode) -> bool {
-        // SAFETY: as above.
-        unsafe { self.0.add(opcode as usize).read_volatile() == 1 }
+/// Takes note of a completion, where its user data says of what.
+fn note(cqe: &Cqe) {
+    let Some(opcode) = Opcode::from_byte(cqe.user_data as u8).filter(|_| cqe.user_data & NAMED != 0) else { return };
+    // Those end with an errno of their own when all is well.
+    let is_clock = matches!(opcode, Opcode::Timeout | Opcode::LinkTimeout);
+    if let Some(place) = place(opcode).filter(|_| is_clock || cqe.result().is_ok()) {
+        // SAFETY: within the page, which stays; nothing but 1 is ever written there, a byte at a time.
+        unsafe { place.write_volatile(1) };
     }
+}
+
+/// What has come to nothing so far.
+fn missing() -> Vec<Opcode> {
+    // SAFETY: as above.
+    let was_seen = |opcode| place(opcode).is_some_and(|place| unsafe { place.read_volatile() } == 1);
+    Opcode::ALL.iter().copied().filter(|&opcode| !was_seen(opcode)).collect()
 }
 
 /// An SQE whose completion says of what it is.
@@ -113,7 +118,7 @@ fn named(sqe: impl Into<Sqe>) -> Sqe {
 }
 
 /// Two processes of one group, which know each other by a name. The calling program has one thread.
-fn spawn_family(seed: u64, seen: Seen) -> Result<libc::pid_t> {
+fn spawn_family(seed: u64) -> Result<libc::pid_t> {
     let mut group = 0;
     let (first, second) = descriptors::way()?;
     let mut ways = [Some(first), Some(second)];
@@ -127,7 +132,7 @@ fn spawn_family(seed: u64, seen: Seen) -> Result<libc::pid_t> {
             let own = ways[member as usize].take();
             // The other's end is the other's alone, so that what is on its way goes with both.
             drop(ways);
-            live(seed ^ member, member == 0, own, seen);
+            live(seed ^ member, member == 0, own);
         }
         // SAFETY: our child; it says so itself as well, whoever comes first.
         unsafe { libc::setpgid(child, if group == 0 { child } else { group }) };
@@ -137,8 +142,7 @@ fn spawn_family(seed: u64, seen: Seen) -> Result<libc::pid_t> {
 }
 
 /// Does everything until it is killed.
-fn live(seed: u64, first: bool, way: Option<OwnedFd>, seen: Seen) -> ! {
-    SEEN.get_or_init(|| seen.0.as_ptr() as usize);
+fn live(seed: u64, first: bool, way: Option<OwnedFd>) -> ! {
     let mut random = Random::new(seed);
     let flags = if random.below(4) == 0 { setup_flags::POLLER } else { 0 };
     let setup = DeviceSetup { flags, memory_bytes: 128 << 20, listeners: 1024, peers: 512, ..DeviceSetup::default() };
@@ -173,19 +177,14 @@ fn live(seed: u64, first: bool, way: Option<OwnedFd>, seen: Seen) -> ! {
     unsafe { libc::_exit(1) }
 }
 
-/// Of this process: where it takes notes.
-static SEEN: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-
-fn note(cqe: &Cqe) {
-    if let Some(page) = SEEN.get().and_then(|&page| std::ptr::NonNull::new(page as *mut u8)) {
-        Seen(page).note(cqe);
-    }
-}
-
 /// One operation and its end; an error where it has not come in time, and goes on.
 fn end_of(ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
+    end_within(PATIENCE, ring, sqe)
+}
+
+fn end_within(patience: Duration, ring: &mut Ring, sqe: impl Into<Sqe>) -> Result<Cqe> {
     ensure!(ring.push(named(sqe)).is_ok(), "the ring is full");
-    ring.enter(1, PATIENCE)?;
+    ring.enter(1, patience)?;
     let cqe = ring.reap_one().context("no completion")?;
     note(&cqe);
     built(cqe.result())?;
@@ -373,7 +372,7 @@ fn with_itself(device: &Device, ring: &mut Ring, random: &mut Random, thread: u6
     Ok(())
 }
 
-/// Lists written into the other process, over and over.
+/// Lists written into the other process, over and over. That one lives as long as this does: it may be slow.
 fn with_the_other(first: bool) -> Result<()> {
     let (device, ring) = crate::kit::device()?;
     let pages = 64;
@@ -381,22 +380,22 @@ fn with_the_other(first: bool) -> Result<()> {
         let (data, _) = side.buffer(pages * 4096)?;
         let (records, mapping) = side.buffer(4096)?;
         write_runs(&mapping, &[run(data, 0, pages as u32)])?;
-        ListHandle::from_bits(end_of(&mut side.ring, prepare(records, 1)?)?.word0).context("no list")
+        ListHandle::from_bits(end_within(WAIT, &mut side.ring, prepare(records, 1)?)?.word0).context("no list")
     };
     if first {
         let mut side = accepted(device, ring, "local:family", || ())?;
         let list = whole(&mut side)?;
         let (_lease, token) = side.grant(LeaseGrant::list(list, Rights::READ.with(Rights::WRITE)))?;
         ensure!(side.scratch.1.write(0, &token), "the token");
-        end_of(&mut side.ring, built(Send::new(side.peer, side.scratch.0, 0, token.len() as u64))?)?;
+        end_within(WAIT, &mut side.ring, built(Send::new(side.peer, side.scratch.0, 0, token.len() as u64))?)?;
         loop {
-            end_of(&mut side.ring, built(Recv::new(side.peer, side.scratch.0, 0, 4096))?)?;
+            end_within(WAIT, &mut side.ring, built(Recv::new(side.peer, side.scratch.0, 0, 4096))?)?;
         }
     }
     let mut side = connected(device, ring, "local:family")?;
     let list = whole(&mut side)?;
     let (inbox, mapping) = side.buffer(4096)?;
-    let told = end_of(&mut side.ring, built(Recv::new(side.peer, inbox, 0, 4096))?)?;
+    let told = end_within(WAIT, &mut side.ring, built(Recv::new(side.peer, inbox, 0, 4096))?)?;
     let mut token = vec![0; told.res as usize];
     ensure!(mapping.read(0, &mut token), "the token");
     let import = side.import(&token)?;
@@ -404,8 +403,8 @@ fn with_the_other(first: bool) -> Result<()> {
     let pairs: Vec<u8> = (0..pages as u32).flat_map(|n| [n.to_le_bytes(), n.to_le_bytes()].concat()).collect();
     ensure!(mapping.write(0, &pairs), "the pairs");
     loop {
+        end_within(WAIT, &mut side.ring, built(ReadList::new(list, import, index, 0, pages))?.checksum())?;
         let write = built(WriteList::new(list, import, index, 0, pages))?;
-        end_of(&mut side.ring, built(write.notify(5, 0, 16))?)?;
-        end_of(&mut side.ring, built(ReadList::new(list, import, index, 0, pages))?.checksum())?;
+        end_within(WAIT, &mut side.ring, built(write.notify(5, 0, 16))?)?;
     }
 }

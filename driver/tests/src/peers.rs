@@ -380,8 +380,7 @@ fn lists_of_the_gone() -> Result<()> {
         let (index, index_mapping) = ours.buffer(u64::from(SEGMENTS) * 8)?;
         write_pairs(&index_mapping, &(0..SEGMENTS).map(|n| (n, n)).collect::<Vec<_>>())?;
         for n in 0..4 {
-            let whole = (source, import, index, 0, u64::from(SEGMENTS));
-            let write = built(WriteList::new(whole.0, whole.1, whole.2, whole.3, whole.4))?.user_data(n);
+            let write = built(WriteList::new(source, import, index, 0, u64::from(SEGMENTS)))?.user_data(n);
             ensure!(ours.ring.push(write).is_ok(), "the ring is full");
         }
         ours.ring.enter(0, WAIT)?;
