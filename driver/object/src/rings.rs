@@ -95,8 +95,9 @@ impl Inlets {
     }
 
     /// Hands windows of SQEs to `take`, which says how many were taken and why the rest was not; from each ring about
-    /// `budget` at most, and from none once `in_time`, asked after each window, says that there is no time left
-    /// (clauses RUN-3, RUN-4). `polled`: clients write on another processor, as a rule. Returns whether any was taken.
+    /// `budget` at most, and one window once `in_time`, asked between one window and the next, says that there is no
+    /// time left (clauses RUN-3, RUN-4). `polled`: clients write on another processor, as a rule. Returns whether any
+    /// was taken.
     pub(crate) fn drain(
         &mut self,
         window: &mut [Sqe],
@@ -105,11 +106,14 @@ impl Inlets {
         in_time: impl Fn() -> bool,
         mut take: impl FnMut(u32, &[Sqe]) -> dmaplane_engine::Take,
     ) -> bool {
-        let (mut worked, mut late) = (false, false);
+        let mut worked = false;
         for (ring, inlet) in self.0.iter_mut() {
             inlet.blocked = None;
             let mut left = budget;
-            while left > 0 && !late && inlet.submissions.available() > 0 {
+            while left > 0 && inlet.submissions.available() > 0 {
+                if worked && !in_time() && left < budget {
+                    break;
+                }
                 let filled = match polled {
                     true => inlet.submissions.peek_batch(window),
                     false => inlet.submissions.peek_near_batch(window),
@@ -118,7 +122,6 @@ impl Inlets {
                 inlet.submissions.advance(took.taken);
                 left = left.saturating_sub(took.taken.max(1));
                 worked |= took.taken > 0;
-                late = !in_time();
                 if took.stop != Stop::WindowEnd || took.taken == 0 {
                     inlet.blocked = Some(took.stop).filter(|stop| *stop != Stop::WindowEnd);
                     break;

@@ -10,6 +10,7 @@
 use crate::context::{Context, Core, NEVER};
 use crate::glue::{BUG_INBOX_OVERFLOW, BUG_NO_MESSAGE};
 use crate::types::{GlueIncoming, INCOMING_GONE, errno_of};
+use core::cell::Cell;
 use dmaplane_engine::{Event, Message, Release};
 use dmaplane_ring::abi::{Errno, Handle};
 use dmaplane_ring::atomic::Word;
@@ -124,11 +125,11 @@ impl Context {
     unsafe fn run_and_let_go(&self, turns: u32) -> Ran {
         let mut left = turns.max(1);
         let mut worked = false;
-        let until_ns = self.glue.relax().saturating_add(HOLD_NS);
+        let until_ns = Cell::new(0);
         loop {
             self.baton.look();
             // SAFETY: the caller's baton.
-            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left, until_ns, &mut worked)) };
+            let finished = unsafe { self.with_core(|core| self.turns(core, &mut left, &until_ns, &mut worked)) };
             if !finished {
                 self.let_go_and_run_soon();
                 return Ran::Used;
@@ -140,7 +141,7 @@ impl Context {
     }
 
     /// Turns until nothing is left to do, or none of them is left, or no time: `false`.
-    fn turns(&self, core: &mut Core, left: &mut u32, until_ns: u64, any: &mut bool) -> bool {
+    fn turns(&self, core: &mut Core, left: &mut u32, until_ns: &Cell<u64>, any: &mut bool) -> bool {
         loop {
             if *left == 0 {
                 return false;
@@ -148,7 +149,7 @@ impl Context {
             *left -= 1;
             let worked = self.turn(core, until_ns);
             *any |= worked;
-            if worked && self.glue.relax() > until_ns {
+            if worked && !self.is_in_time(until_ns) {
                 return false;
             }
             if !worked && (core.polled || self.may_sleep(core)) {
@@ -156,6 +157,16 @@ impl Context {
                 return true;
             }
         }
+    }
+
+    /// Lets others have the processor, and says whether a hold may last longer: its time begins when this is first
+    /// asked, so that a poller that finds nothing asks for none. `until_ns` is 0 before.
+    fn is_in_time(&self, until_ns: &Cell<u64>) -> bool {
+        let now_ns = self.glue.relax();
+        if until_ns.get() == 0 {
+            until_ns.set(now_ns.saturating_add(HOLD_NS));
+        }
+        now_ns <= until_ns.get()
     }
 
     /// Raises all flags, arms C's timer and looks once more; `false`: there is work. Nobody polls from here on.
@@ -168,7 +179,7 @@ impl Context {
     }
 
     /// One round over everything that may have work; `false` when nothing had any (clause RUN-2).
-    fn turn(&self, core: &mut Core, until_ns: u64) -> bool {
+    fn turn(&self, core: &mut Core, until_ns: &Cell<u64>) -> bool {
         let mut worked = false;
         core.host.traced = self.glue.is_traced() != 0;
         let mut events = EVENT_BUDGET;
@@ -186,7 +197,7 @@ impl Context {
             worked = true;
         }
         let Core { engine, host, inlets, window, polled, .. } = core;
-        let in_time = || self.glue.relax() <= until_ns;
+        let in_time = || self.is_in_time(until_ns);
         worked |= inlets.drain(window, RING_BUDGET, *polled, in_time, |ring, window| {
             let took = engine.take(host, ring, window);
             host.tally.taken += u64::from(took.taken);
