@@ -23,8 +23,10 @@ pub const TESTS: &[Test] = &[
     ("dev_2_a_poller_wants_cap_sys_nice", poller_is_a_privilege),
     ("dev_2_a_poller_runs_where_it_was_asked_to", poller_cpu),
     ("dev_1_who_is_not_in_the_group_may_not_open_it", not_in_the_group),
-    ("dev_1_the_udev_rule_gives_the_device_to_the_group", the_rule),
 ];
+
+/// What is the work of other programs, which under every checker take ten times as long to say the same.
+pub const RULE: &[Test] = &[("dev_1_the_udev_rule_gives_the_device_to_the_group", the_rule)];
 
 fn made_once() -> Result<()> {
     let device = Device::open(DeviceSetup { rings: 3, ..DeviceSetup::default() })?;

@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 #[path = "../../../xtask/src/lab/messages.rs"]
 mod messages;
 
+pub use messages::LOST_ON_PURPOSE;
+
 /// The kernel's messages from some moment on.
 pub struct KernelLog(File);
 

@@ -91,9 +91,9 @@ fn main() -> ExitCode {
     let asked = OTHER_GROUPS.iter().find(|(variable, _)| std::env::var_os(variable).is_some());
     // Beside what every kernel runs.
     let more: &[&[Test]] = match std::env::var_os("DMAPLANE_LONG") {
-        Some(_) => &[importers::LONG, programs::RACES, programs::LONG],
-        None if kit::slow() => &[programs::RACES, leaks::TESTS],
-        None => &[],
+        Some(_) => &[calls::RULE, importers::LONG, programs::RACES, programs::LONG],
+        None if kit::slow() => &[programs::RACES],
+        None => &[calls::RULE],
     };
     let tests: Vec<&Test> = match asked {
         Some((_, tests)) => tests.iter().collect(),
@@ -126,6 +126,13 @@ fn main() -> ExitCode {
         }
     }
     println!("left: {}", kit::memory_left());
+    // The kernels with every checker are asked for leaks when all is done.
+    if kit::slow()
+        && let Err(error) = leaks::lose()
+    {
+        failed += 1;
+        println!("FAILED nothing_can_be_lost_on_purpose: {error:#}");
+    }
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,7 +1,7 @@
 //! Two contexts that are peers: the driver's local fabric (clauses LOC-1 to LOC-8).
 
 use crate::Test;
-use crate::kit::{WAIT, alloc, complete, device, information, refused, succeed, until};
+use crate::kit::{WAIT, alloc, complete, device, information, refused, slow, succeed, until};
 use crate::lists::{prepare, run, write_runs};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
@@ -676,7 +676,7 @@ fn outlives() -> Result<()> {
 }
 
 fn repeated() -> Result<()> {
-    for _ in 0..40 {
+    for _ in 0..if slow() { 10 } else { 40 } {
         let (mut ours, mut theirs) = pair()?;
         let (inbox, _mapping) = theirs.buffer(64 << 10)?;
         for n in 0..16 {

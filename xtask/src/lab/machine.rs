@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::initramfs::{self, END, EXIT, MESSAGES, STARTED};
 use super::kernel::KernelFiles;
-use super::messages;
+use super::{leaks, messages};
 use crate::workspace::Workspace;
 
 /// Boots that may fail before the machine's first program runs: one in ten does, under the emulator.
@@ -212,6 +212,7 @@ fn watch(lines: &Receiver<String>, time: Duration) -> Result<Boot> {
         let defects = messages::defects(&all.join("\n")).join("\n");
         bail!("the machine ended before its command had: {defects}");
     };
+    let kernel = leaks::without_control(&printed, &kernel);
     let defects = messages::defects(&kernel).into_iter().map(str::to_owned).collect::<Vec<_>>();
     if !defects.is_empty() {
         println!("{kernel}");

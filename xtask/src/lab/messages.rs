@@ -1,5 +1,8 @@
 //! What a kernel says when something is wrong.
 
+/// What the driver's tests print when they have lost memory on purpose.
+pub const LOST_ON_PURPOSE: &str = "one allocation was lost on purpose";
+
 /// Parts of lines that report a defect.
 const REPORTS: &[&str] = &[
     "WARNING:",

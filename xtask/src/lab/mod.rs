@@ -5,6 +5,7 @@
 mod checked;
 pub mod initramfs;
 pub mod kernel;
+mod leaks;
 pub mod machine;
 pub mod messages;
 pub mod newest;

@@ -9,19 +9,21 @@ use super::test_run::TestRun;
 use super::{FEATURES, LaneContext};
 use crate::tally::Tally;
 
+/// The same for every run: another choice of packages would unify features otherwise, and build all anew.
+const PACKAGES: &[&str] =
+    &["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests", "--exclude", "dmaplane-cli"];
+
 pub fn run(context: &LaneContext) -> Result<Tally> {
     let workspace = &context.workspace;
     let mut tally = Tally::default();
 
     let mut tests = TestRun::new(workspace);
-    tests.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
-    tests.command.args(["--exclude", "dmaplane-cli"]);
+    tests.command.args(PACKAGES);
     tally += tests.finish()?;
 
     // Where there is an io_uring, tcp has been over it; in a container it would be over epoll.
-    // (Of the whole workspace, so that nothing is built anew for other features.)
     let mut epoll = TestRun::new(workspace);
-    epoll.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
+    epoll.command.args(PACKAGES);
     for test in ["tcp", "tcp_hostile", "tcp_processes", "late_writes"] {
         epoll.command.args(["--test", test]);
     }
@@ -29,7 +31,7 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
     tally += epoll.finish()?;
 
     let mut examples = TestRun::documentation(workspace);
-    examples.command.args(["--workspace", "--features", FEATURES, "--exclude", "dmaplane-loom-tests"]);
+    examples.command.args(PACKAGES);
     tally += examples.finish()?;
     Ok(tally)
 }
