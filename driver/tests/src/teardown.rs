@@ -1,7 +1,7 @@
 //! How contexts end.
 
 use crate::Test;
-use crate::kit::{alloc, device, is_in_use};
+use crate::kit::{alloc, device, is_in_use, slow};
 use anyhow::{Context as _, Result, ensure};
 use dmaplane_device::Device;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
@@ -141,7 +141,7 @@ fn killed_waiter() -> Result<()> {
 }
 
 fn racing() -> Result<()> {
-    for _ in 0..50 {
+    for _ in 0..if slow() { 20 } else { 50 } {
         let fd = Device::open_bare(dmaplane_device::PATH)?;
         let copies: Result<Vec<_>, _> = (0..4).map(|_| rustix::io::dup(&fd)).collect();
         let made: Vec<bool> = std::thread::scope(|scope| {
