@@ -2,8 +2,14 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Output};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, bail};
+
+/// Has make do as much at once as there are processors for.
+pub fn jobs() -> String {
+    format!("-j{}", available_parallelism().map_or(1, usize::from))
+}
 
 /// Runs a program, passes its output on as it comes and gives each line of it to `on_line`.
 ///

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::engine_object;
 use crate::lab::kernel::{Kernel, KernelFiles};
 use crate::lab::newest;
-use crate::process::capture_all;
+use crate::process::{capture_all, jobs};
 use crate::workspace::Workspace;
 
 /// What is different about a module that is built for a test.
@@ -114,7 +114,7 @@ fn make(
         fs::copy(object, &copied).with_context(|| format!("copying {}", object.display()))?;
         make.arg(format!("ENGINE={}", within(&copied)));
     }
-    make.args(variables).arg("modules");
+    make.args(variables).args([&jobs(), "modules"]);
     let (status, printed) = capture_all(make)?;
     let warned = printed.lines().any(|line| line.contains("warning:") || line.contains("WARNING:"));
     if !status.success() || warned {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::build::copy_sources;
 use crate::engine_object::{self, variants::VARIANTS};
 use crate::lab::kernel::KernelFiles;
-use crate::process::capture;
+use crate::process::{capture, jobs};
 use crate::workspace::Workspace;
 
 /// Makes the folder anew: where it is.
@@ -42,7 +42,7 @@ pub fn install(workspace: &Workspace, folder: &Path, files: &KernelFiles) -> Res
     let _ = fs::remove_dir_all(&installed);
     for targets in [["clean"].as_slice(), &["install"]] {
         let mut make = workspace.command("make");
-        make.arg("-C").arg(folder).arg(format!("KDIR={}", files.build.display())).args(targets);
+        make.arg(jobs()).arg("-C").arg(folder).arg(format!("KDIR={}", files.build.display())).args(targets);
         make.arg(format!("DESTDIR={}", installed.display()));
         capture(make)?;
     }

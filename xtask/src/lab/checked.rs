@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, ensure};
 
 use super::kernel::{KernelFiles, unpacked};
-use crate::process::capture;
+use crate::process::{capture, jobs};
 use crate::setup::install::{apt_get, quietly};
 
 /// What differs from Kconfig's defaults.
@@ -37,9 +36,8 @@ pub fn files(folder: &Path) -> Result<KernelFiles> {
     apt_get(&install)?;
     fetch(folder, &tree)?;
     configure(&tree)?;
-    let jobs = available_parallelism().map_or(1, usize::from);
     // The modules are none; they bring the list of symbols that ours is built against.
-    quietly(make(&tree, &[&format!("-j{jobs}"), "bzImage", "modules"])).context("building the kernel")?;
+    quietly(make(&tree, &[&jobs(), "bzImage", "modules"])).context("building the kernel")?;
     fs::write(&made, CONFIG)?;
     Ok(files)
 }
