@@ -83,7 +83,8 @@ enum Work {
     /// Its result words.
     Simple(u64, u64),
     Connect,
-    Local,
+    /// The end of the connection that it was said at.
+    Local(usize),
     /// So many bytes.
     Transfer(u64),
 }
@@ -120,6 +121,8 @@ pub struct Side {
     listeners: Vec<(u32, u64)>,
     lists: Vec<(u32, Vec<u64>)>,
     frames: u32,
+    /// Something was said that was not what was heard.
+    changed: bool,
 }
 
 impl Side {
@@ -175,19 +178,33 @@ impl Side {
     }
 
     /// Something is said to a peer: what is heard, the input may have changed, as no real glue does.
-    fn say(&mut self, peer: u32, message: &[u64; 8], frame: u32) -> bool {
-        let Some(from) = self.end_of(peer) else { return false };
+    fn say(&mut self, peer: u32, message: &[u64; 8], frame: u32) -> Option<usize> {
+        let from = self.end_of(peer)?;
         if self.ends[from].ends {
-            return false;
+            return None;
         }
         let mut message = *message;
-        let (change, at) = (self.fate(), self.fate());
-        if change == 0xff {
-            message[usize::from(at & 7)] ^= self.input.word();
+        if self.fate() == 0xff {
+            let (at, bits) = (self.fate(), u64::from(self.fate()));
+            message[usize::from(at & 7)] ^= bits << (at >> 3 & 7) * 8;
+            self.changed = true;
         }
         self.ends[from ^ 1].queue.push_back((message, frame));
         self.look();
-        true
+        Some(from)
+    }
+
+    /// A peer's transfer, at once or later.
+    fn transfer(&mut self, transfer: u64, of: &GlueTarget, outcome: &mut GlueOutcome) {
+        if of.kind == OBJECT_LIST {
+            self.locate(of.object);
+        }
+        let fate = self.fate();
+        if fate & 1 == 0 {
+            self.start(transfer, Work::Transfer(of.length), outcome);
+        } else {
+            (outcome.result, outcome.word0, outcome.word1) = (result(fate), of.length, 7);
+        }
     }
 
     fn end(&mut self, end: usize) {
@@ -220,7 +237,10 @@ impl Side {
 
     /// A segment's place, as who copies looks it up.
     fn locate(&mut self, list: u32) {
-        let segment = self.fate().into();
+        let segment = match self.fate() {
+            0xff => u32::MAX,
+            number => u32::from(number) % 8,
+        };
         let Some(records) = self.records(list) else { return };
         let count = records.len() * 8 / dmaplane_list_record_bytes() as usize;
         let mut place = GluePlace::default();
@@ -232,7 +252,7 @@ impl Side {
 /// Success, or one of some errnos, the kernel's own among them.
 fn result(fate: u8) -> i32 {
     match fate >> 5 {
-        0 => Errno::ENOMEM.as_result(),
+        0 => [Errno::ENOMEM, Errno::ERANGE, Errno::EINVAL, Errno::EPROTO][usize::from(fate >> 1 & 3)].as_result(),
         1 => -512,
         2 => i32::MIN,
         _ => 0,
@@ -257,8 +277,15 @@ pub fn end_some(side: &RefCell<Side>) -> bool {
     let result = result(this.fate());
     let waiting = this.ends.iter().filter(|end| end.peer.is_none() && !end.ends).count();
     let listener = this.listeners.last().copied();
-    let info = GluePeerInfo { context: SETUP.context, window: u32::from(this.fate()) % 16, reserved: u32::MAX };
+    let info = GluePeerInfo {
+        context: SETUP.context,
+        window: if this.tame { SETUP.inbound_per_peer } else { u32::from(this.fate()) % 16 },
+        reserved: u32::MAX,
+    };
     let pending = this.ends.len() as u32;
+    // A request that was sent fails only with its connection (HOST-17).
+    let fails = |end: usize| if this.ends[end].ends { result } else { 0 };
+    let local = if let Work::Local(end) = work { fails(end) } else { 0 };
     let connected = result == 0 && waiting < INCOMING_MAX && listener.is_some();
     if matches!(work, Work::Connect) && connected {
         this.ends.extend([End::default(), End::default()]);
@@ -273,7 +300,7 @@ pub fn end_some(side: &RefCell<Side>) -> bool {
                 dmaplane_post_connected(context, op, pending, &info);
             }
             (Work::Connect, _) => dmaplane_post_finished(context, op, Errno::ECONNREFUSED.as_result(), 0, 0),
-            (Work::Local, _) => dmaplane_post_local_done(context, op, result, 7),
+            (Work::Local(_), _) => dmaplane_post_local_done(context, op, local, 7),
             (Work::Transfer(bytes), _) => dmaplane_post_transfer_done(context, op, result, bytes, 7),
         }
     }
@@ -313,8 +340,9 @@ extern "C" fn dmaplane_glue_run_soon(_context: *mut GlueContext) {}
 /// An overflow cannot be; what is no message can where the input has changed one.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-extern "C" fn dmaplane_glue_bug(_context: *mut GlueContext, what: u32) {
+extern "C" fn dmaplane_glue_bug(context: *mut GlueContext, what: u32) {
     assert_eq!(what, dmaplane_engine_object::glue::BUG_NO_MESSAGE, "an overflow");
+    with(context, |side| assert!(side.changed, "the engine does not understand itself"));
 }
 
 glue! {
@@ -322,7 +350,10 @@ glue! {
     fn dmaplane_glue_wake_client(_side, _ring: u32) {}
     fn dmaplane_glue_closed(side) { assert!(!std::mem::replace(&mut side.closed, true), "closed twice"); }
     fn dmaplane_glue_now_ns(side) -> u64 { side.now_ns }
-    fn dmaplane_glue_relax(side) -> u64 { side.now_ns }
+    fn dmaplane_glue_relax(side) -> u64 {
+        side.now_ns += if side.fate() == 0xff { 1 << 23 } else { 0 };
+        side.now_ns
+    }
     fn dmaplane_glue_is_traced(side) -> i32 { (side.now_ns as i32 >> 10) & 1 }
     fn dmaplane_glue_sighted(_side, sighting: &GlueSighting) {
         // SAFETY: the object's own words, each with its NUL.
@@ -384,6 +415,11 @@ glue! {
             unsafe { dmaplane_list_put(record.as_mut_ptr().cast(), &Run::from_words(run)) };
         }
         drop(bytes);
+        // What a process may have in its memory.
+        if side.fate() == 0xff && !records.is_empty() {
+            let (at, bits) = (usize::from(side.fate()) % records.len(), side.input.word());
+            records[at] ^= bits;
+        }
         side.lists.push((list, records));
         side.asked(op, outcome, runs, 0);
     }
@@ -411,7 +447,11 @@ glue! {
     fn dmaplane_glue_connect(
         side, op: u64, _buffer: u32, _offset: u64, _length: u64, outcome: &mut GlueOutcome
     ) {
-        side.start(op, Work::Connect, outcome);
+        if side.fate() == 0xff {
+            outcome.result = Errno::ECONNREFUSED.as_result();
+        } else {
+            side.start(op, Work::Connect, outcome);
+        }
     }
     fn dmaplane_glue_adopt(side, pending: u32, index: u32, peer: u64) {
         side.ends[pending as usize].peer = Some((index, peer));
@@ -443,12 +483,10 @@ glue! {
         }
         side.frames += 1;
         let frame = side.frames;
-        if !side.say(peer, request, frame) {
-            return Errno::ENOTCONN.as_result();
-        }
+        let Some(end) = side.say(peer, request, frame) else { return Errno::ENOTCONN.as_result() };
         let is_later = side.fate() & 1;
         if is_later == 1 {
-            side.started.push((op, Work::Local));
+            side.started.push((op, Work::Local(end)));
         }
         is_later.into()
     }
@@ -456,18 +494,12 @@ glue! {
     fn dmaplane_glue_copy_in(
         side, transfer: u64, _peer: u32, _frame: u32, target: &GlueTarget, _checksum: bool, outcome: &mut GlueOutcome
     ) {
-        if target.kind == OBJECT_LIST {
-            side.locate(target.object);
-        }
-        side.start(transfer, Work::Transfer(target.length), outcome);
+        side.transfer(transfer, target, outcome);
     }
     fn dmaplane_glue_serve(
         side, transfer: u64, _peer: u32, _frame: u32, source: &GlueTarget, outcome: &mut GlueOutcome
     ) {
-        if source.kind == OBJECT_LIST {
-            side.locate(source.object);
-        }
-        side.start(transfer, Work::Transfer(source.length), outcome);
+        side.transfer(transfer, source, outcome);
     }
     fn dmaplane_glue_stop(_side, _transfer: u64) {}
     fn dmaplane_glue_deliver(side, _peer: u32, _frame: u32, _buffer: u32, _offset: u64, length: u32) -> i32 {

@@ -13,12 +13,15 @@ use dmaplane_engine_object::calls::{
 use dmaplane_engine_object::exports::{
     dmaplane_attach_ring, dmaplane_awake, dmaplane_close, dmaplane_context_bytes, dmaplane_context_destroy,
     dmaplane_context_init, dmaplane_detach_ring, dmaplane_is_closed, dmaplane_next_deadline_ns, dmaplane_prepare_sleep,
-    dmaplane_ring_ready, dmaplane_run, dmaplane_usage, dmaplane_wait_begin, dmaplane_wait_end,
+    dmaplane_ring_bytes, dmaplane_ring_ready, dmaplane_run, dmaplane_usage, dmaplane_wait_begin, dmaplane_wait_end,
 };
-use dmaplane_engine_object::observe::{dmaplane_column_name, dmaplane_kind_name, dmaplane_next_record};
+use dmaplane_engine_object::observe::{
+    dmaplane_column_name, dmaplane_kind_name, dmaplane_next_record, dmaplane_opcode_name,
+};
 use dmaplane_engine_object::types::{GlueRecord, GlueUsage};
 use dmaplane_ring::abi::{
-    BufferHandle, Cqe, LeaseHandle, ListHandle, ListenerHandle, Opcode, PeerHandle, Rights, RingLayout, Run, Sqe,
+    BufferHandle, ClientArea, Cqe, EngineArea, LeaseHandle, ListHandle, ListenerHandle, Opcode, PeerHandle, Rights,
+    RingLayout, Run, Sqe,
 };
 use dmaplane_ring::atomic::Word;
 use dmaplane_ring::build::{Accept, Alloc, Connect, CreditGrant, LeaseExport, LeaseGrant, LeaseImport, ListPrepare};
@@ -28,11 +31,11 @@ use glue::{SETUP, Side, THING, end_some};
 use libfuzzer_sys::fuzz_target;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Memory of C's, zeroed, as long as was asked for and no longer.
 struct Memory {
@@ -46,6 +49,19 @@ impl Memory {
         // SAFETY: the length is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory");
         Memory { start, layout }
+    }
+}
+
+unsafe extern "C" {
+    fn __asan_poison_memory_region(start: *const c_void, bytes: usize);
+}
+
+impl Memory {
+    /// What lies beyond is nobody's: areas are whole pages.
+    fn end_at(self, bytes: usize) -> Memory {
+        // SAFETY: within the memory, of which nothing is used yet.
+        unsafe { __asan_poison_memory_region(self.start.as_ptr().add(bytes).cast(), self.layout.size() - bytes) };
+        self
     }
 }
 
@@ -67,7 +83,15 @@ struct Ring {
 impl Ring {
     fn attach(context: *mut Context, sq_entries: u32, cq_entries: u32) -> Option<Ring> {
         let layout = RingLayout::new(sq_entries, cq_entries).expect("sizes of a ring");
-        let areas = [Memory::new(layout.client_bytes()), Memory::new(layout.engine_bytes())];
+        let mut bytes = [0, 0];
+        let [client, engine] = &mut bytes;
+        // SAFETY: the references are valid.
+        assert_eq!(unsafe { dmaplane_ring_bytes(sq_entries, cq_entries, client, engine) }, 0);
+        let ends = [
+            ClientArea::ENTRIES + sq_entries as usize * size_of::<Sqe>(),
+            EngineArea::ENTRIES + cq_entries as usize * size_of::<Cqe>(),
+        ];
+        let areas = [0, 1].map(|area| Memory::new(bytes[area] as usize).end_at(ends[area]));
         let [client, engine] = [areas[0].start, areas[1].start];
         // SAFETY: the areas are as long as they have to be, and outlive the ring.
         let index = unsafe {
@@ -82,23 +106,45 @@ impl Ring {
 
     /// What any thread of the process may do to what it has mapped.
     fn scribble(&self, word: u64, value: u64) {
-        let words = self.layout.client_bytes() / 8;
-        // Mostly where the counts and flags are.
-        let at = if word & 1 == 0 { (word >> 1) as usize % 64 } else { (word >> 1) as usize % words };
-        // SAFETY: within the area, which is aligned, and touched by atomics only.
-        unsafe { &*self.areas[0].start.as_ptr().cast::<AtomicU64>().add(at) }.store_relaxed(value);
+        let start = self.areas[0].start.as_ptr();
+        // SAFETY: within the area, which is aligned and touched by atomics only.
+        let number = |at: usize| unsafe { &*start.add(at).cast::<AtomicU32>() };
+        match word & 3 {
+            // A little more or less than it was: what is far off is refused at a glance.
+            0 | 1 => {
+                let number = number(if word & 1 == 0 { ClientArea::SQ_TAIL } else { ClientArea::CQ_HEAD });
+                let by = value as i8;
+                number.store_relaxed(number.load_relaxed().wrapping_add_signed(by.into()));
+            }
+            2 => number([ClientArea::FLAGS, ClientArea::SQ_TAIL][(word >> 2) as usize & 1]).store_relaxed(value as u32),
+            _ => {
+                let words = self.layout.sq_entries as usize * Sqe::WORDS;
+                let at = ClientArea::ENTRIES + (word >> 2) as usize % words * 8;
+                // SAFETY: as above.
+                unsafe { &*start.add(at).cast::<AtomicU64>() }.store_relaxed(value);
+            }
+        }
     }
 }
 
+/// A word of the object's.
+fn told(word: *const c_char) -> bool {
+    // SAFETY: it is null, or has its NUL.
+    !word.is_null() && unsafe { CStr::from_ptr(word) }.to_bytes().is_ascii()
+}
+
 fn look_on(context: *mut Context, rings: &[Ring]) {
-    for kind in (0..).take_while(|kind| !dmaplane_kind_name(*kind).is_null()) {
+    assert_eq!((0..256).filter(|opcode| told(dmaplane_opcode_name(*opcode))).count(), Opcode::ALL.len());
+    for kind in (0..).take_while(|kind| told(dmaplane_kind_name(*kind))) {
+        let columns = (0..).take_while(|column| told(dmaplane_column_name(kind, *column))).count();
         let mut from = 0;
         let mut record = MaybeUninit::<GlueRecord>::uninit();
         // SAFETY: the context lives, and there is room for a record.
         while unsafe { dmaplane_next_record(context, kind, from, record.as_mut_ptr()) } == 1 {
             // SAFETY: it was filled in.
-            from = unsafe { record.assume_init_ref() }.index + 1;
-            let _ = dmaplane_column_name(kind, from);
+            let record = unsafe { record.assume_init_ref() };
+            assert!(told(record.state) && columns <= record.words.len());
+            from = record.index + 1;
         }
     }
     let mut usage = GlueUsage::default();
@@ -244,25 +290,31 @@ fn furnish(context: *mut Context, rings: &mut [Ring], side: &RefCell<Side>) {
 }
 
 fn other(context: *mut Context, rings: &mut Vec<Ring>, which: usize, side: &RefCell<Side>) {
-    let action = side.borrow_mut().input.below(4);
+    let action = side.borrow_mut().input.below(64);
     // SAFETY: the context lives in all of them.
     match action {
-        0 => {
+        0..16 => {
             // Its memory goes at once. What it has in flight keeps its room for a while.
             let ring = rings.swap_remove(which);
             assert_eq!(unsafe { dmaplane_detach_ring(context, ring.index) }, 0);
             drop(ring);
             rings.extend(Ring::attach(context, 8, 16));
         }
-        1 => {
-            let _ = unsafe { dmaplane_awake(context) } + unsafe { dmaplane_prepare_sleep(context) };
+        16..24 => rings.extend(Ring::attach(context, 8, 16)),
+        24..32 => {
+            let _ = unsafe { dmaplane_awake(context) };
         }
-        2 => {
+        32..40 => {
+            let _ = unsafe { dmaplane_prepare_sleep(context) };
+        }
+        40..50 => {
             let index = rings[which].index;
             assert_eq!(unsafe { dmaplane_wait_begin(context, index) }, 0);
             let _ = unsafe { dmaplane_run(context, 4) };
             unsafe { dmaplane_wait_end(context, index) };
         }
+        // Whatever goes on.
+        63 => unsafe { dmaplane_close(context) },
         _ => {
             let mut this = side.borrow_mut();
             this.now_ns += 1 << this.input.below(32);
@@ -285,8 +337,11 @@ fuzz_target!(|bytes: &[u8]| {
     furnish(context, &mut rings, &side);
     while !side.borrow().input.is_empty() {
         if rings.is_empty() {
+            // There is no room yet, or never again.
+            side.borrow_mut().input.byte();
             rings.extend(Ring::attach(context, 8, 16));
             end_some(&side);
+            let _ = unsafe { dmaplane_run(context, 64) };
             continue;
         }
         let (action, which) = {
@@ -301,7 +356,10 @@ fuzz_target!(|bytes: &[u8]| {
                 let (word, value) = (this.input.word(), this.input.word());
                 rings[which].scribble(word, value);
             }
-            7..=9 => {
+            7 => {
+                let _ = rings[which].client.submitter.publish();
+            }
+            8 | 9 => {
                 let _ = rings[which].client.submitter.publish();
                 let turns = 1 + side.borrow_mut().input.below(8) as u32;
                 let _ = unsafe { dmaplane_run(context, turns) };

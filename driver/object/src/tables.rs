@@ -47,6 +47,22 @@ impl<T> AsRef<[T]> for KernelTable<T> {
     }
 }
 
+/// Bytes behind each table that are nobody's: none, but where a sanitizer is told of them.
+const GAP_BYTES: usize = if cfg!(feature = "guarded-tables") { 64 } else { 0 };
+
+/// Has the sanitizer watch a gap.
+#[cfg(feature = "guarded-tables")]
+fn guard(gap: *mut u8) {
+    unsafe extern "C" {
+        fn __asan_poison_memory_region(start: *const core::ffi::c_void, bytes: usize);
+    }
+    // SAFETY: so many bytes of the block, which nothing refers to.
+    unsafe { __asan_poison_memory_region(gap.cast(), GAP_BYTES) };
+}
+
+#[cfg(not(feature = "guarded-tables"))]
+fn guard(_gap: *mut u8) {}
+
 /// A block of memory, from which tables are taken one behind the other.
 pub(crate) struct Block {
     /// Null when bytes are only counted.
@@ -81,13 +97,16 @@ impl Block {
     pub(crate) fn room<T>(&mut self, length: usize) -> Option<NonNull<T>> {
         let from = self.taken.checked_next_multiple_of(align_of::<T>())?;
         let end = from.checked_add(size_of::<T>().checked_mul(length)?)?;
-        if end > self.bytes {
+        let with_gap = end.checked_add(GAP_BYTES)?;
+        if with_gap > self.bytes {
             return None;
         }
-        self.taken = end;
+        self.taken = with_gap;
         if self.start.is_null() {
             return None;
         }
+        // SAFETY: the gap begins within the block, or at its end.
+        guard(unsafe { self.start.add(end) });
         // SAFETY: `from` is at most `end`, which is at most the block's bytes.
         NonNull::new(unsafe { self.start.add(from) }.cast())
     }
