@@ -37,6 +37,10 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+unsafe extern "C" {
+    fn __asan_poison_memory_region(start: *const c_void, bytes: usize);
+}
+
 /// Memory of C's, zeroed, as long as was asked for and no longer.
 struct Memory {
     start: NonNull<u8>,
@@ -50,13 +54,7 @@ impl Memory {
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory");
         Memory { start, layout }
     }
-}
 
-unsafe extern "C" {
-    fn __asan_poison_memory_region(start: *const c_void, bytes: usize);
-}
-
-impl Memory {
     /// What lies beyond is nobody's: areas are whole pages.
     fn end_at(self, bytes: usize) -> Memory {
         // SAFETY: within the memory, of which nothing is used yet.
@@ -182,10 +180,17 @@ fn call(context: *mut Context, side: &RefCell<Side>) {
             0 => (dmaplane_add_buffer(context, pick % (1 << 30), thing, &mut made) == 0).then_some(made),
             1 => add(dmaplane_add_slot, context),
             2 => add(dmaplane_add_listener, context),
-            3 => (dmaplane_hold_buffer(context, handle, &mut thing) == i32::MAX).then_some(0),
-            _ => (dmaplane_take_slot(context, handle, &mut thing) == i32::MAX).then_some(0),
+            3 => {
+                let _ = dmaplane_hold_buffer(context, handle, &mut thing);
+                None
+            }
+            _ => {
+                let _ = dmaplane_take_slot(context, handle, &mut thing);
+                None
+            }
         }
     };
+    assert_eq!(thing, THING, "C gets its own back");
     side.borrow_mut().model.handles.extend(made.map(|made| (made, true)));
 }
 
@@ -197,22 +202,7 @@ fn reap(ring: &mut Ring, side: &RefCell<Side>) -> Vec<Cqe> {
         // What it says may be what a hostile thread has written.
         let Some(entry) = model.entries.get(cqe.user_data as usize) else { continue };
         let sqe = entry.sqe;
-        match Opcode::from_byte(sqe.opcode) {
-            Some(
-                Opcode::Alloc
-                | Opcode::ListPrepare
-                | Opcode::LeaseGrant
-                | Opcode::LeaseImport
-                | Opcode::Connect
-                | Opcode::Accept
-                | Opcode::ExportDmabuf,
-            ) => drop(model.handles.insert(cqe.word0, true)),
-            Some(Opcode::Free | Opcode::ListFree | Opcode::LeaseRevoke | Opcode::ImportRelease) => {
-                model.handles.insert(sqe.local, false);
-            }
-            Some(Opcode::Disconnect) => drop(model.handles.insert(sqe.remote, false)),
-            _ => {}
-        }
+        model.succeeded(&sqe, cqe);
     }
     cqes
 }

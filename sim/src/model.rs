@@ -229,7 +229,8 @@ impl Model {
         Ok(())
     }
 
-    fn succeeded(&mut self, sqe: &Sqe, cqe: &Cqe) {
+    /// An SQE has succeeded: handles come and go.
+    pub fn succeeded(&mut self, sqe: &Sqe, cqe: &Cqe) {
         match Opcode::from_byte(sqe.opcode) {
             Some(
                 Opcode::Alloc

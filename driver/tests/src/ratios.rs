@@ -202,9 +202,10 @@ fn no_ops() -> Result<()> {
     }
     println!("  ratio: no-ops by ENTER, batches of {BATCH}, beside io_uring's: {:.2}", beside(&enter, &uring));
     println!("  ratio: no-ops by the poller, batches of {BATCH}, beside io_uring's: {:.2}", beside(&poller, &uring));
-    let best = beside(&enter, &two_calls).max(beside(&poller, &two_calls));
-    println!("  ratio: no-ops by ENTER beside two calls an entry: {:.1}", beside(&enter, &two_calls));
-    println!("  ratio: no-ops by the poller beside two calls an entry: {:.1}", beside(&poller, &two_calls));
+    let beside_two_calls = [("ENTER", beside(&enter, &two_calls)), ("the poller", beside(&poller, &two_calls))];
+    for (by, ratio) in beside_two_calls {
+        println!("  ratio: no-ops by {by} beside two calls an entry: {ratio:.1}");
+    }
     println!("  ratio: QUERY by ENTER beside io_uring's no-ops: {:.2}", beside(&queries, &uring));
     println!("  ratio: QUERY by ENTER beside two calls an entry: {:.1}", beside(&queries, &two_calls));
     let [enter, poller, uring, two_calls] = [enter, poller, uring, two_calls].map(median);
@@ -225,7 +226,9 @@ fn no_ops() -> Result<()> {
         println!("  ratio: no-ops by ENTER beside two calls, the worker on {place}: {ratio:.1}");
     }
     rustix::thread::sched_setaffinity(None, &before)?;
-    ensure!(best >= 20.0, "{best:.1} times two calls an entry, where 20 is the goal");
+    for (by, ratio) in beside_two_calls {
+        ensure!(ratio >= 20.0, "by {by} {ratio:.1} times two calls an entry, where 20 is the goal");
+    }
     Ok(())
 }
 
