@@ -300,7 +300,8 @@ bool dmp_context_get(struct dmp_context *context);
 		set_active_memcg(dmp_before);                                       \
 		dmp_said;                                                           \
 	})
-void dmp_run_charged(struct dmp_context *context);
+int dmp_run_charged(struct dmp_context *context);
+void dmp_run_for_client(struct dmp_context *context);
 int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage);
 int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record);
 void dmp_runner_init(struct dmp_context *context);

@@ -151,7 +151,7 @@ static long dmp_enter(struct dmp_ring *ring, void __user *user)
 	 */
 	if (atomic_read(&ring->detached))
 		return dmp_ring_ready(ring);
-	dmp_run_charged(ring->context);
+	dmp_run_for_client(ring->context);
 	if (fatal_signal_pending(current))
 		return -EINTR;
 	/* As a rule what was published has been completed by now. */

@@ -13,9 +13,19 @@
 /* How long a poller looks before it sleeps, where nobody says. */
 #define POLLER_IDLE_US 1000
 
-void dmp_run_charged(struct dmp_context *context)
+int dmp_run_charged(struct dmp_context *context)
 {
-	dmp_charged(context, dmaplane_run(context->engine, DMP_RUN_TURNS));
+	return dmp_charged(context, dmaplane_run(context->engine, DMP_RUN_TURNS));
+}
+
+/*
+ * A poller that sleeps has work now, which is done at once; and it is woken, since only a poller that is awake saves its
+ * clients the next call. 3: something was done. (After 2 it has been woken.)
+ */
+void dmp_run_for_client(struct dmp_context *context)
+{
+	if (dmp_run_charged(context) == 3 && context->poller)
+		dmaplane_glue_run_soon(context);
 }
 
 /* For whoever looks on, who runs the engine on the way. */
@@ -118,20 +128,29 @@ static int dmp_poll(void *argument)
 {
 	struct dmp_context *context = argument;
 	u64 idle_ns = (u64)(context->limits.poller_idle_us ?: POLLER_IDLE_US) * NSEC_PER_USEC;
-	u64 busy_ns = ktime_get_ns();
+	/* When nothing was to be done for the first time since something was; 0: not since then. */
+	u64 since_ns = 0;
 
 	set_active_memcg(context->memcg);
 	while (!dmaplane_awake(context->engine))
 		cond_resched();
 	while (!kthread_should_stop()) {
-		bool wanted = atomic_xchg(&context->wanted, 0);
+		bool wanted = atomic_read(&context->wanted) && atomic_xchg(&context->wanted, 0);
 		int ran = dmaplane_run(context->engine, DMP_RUN_TURNS);
+		u64 now_ns;
 
-		/* 1: nothing was to be done. */
-		if (wanted || ran != 1)
-			busy_ns = ktime_get_ns();
 		cond_resched();
-		if (ktime_get_ns() - busy_ns < idle_ns) {
+		/* 1: nothing was to be done. */
+		if (wanted || ran != 1) {
+			since_ns = 0;
+			/* 0: somebody else runs. */
+			if (!ran)
+				cpu_relax();
+			continue;
+		}
+		now_ns = ktime_get_ns();
+		since_ns = since_ns ?: now_ns;
+		if (now_ns - since_ns < idle_ns) {
 			cpu_relax();
 			continue;
 		}
@@ -141,7 +160,7 @@ static int dmp_poll(void *argument)
 			while (!dmaplane_awake(context->engine) && !kthread_should_stop())
 				cond_resched();
 		}
-		busy_ns = ktime_get_ns();
+		since_ns = 0;
 	}
 	return 0;
 }

@@ -28,14 +28,26 @@ impl KernelHost {
         KernelHost { glue, outlets, tally: Tally::default(), traced: false }
     }
 
-    /// Publishes what was written, after telling C what has come together: before anybody can see what is counted.
+    /// Publishes what was written.
     pub(crate) fn publish(&mut self, waiters: &[AtomicU32]) {
         let posted = self.outlets.unpublished();
+        self.tell_counts(posted);
+        self.outlets.publish(self.glue, waiters);
+    }
+
+    /// Publishes what was written to one ring, while there is more to do: a client that is awake goes on meanwhile.
+    pub(crate) fn publish_early(&mut self, ring: u32) {
+        let posted = self.outlets.unpublished_to(ring);
+        self.tell_counts(posted);
+        self.outlets.publish_early(ring);
+    }
+
+    /// Tells C what has come together since it was last told: before anybody can see what is counted.
+    fn tell_counts(&mut self, posted: u64) {
         let Tally { taken, failed } = core::mem::take(&mut self.tally);
         if taken | posted != 0 {
             self.glue.counted(taken, posted, failed);
         }
-        self.outlets.publish(self.glue, waiters);
     }
 
     #[cold]

@@ -111,7 +111,7 @@ impl Inlets {
             inlet.blocked = None;
             let mut left = budget;
             while left > 0 && inlet.submissions.available() > 0 {
-                if worked && !in_time() && left < budget {
+                if left < budget && worked && !in_time() {
                     break;
                 }
                 let filled = match polled {
@@ -170,6 +170,8 @@ impl Inlets {
 /// The CQ of one ring.
 struct Outlet {
     completions: Completions<Areas>,
+    /// Something was published since it was last looked at whether the client sleeps.
+    untold: bool,
     /// Room when the engine last asked.
     free_seen: u32,
 }
@@ -183,7 +185,7 @@ impl Outlets {
     }
 
     pub(crate) fn attach(&mut self, ring: u32, completions: Completions<Areas>) {
-        self.0.put(ring, Outlet { completions, free_seen: 0 });
+        self.0.put(ring, Outlet { completions, untold: false, free_seen: 0 });
     }
 
     pub(crate) fn detach(&mut self, ring: u32) {
@@ -236,10 +238,25 @@ impl Outlets {
         self.0.iter_mut().map(|(_, outlet)| u64::from(outlet.completions.unpublished())).sum()
     }
 
+    /// The same of one ring.
+    pub(crate) fn unpublished_to(&mut self, ring: u32) -> u64 {
+        self.0.get_mut(ring).map_or(0, |outlet| u64::from(outlet.completions.unpublished()))
+    }
+
+    /// Publishes what was written to one ring in mid-turn. Whether its client sleeps is looked at by
+    /// [`Outlets::publish`], once a turn, for that costs a fence.
+    #[inline]
+    pub(crate) fn publish_early(&mut self, ring: u32) {
+        if let Some(outlet) = self.0.get_mut(ring) {
+            outlet.untold |= outlet.completions.unpublished() > 0;
+            outlet.completions.publish_early();
+        }
+    }
+
     /// Publishes what was written, and wakes the clients that sleep (clause WAKE-2) or wait in ENTER.
     pub(crate) fn publish(&mut self, glue: Glue, waiters: &[AtomicU32]) {
         for (ring, outlet) in self.0.iter_mut() {
-            if outlet.completions.unpublished() > 0 {
+            if core::mem::take(&mut outlet.untold) || outlet.completions.unpublished() > 0 {
                 let sleeps = outlet.completions.publish();
                 // Behind the fence that looking at the client's flag takes: see `Context::count_waiter`.
                 let waits = waiters.get(ring as usize).is_some_and(|waiters| waiters.load_relaxed() > 0);

@@ -199,6 +199,10 @@ impl Context {
         let Core { engine, host, inlets, window, polled, .. } = core;
         let in_time = || self.is_in_time(until_ns);
         worked |= inlets.drain(window, RING_BUDGET, *polled, in_time, |ring, window| {
+            // What came of the window before: its client reaps on another processor.
+            if *polled {
+                host.publish_early(ring);
+            }
             let took = engine.take(host, ring, window);
             host.tally.taken += u64::from(took.taken);
             took

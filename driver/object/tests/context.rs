@@ -175,6 +175,30 @@ fn wake_2_a_client_that_sleeps_is_woken() {
     assert_eq!(plane.noted().woken, [index]);
 }
 
+/// RUN-2: where somebody polls, a client sees what came of a window while the next one is taken; one that sleeps is woken
+/// once, when the turn ends. A client that runs the engine itself has nothing of that.
+#[test]
+fn run_2_a_poller_publishes_in_mid_turn_and_wakes_once() {
+    for polls in [true, false] {
+        let plane = Plane::new();
+        let (index, mut ring) = plane.ring(128, 256).unwrap();
+        // SAFETY: the context lives.
+        assert!(!polls || unsafe { dmaplane_awake(plane.context) } == 1);
+        (0..100).for_each(|n| ring.submitter.push(&sqe(Opcode::Nop, n)).unwrap());
+        ring.submitter.publish_without_doorbell();
+        assert!(ring.completer.prepare_sleep().is_some());
+        plane.noted().watched = Some(ring.completer.memory());
+        plane.run();
+        let noted = plane.noted();
+        for early in [32, 64] {
+            assert_eq!(noted.tails.contains(&early), polls, "{:?}", noted.tails);
+        }
+        assert_eq!((&noted.woken[..], noted.counts), (&[index][..], [100, 100, 0]));
+        drop(noted);
+        assert_eq!(all(&mut ring).len(), 100);
+    }
+}
+
 #[test]
 fn run_5_the_timer_follows_the_next_deadline() {
     let plane = Plane::new();

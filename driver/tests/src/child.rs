@@ -13,6 +13,7 @@ pub fn run(role: &str) -> ExitCode {
     let ran = match role {
         "open" => say_errno(Device::open_bare(PATH)),
         "poller" => say_errno(Device::open(DeviceSetup { flags: setup_flags::POLLER, ..DeviceSetup::default() })),
+        "silent" => crate::poller::silent(),
         "hold" => hold(),
         "share" => share(),
         other if other.starts_with("writer=") => crate::peers::writer(&other["writer=".len()..]),

@@ -22,6 +22,7 @@ mod objects;
 mod observing;
 mod outsiders;
 mod peers;
+mod poller;
 mod programs;
 mod random;
 mod ratios;
@@ -50,6 +51,7 @@ impl std::error::Error for Absent {}
 const GROUPS: &[&[Test]] = &[
     calls::TESTS,
     rings::TESTS,
+    poller::TESTS,
     buffers::TESTS,
     nodes::TESTS,
     mappings::TESTS,

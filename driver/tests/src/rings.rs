@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("dev_4_no_ops_complete_in_order_by_entering", entered),
     ("dev_4_a_wait_ends_at_its_time_and_with_what_it_waits_for", waits),
-    ("dev_4_a_poller_takes_what_nobody_enters_for", polled),
     ("dev_4_a_wait_under_a_signal_mask_is_interrupted_by_what_it_lets_through", masked),
     ("dev_4_an_eventfd_and_poll_tell_of_completions", told),
     ("bug_8_threads_with_rings_of_their_own_get_their_own_completions", own_completions),
@@ -50,31 +49,6 @@ fn waits() -> Result<()> {
     ensure!(cqe.result() == Err(Errno::ETIME), "{cqe:?}");
     refused(ring.enter(1, Duration::ZERO), libc::ETIME, "a wait of no time")?;
     ensure!(ring.reap_one().is_none(), "a second completion of one operation");
-    Ok(())
-}
-
-fn polled() -> Result<()> {
-    let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: 2000, ..DeviceSetup::default() };
-    let device = Device::open(setup)?;
-    let mut ring = device.ring(64, 128)?;
-    let (mut pushed, mut reaped, mut sum) = (0u64, 0u64, 0u64);
-    let start = Instant::now();
-    while reaped < 20_000 {
-        while pushed < 20_000 && pushed - reaped + 32 <= 64 {
-            for _ in 0..32 {
-                ensure!(ring.push(Nop::new().user_data(pushed)).is_ok(), "the ring is full");
-                pushed += 1;
-            }
-            ring.submit()?;
-        }
-        reaped += u64::from(ring.reap(u32::MAX, |cqe| sum += cqe.user_data));
-        // Now and then it is left to sleep.
-        if reaped.is_multiple_of(4096) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        ensure!(start.elapsed() < Duration::from_secs(60), "{reaped} of 20,000 after a minute");
-    }
-    ensure!(sum == 20_000 * 19_999 / 2, "completions carry other names than the operations had");
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use dmaplane_engine_object::types::{
     GlueAlloc, GlueContext, GlueIncoming, GlueOutcome, GluePost, GlueSighting, GlueTarget, Setup,
 };
 use dmaplane_ring::abi::{RingLayout, Run};
-use dmaplane_ring::queue::{Client, MappedRing};
+use dmaplane_ring::atomic::Word as _;
+use dmaplane_ring::queue::{Client, MappedRing, RingMemory as _, RingWord};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -49,6 +50,10 @@ pub struct Noted {
     pub timed: Vec<u32>,
     /// SQEs taken, CQEs posted, CQEs with an error.
     pub counts: [u64; 3],
+    /// The ring whose CQ's tail is noted whenever others are let have the processor.
+    pub watched: Option<&'static MappedRing<()>>,
+    /// What it was.
+    pub tails: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -244,7 +249,10 @@ glue! {
     fn dmaplane_glue_wake_client(noted, ring: u32) { noted.woken.push(ring); }
     fn dmaplane_glue_bug(noted, what: u32) { noted.bugs.push(what); }
     fn dmaplane_glue_now_ns(noted) -> u64 { noted.now_ns }
-    fn dmaplane_glue_relax(noted) -> u64 { noted.now_ns }
+    fn dmaplane_glue_relax(noted) -> u64 {
+        noted.tails.extend(noted.watched.map(|ring| ring.word(RingWord::CqTail).load_acquire()));
+        noted.now_ns
+    }
     fn dmaplane_glue_is_traced(noted) -> i32 { noted.traced.into() }
     fn dmaplane_glue_sighted(noted, sighting: &GlueSighting) {
         // SAFETY: the object's own words, each with its NUL.
