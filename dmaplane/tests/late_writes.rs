@@ -39,7 +39,7 @@ fn quantile(sorted: &[Duration], part: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * part) as usize]
 }
 
-/// Waits for the sender's word, and looks into the memory meanwhile: a sender whose writes no revoke ends never says it.
+/// Waits for the sender's word, and looks into the memory meanwhile: a sender whose writes no revoke ends says nothing.
 fn until_done(plane: &mut Plane, peer: &Peer, buffer: &Buffer, round: u64) {
     let start = Instant::now();
     loop {

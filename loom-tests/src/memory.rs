@@ -58,10 +58,10 @@ impl<O: Orderings, E: EntryWords> RingMemory for LoomRing<O, E> {
         &self.0.single[which as usize]
     }
     fn sq_words(&self, first: usize, count: usize) -> &[E::Word<O>] {
-        &self.0.sq[first..first + count]
+        &self.0.sq[first..self.0.sq.len().min(first + count)]
     }
     fn cq_words(&self, first: usize, count: usize) -> &[E::Word<O>] {
-        &self.0.cq[first..first + count]
+        &self.0.cq[first..self.0.cq.len().min(first + count)]
     }
 }
 

@@ -50,9 +50,9 @@ impl QueueKind for Pairs {
         memory.sq_entries()
     }
 
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64] {
         assert!(first < memory.sq_entries() as usize * Pair::WORDS, "an index beyond the queue");
-        memory.sq_words(first, Pair::WORDS)
+        memory.sq_words(first, count)
     }
 }
 

@@ -175,8 +175,8 @@ fn wake_2_a_client_that_sleeps_is_woken() {
     assert_eq!(plane.noted().woken, [index]);
 }
 
-/// RUN-2: where somebody polls, a client sees what came of a window while the next one is taken; one that sleeps is woken
-/// once, when the turn ends. A client that runs the engine itself has nothing of that.
+/// RUN-2: where somebody polls, a client sees what came of a window while the next one is taken; one that sleeps is
+/// woken once, when the turn ends. A client that runs the engine itself has nothing of that.
 #[test]
 fn run_2_a_poller_publishes_in_mid_turn_and_wakes_once() {
     for polls in [true, false] {

@@ -1,6 +1,6 @@
 //! The consuming end.
 
-use super::{Entry, QueueKind, RingMemory, prefetch};
+use super::{Entry, QueueKind, RingMemory, prefetch, runs};
 use crate::atomic::Word;
 use core::marker::PhantomData;
 
@@ -63,20 +63,18 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
     #[inline]
     pub fn peek_batch(&mut self, window: &mut [Q::Entry]) -> usize {
         let seen = self.enough(window.len() as u32);
-        let count = window.len().min(seen as usize);
+        let count = seen.min(window.len() as u32);
         // What comes after this window is on its way while the window is handled.
-        self.prefetch(0, count as u32);
-        self.prefetch(count as u32, (seen - count as u32).min(count as u32));
-        self.copy(window, count);
-        count
+        self.prefetch(0, count);
+        self.prefetch(count, (seen - count).min(count));
+        self.copy(window, count)
     }
 
     /// As [`Consumer::peek_batch`], for entries that this processor has written as a rule: nothing is fetched ahead.
     #[inline]
     pub fn peek_near_batch(&mut self, window: &mut [Q::Entry]) -> usize {
-        let count = window.len().min(self.enough(window.len() as u32) as usize);
-        self.copy(window, count);
-        count
+        let count = self.enough(window.len() as u32).min(window.len() as u32);
+        self.copy(window, count)
     }
 
     /// Hands up to `most` entries to `each` and gives their slots back at once: how many.
@@ -105,18 +103,26 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
         (self.consumed.wrapping_add(ahead) & (self.entries - 1)) as usize * Q::Entry::WORDS
     }
 
+    /// Copies `count` entries from the head on, which are there, and have room: how many.
     #[inline]
-    fn copy(&self, window: &mut [Q::Entry], count: usize) {
-        for (ahead, place) in window.iter_mut().take(count).enumerate() {
-            *place = self.load(self.place(ahead as u32));
+    fn copy(&self, window: &mut [Q::Entry], count: u32) -> usize {
+        let (mut rest, mut copied) = (window, 0);
+        for run in runs::<M, Q>(&self.memory, self.entries, self.consumed, count) {
+            let Some((places, more)) = rest.split_at_mut_checked(run.len() / Q::Entry::WORDS) else { break };
+            for (place, words) in places.iter_mut().zip(run.chunks_exact(Q::Entry::WORDS)) {
+                *place = load(words);
+            }
+            copied += places.len();
+            rest = more;
         }
+        copied
     }
 
     /// Has entries fetched that will be copied soon.
     #[inline]
     fn prefetch(&self, ahead: u32, count: u32) {
         for position in ahead..ahead + count {
-            if let Some(word) = Q::entry_words(&self.memory, self.place(position)).first() {
+            if let Some(word) = Q::words(&self.memory, self.place(position), 1).first() {
                 prefetch::to_read(word);
             }
         }
@@ -124,9 +130,7 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
 
     #[inline]
     fn load(&self, first: usize) -> Q::Entry {
-        let words = Q::entry_words(&self.memory, first);
-        // A word that is not there would be a broken `RingMemory`; zeroes are no operation's.
-        Q::Entry::load(|index| words.get(index).map_or(0, Word::load_relaxed))
+        load(Q::words(&self.memory, first, Q::Entry::WORDS))
     }
 
     /// Gives `count` slots back to the producer: one release store.
@@ -139,4 +143,11 @@ impl<M: RingMemory, Q: QueueKind> Consumer<M, Q> {
             self.memory.word(Q::HEAD).store_release(self.consumed);
         }
     }
+}
+
+/// Copies an entry out.
+#[inline(always)]
+fn load<E: Entry, W: Word<u64>>(words: &[W]) -> E {
+    // A word that is not there would be a broken `RingMemory`; zeroes are no operation's.
+    E::load(|index| words.get(index).map_or(0, Word::load_relaxed))
 }

@@ -55,8 +55,8 @@ pub trait QueueKind {
     const HEAD: RingWord;
     /// Entries, a power of two.
     fn entries<M: RingMemory>(memory: &M) -> u32;
-    /// The words of the entry that begins at word `first`.
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64];
+    /// `count` words of the queue's entries from word `first` on, or as many as come before its end.
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64];
 }
 
 /// Client to engine.
@@ -75,9 +75,9 @@ impl QueueKind for SubmissionQueue {
         memory.sq_entries()
     }
 
-    #[inline]
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
-        memory.sq_words(first, Sqe::WORDS)
+    #[inline(always)]
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.sq_words(first, count)
     }
 }
 
@@ -97,8 +97,8 @@ impl QueueKind for CompletionQueue {
         memory.cq_entries()
     }
 
-    #[inline]
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
-        memory.cq_words(first, Cqe::WORDS)
+    #[inline(always)]
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.cq_words(first, count)
     }
 }

@@ -101,15 +101,19 @@ impl<O> MappedRing<O> {
     }
 }
 
-/// Moves a range of words to where it lies in a queue of so many entries, whatever was asked for: `count` is at most
-/// an entry's, and `first` is rounded down to a multiple of a power of two that is no smaller, so that what begins
-/// inside the queue (a power of two of entries) ends there. It is a mask where `count` is known, and what callers ask
-/// for stays as it is.
+/// Moves a range of words to where it lies in a queue of so many entries, whatever was asked for; what callers ask for
+/// stays as it is. Of an entry's words at most, `first` is rounded down to a multiple of a power of two that is no
+/// smaller than `count`, so that what begins inside the queue (a power of two of entries) ends there: a mask, where
+/// `count` is known. More words begin where an entry does and end with the queue.
 #[inline(always)]
 const fn within(first: usize, count: usize, entry_words: usize, entries: u32) -> (usize, usize) {
-    let count = if count < entry_words { count } else { entry_words };
     let words = entries as usize * entry_words;
-    (first & (words - 1) & !(count.next_power_of_two() - 1), count)
+    if count <= entry_words {
+        return (first & (words - 1) & !(count.next_power_of_two() - 1), count);
+    }
+    let first = first & (words - 1) & !(entry_words - 1);
+    let left = words - first;
+    (first, if count < left { count } else { left })
 }
 
 impl<O> RingMemory for MappedRing<O> {
@@ -168,14 +172,17 @@ mod tests {
         for entries in [1u32, 2, 16, 1 << 15] {
             let words = entries as usize * Sqe::WORDS;
             for first in [0, 1, 7, 8, words - 1, words, words + 3, usize::MAX] {
-                for count in [0, 1, 3, 8, 9, usize::MAX] {
+                for count in [0, 1, 3, 8, 9, 16, 100, usize::MAX] {
                     let (start, taken) = within(first, count, Sqe::WORDS, entries);
                     assert!(taken <= count && start + taken <= words, "{count} from {first} of {entries} entries");
                 }
             }
             for entry in 0..entries as usize {
                 let first = entry * Sqe::WORDS;
-                assert_eq!(within(first, Sqe::WORDS, Sqe::WORDS, entries), (first, Sqe::WORDS));
+                for asked in [1, 2, 5, usize::MAX / Sqe::WORDS] {
+                    let there = (entries as usize - entry).min(asked) * Sqe::WORDS;
+                    assert_eq!(within(first, asked * Sqe::WORDS, Sqe::WORDS, entries), (first, there));
+                }
             }
         }
     }

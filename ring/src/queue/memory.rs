@@ -1,5 +1,6 @@
 //! Where a ring's words lie.
 
+use super::{Entry as _, QueueKind};
 use crate::atomic::Atomics;
 
 /// The shared 32-bit words of a ring (clause RING-1). Each has one writer.
@@ -29,9 +30,10 @@ pub trait RingMemory {
     fn cq_entries(&self) -> u32;
     /// One of the single words.
     fn word(&self, which: RingWord) -> &<Self::Atomics as Atomics>::U32;
-    /// `count` words of the SQ's entries from word `first` on: an entry's, all of them inside the SQ.
+    /// `count` words of the SQ's entries from word `first` on, where an entry begins, or as many as come before the
+    /// SQ's end: all of an entry's.
     fn sq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
-    /// `count` words of the CQ's entries from word `first` on.
+    /// The same of the CQ's entries.
     fn cq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
 }
 
@@ -66,3 +68,19 @@ macro_rules! forward {
 forward!(&T);
 #[cfg(feature = "std")]
 forward!(std::sync::Arc<T>);
+
+/// The words of `count` entries from the one at `position` on: those as far as the queue's end, and those from its
+/// beginning. Many entries in one loop, which looks for each one's place and for its end no more.
+#[inline(always)]
+pub(super) fn runs<M: RingMemory, Q: QueueKind>(
+    memory: &M,
+    entries: u32,
+    position: u32,
+    count: u32,
+) -> [&[<M::Atomics as Atomics>::U64]; 2] {
+    let start = position & (entries - 1);
+    let before_end = count.min(entries - start);
+    let words =
+        |first: u32, count: u32| Q::words(memory, first as usize * Q::Entry::WORDS, count as usize * Q::Entry::WORDS);
+    [words(start, before_end), words(0, count - before_end)]
+}

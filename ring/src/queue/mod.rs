@@ -23,5 +23,6 @@ pub use heap::HeapRing;
 pub use identity::{RingIdentity, RingMismatch};
 pub use kind::{CompletionQueue, Entry, QueueKind, SubmissionQueue};
 pub use mapped::MappedRing;
+use memory::runs;
 pub use memory::{RingMemory, RingWord};
 pub use producer::Producer;

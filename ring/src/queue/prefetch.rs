@@ -1,5 +1,6 @@
 //! Hints that a cache line will be read: entries lie in the other side's cache, and fetching one takes longer than
-//! handling it. A hint changes nothing but time. Lines that will be written need none: see `QueueKind::Staged`.
+//! handling it. A hint changes nothing but time. Lines that will be written need none: see `QueueKind::Staged`. The
+//! driver's object is compiled without SSE, as all of a kernel, and has no hints.
 
 /// A line that will be read.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! The producing end.
 
-use super::{Entry, QueueKind, RingMemory};
+use super::{Entry, QueueKind, RingMemory, runs};
 use crate::atomic::Word;
 use core::marker::PhantomData;
 
@@ -105,10 +105,14 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
     // Once for many entries, so not into whoever makes them.
     #[inline(never)]
     fn move_staged(&mut self) {
-        let mut position = self.written.wrapping_sub(self.staged_count);
-        for entry in self.staged.as_ref().iter().take(self.staged_count as usize) {
-            place::<M, Q>(&self.memory, self.entries, position, entry);
-            position = position.wrapping_add(1);
+        let position = self.written.wrapping_sub(self.staged_count);
+        let mut rest = self.staged.as_ref();
+        for run in runs::<M, Q>(&self.memory, self.entries, position, self.staged_count) {
+            let Some((entries, more)) = rest.split_at_checked(run.len() / Q::Entry::WORDS) else { break };
+            for (entry, words) in entries.iter().zip(run.chunks_exact(Q::Entry::WORDS)) {
+                store(words, entry);
+            }
+            rest = more;
         }
         self.staged_count = 0;
     }
@@ -139,7 +143,11 @@ impl<M: RingMemory, Q: QueueKind> Producer<M, Q> {
 #[inline(always)]
 fn place<M: RingMemory, Q: QueueKind>(memory: &M, entries: u32, position: u32, entry: &Q::Entry) {
     let first = (position & (entries - 1)) as usize * Q::Entry::WORDS;
-    let words = Q::entry_words(memory, first);
+    store(Q::words(memory, first, Q::Entry::WORDS), entry);
+}
+
+#[inline(always)]
+fn store<E: Entry, W: Word<u64>>(words: &[W], entry: &E) {
     entry.store(|index, word| {
         if let Some(place) = words.get(index) {
             place.store_relaxed(word);

@@ -39,8 +39,8 @@ impl QueueKind for Outgoing {
         memory.sq_entries()
     }
 
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
-        memory.sq_words(first, ENTRY_WORDS)
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.sq_words(first, count)
     }
 }
 
@@ -55,8 +55,8 @@ impl QueueKind for Incoming {
         memory.cq_entries()
     }
 
-    fn entry_words<M: RingMemory>(memory: &M, first: usize) -> &[<M::Atomics as Atomics>::U64] {
-        memory.cq_words(first, ENTRY_WORDS)
+    fn words<M: RingMemory>(memory: &M, first: usize, count: usize) -> &[<M::Atomics as Atomics>::U64] {
+        memory.cq_words(first, count)
     }
 }
 
