@@ -19,12 +19,12 @@ int dmp_run_charged(struct dmp_context *context)
 }
 
 /*
- * A poller that sleeps has work now, which is done at once; and it is woken, since only a poller that is awake saves its
- * clients the next call. 3: something was done. (After 2 it has been woken.)
+ * A poller that sleeps is woken, too, since only one that is awake saves its clients the next call. 1: nothing was to be
+ * done.
  */
 void dmp_run_for_client(struct dmp_context *context)
 {
-	if (dmp_run_charged(context) == 3 && context->poller)
+	if (dmp_run_charged(context) != 1 && context->poller)
 		dmaplane_glue_run_soon(context);
 }
 
@@ -53,7 +53,9 @@ void dmaplane_glue_run_soon(struct dmp_context *context)
 	if (context->poller) {
 		/* Release: pairs with the acquire of the poller before it sleeps. */
 		atomic_set_release(&context->wanted, 1);
-		wake_up(&context->poller_wait);
+		/* Its fence pairs with that of the poller between standing there and looking. */
+		if (wq_has_sleeper(&context->poller_wait))
+			wake_up(&context->poller_wait);
 		return;
 	}
 	/*

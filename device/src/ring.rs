@@ -52,6 +52,11 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether the poller sleeps, so that the next [`Ring::submit`] makes a call; always, where there is none.
+    pub fn poller_sleeps(&self) -> bool {
+        self.client.submitter.engine_sleeps()
+    }
+
     /// Publishes what was pushed, runs the engine, and waits until so many CQEs are there: how many are. TIMEDOUT, or
     /// INTERRUPTED by a signal.
     pub fn enter(&mut self, min_complete: u32, timeout: Duration) -> io::Result<u32> {

@@ -42,10 +42,11 @@ impl KernelHost {
         self.outlets.publish_early(ring);
     }
 
-    /// Tells C what has come together since it was last told: before anybody can see what is counted.
+    /// Tells C what has come together since it was last told, of any ring, and of these CQEs: before anybody can see
+    /// them.
     fn tell_counts(&mut self, posted: u64) {
         let Tally { taken, failed } = core::mem::take(&mut self.tally);
-        if taken | posted != 0 {
+        if taken | posted | failed != 0 {
             self.glue.counted(taken, posted, failed);
         }
     }

@@ -199,6 +199,26 @@ fn run_2_a_poller_publishes_in_mid_turn_and_wakes_once() {
     }
 }
 
+/// DEV-15: what had failed on one ring was forgotten where a window of another ring's was looked at first.
+#[test]
+fn a_failure_was_not_counted_where_another_ring_was_busy() {
+    let plane = Plane::new();
+    let (_, mut busy) = plane.ring(64, 128).unwrap();
+    let (_, mut ring) = plane.ring(8, 16).unwrap();
+    // SAFETY: the context lives.
+    assert_eq!(unsafe { dmaplane_awake(plane.context) }, 1);
+    submit(&mut ring, &Sqe { length: 4096, ..sqe(Opcode::Alloc, 1) });
+    plane.run();
+    let (op, _) = plane.noted().allocs.pop().unwrap();
+    (0..40).for_each(|n| busy.submitter.push(&sqe(Opcode::Nop, n)).unwrap());
+    busy.submitter.publish_without_doorbell();
+    // SAFETY: the context lives, and the operation is in flight.
+    unsafe { dmaplane_post_finished(plane.context, op, Errno::ENOMEM.as_result(), 0, 0) };
+    plane.run();
+    assert_eq!(all(&mut ring), [Cqe::new(1, Errno::ENOMEM.as_result())]);
+    assert_eq!((all(&mut busy).len(), plane.noted().counts), (40, [41, 41, 1]));
+}
+
 #[test]
 fn run_5_the_timer_follows_the_next_deadline() {
     let plane = Plane::new();

@@ -3,15 +3,18 @@
 use crate::Test;
 use crate::kit::{WAIT, slow};
 use anyhow::{Context as _, Result, ensure};
-use dmaplane_device::Device;
+use dmaplane_device::{Device, Ring};
+use dmaplane_ring::abi::QueryWhat;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
-use dmaplane_ring::build::Nop;
+use dmaplane_ring::build::{Nop, Query};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     ("dev_4_a_poller_takes_what_nobody_enters_for", polled),
+    ("run_4_rings_come_and_go_beside_a_busy_poller", others),
     ("run_2_who_wakes_a_poller_that_slept_makes_no_further_system_call", woken),
 ];
 
@@ -40,36 +43,21 @@ fn polled() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is a poller, and it runs.
-fn poller_runs() -> Result<Option<bool>> {
-    for entry in std::fs::read_dir("/proc")? {
-        // `12 (dmaplane-poll) S 2 ...`; a process that has ended meanwhile has no such file.
-        let stat = std::fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
-        if let Some((name, rest)) = stat.split_once(") ")
-            && name.ends_with("(dmaplane-poll")
-        {
-            return Ok(Some(rest.starts_with('R')));
-        }
-    }
-    Ok(None)
-}
-
-fn until_poller_runs(wanted: Option<bool>) -> Result<()> {
+fn until_poller_sleeps(ring: &Ring, wanted: bool) -> Result<()> {
     let start = Instant::now();
-    while poller_runs()? != wanted {
-        ensure!(start.elapsed() < WAIT, "the poller runs: {:?}, where {wanted:?} is wanted", poller_runs()?);
-        std::thread::sleep(Duration::from_millis(20));
+    while ring.poller_sleeps() != wanted {
+        ensure!(start.elapsed() < WAIT, "the poller {}", if wanted { "does not sleep" } else { "is not woken" });
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
 
 fn woken() -> Result<()> {
-    // Those of earlier tests end on a workqueue.
-    until_poller_runs(None)?;
     let program = std::env::current_exe()?;
     let ended = Command::new(program).arg("--child=silent").output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.signal() != Some(libc::SIGKILL), "it has made a system call: {said}");
+    ensure!(ended.status.signal() != Some(libc::SIGALRM), "completions are missing: {said}");
     ensure!(ended.status.success(), "{}: {said}", ended.status);
     Ok(())
 }
@@ -82,27 +70,69 @@ pub fn silent() -> Result<()> {
     let setup = DeviceSetup { flags: setup_flags::POLLER, poller_idle_us: 2_000_000, ..DeviceSetup::default() };
     let device = Device::open(setup)?;
     let mut ring = device.ring(2 * BATCH as u32, 4 * BATCH as u32)?;
-    until_poller_runs(Some(false))?;
+    // Its first steps may come after the ring.
+    until_poller_sleeps(&ring, false)?;
+    until_poller_sleeps(&ring, true)?;
     ensure!(ring.push(Nop::new()).is_ok(), "the ring is full");
     ring.submit()?;
-    until_poller_runs(Some(true)).context("it was rung for")?;
+    until_poller_sleeps(&ring, false).context("it was rung for")?;
     ensure!(ring.enter(1, WAIT)? == 1 && ring.reap_one().is_some(), "what was rung for is not done");
-    // SAFETY: this process has one thread, which makes no further call but the exit below.
-    ensure!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } == 0, "no seccomp");
-    let (mut pushed, mut reaped, mut sum) = (0u64, 0u64, 0u64);
+    // SAFETY: this process has one thread, which makes no further call but the exit below. The clock cannot be read
+    // either: an alarm ends what would wait for ever.
+    let is_strict = unsafe {
+        libc::alarm(120);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) == 0
+    };
+    ensure!(is_strict, "no seccomp");
+    let (mut pushed, mut reaped, mut wrong) = (0u64, 0u64, 0u64);
     while reaped < operations {
         while pushed < operations && pushed - reaped <= BATCH {
             for n in pushed..pushed + BATCH {
-                ensure!(ring.push(Nop::new().user_data(n)).is_ok(), "the ring is full");
+                wrong += u64::from(ring.push(Nop::new().user_data(n)).is_err());
             }
             pushed += BATCH;
             ring.submit()?;
         }
-        reaped += u64::from(ring.reap(u32::MAX, |cqe| sum += cqe.user_data + u64::from(cqe.res != 0)));
+        ring.reap(u32::MAX, |cqe| {
+            wrong += u64::from(cqe.user_data != reaped || cqe.res != 0);
+            reaped += 1;
+        });
         std::hint::spin_loop();
     }
-    let is_wrong = sum != operations * (operations - 1) / 2;
     // SAFETY: ends this thread, and so the process; nothing of it is dropped.
-    unsafe { libc::syscall(libc::SYS_exit, libc::c_long::from(is_wrong)) };
+    unsafe { libc::syscall(libc::SYS_exit, libc::c_long::from(wrong > 0)) };
     unreachable!("it has left")
+}
+
+/// Rings come and go while a client leaves the poller no pause: it makes queries faster than they are answered.
+fn others() -> Result<()> {
+    let device = Device::open(DeviceSetup { flags: setup_flags::POLLER, ..DeviceSetup::default() })?;
+    let mut busy = device.ring(256, 512)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| -> Result<u64> {
+            let mut reaped = 0;
+            while !stop.load(Ordering::Relaxed) {
+                while busy.push(Query::new(QueryWhat::InFlight)).is_ok() {}
+                busy.submit()?;
+                reaped += u64::from(busy.reap(u32::MAX, |_| ()));
+            }
+            Ok(reaped)
+        });
+        let mut times = Vec::new();
+        let result: Result<()> = (0..50).try_for_each(|_| {
+            let start = Instant::now();
+            drop(device.ring(8, 16)?);
+            times.push(start.elapsed());
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        let reaped = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+        ensure!(reaped > 1000, "the client made {reaped} queries");
+        result?;
+        let slowest = times.iter().max().context("no ring came and went")?;
+        println!("  {} rings came and went beside a busy poller, the slowest in {slowest:?}", times.len());
+        ensure!(*slowest < Duration::from_secs(2), "calls waited for the poller: {times:?}");
+        Ok(())
+    })
 }

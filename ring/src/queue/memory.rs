@@ -30,8 +30,8 @@ pub trait RingMemory {
     fn cq_entries(&self) -> u32;
     /// One of the single words.
     fn word(&self, which: RingWord) -> &<Self::Atomics as Atomics>::U32;
-    /// `count` words of the SQ's entries from word `first` on, where an entry begins, or as many as come before the
-    /// SQ's end: all of an entry's.
+    /// `count` words of the SQ's entries from word `first` on, where one of its entries begins, or as many as come
+    /// before the SQ's end: all of an entry's.
     fn sq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
     /// The same of the CQ's entries.
     fn cq_words(&self, first: usize, count: usize) -> &[<Self::Atomics as Atomics>::U64];
