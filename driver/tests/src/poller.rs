@@ -9,7 +9,7 @@ use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::build::{Nop, Query};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -108,11 +108,11 @@ pub fn silent() -> Result<()> {
 fn others() -> Result<()> {
     let device = Device::open(DeviceSetup { flags: setup_flags::POLLER, ..DeviceSetup::default() })?;
     let mut busy = device.ring(256, 512)?;
-    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let client = scope.spawn(|| -> Result<u64> {
+        let (go_on, ended) = mpsc::channel::<()>();
+        let client = scope.spawn(move || -> Result<u64> {
             let mut reaped = 0;
-            while !stop.load(Ordering::Relaxed) {
+            while ended.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
                 while busy.push(Query::new(QueryWhat::InFlight)).is_ok() {}
                 busy.submit()?;
                 reaped += u64::from(busy.reap(u32::MAX, |_| ()));
@@ -126,7 +126,7 @@ fn others() -> Result<()> {
             times.push(start.elapsed());
             Ok(())
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(go_on);
         let reaped = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
         ensure!(reaped > 1000, "the client made {reaped} queries");
         result?;

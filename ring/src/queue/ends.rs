@@ -39,8 +39,8 @@ impl<M: RingMemory> Submitter<M> {
         self.0.publish() && peer_sleeps(self.0.memory(), RingWord::EngineFlags)
     }
 
-    /// Whether the engine sleeps, as far as can be told without a fence: for looking on. What [`Submitter::publish`] says
-    /// is what counts.
+    /// Whether the engine sleeps, as far as can be told without a fence: for looking on. What [`Submitter::publish`]
+    /// says is what counts.
     pub fn engine_sleeps(&self) -> bool {
         // Relaxed: nothing is concluded from it.
         self.0.memory().word(RingWord::EngineFlags).load_relaxed() & RingFlags::NEED_WAKEUP.bits() != 0
