@@ -29,7 +29,7 @@ int dmp_memory_offer(struct dmp_context *context, struct dmaplane_map *arguments
 
 	if (arguments->flags || arguments->offset || arguments->length_bytes)
 		return -EINVAL;
-	error = dmp_until_free(dmaplane_hold_buffer(context->engine, arguments->buffer, &object));
+	error = dmp_until_free(context, dmaplane_hold_buffer(context->engine, arguments->buffer, &object));
 	if (error)
 		return error;
 	memory = object;
@@ -82,7 +82,7 @@ int dmp_memory_add(struct dmp_context *context, struct dmp_memory *memory, u64 *
 
 	if (error)
 		return error;
-	error = dmp_until_free(dmaplane_add_buffer(context->engine, memory->length_bytes, memory, buffer));
+	error = dmp_until_free(context, dmaplane_add_buffer(context->engine, memory->length_bytes, memory, buffer));
 	if (error)
 		xa_erase(&context->mappings, memory->mapping);
 	return error;

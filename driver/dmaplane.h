@@ -246,6 +246,8 @@ struct dmp_context {
 	wait_queue_head_t poller_wait;
 	/* Somebody wants the engine run: the poller must not sleep. */
 	atomic_t wanted;
+	/* How many calls have found the engine running, and try again. */
+	atomic_t callers;
 
 	/* Told to close; so that it is told once. */
 	atomic_t closing;
@@ -317,19 +319,28 @@ static inline void dmp_let_others(int tries)
 	cond_resched();
 }
 
-/* Calls `call` until it does not say -EAGAIN, which it does while somebody else runs the engine. -EINTR when killed. */
-#define dmp_until_free(call)                                                        \
+/*
+ * Calls `call` until it does not say -EAGAIN, which it does while somebody else runs the engine: whoever runs it next
+ * makes way. -EINTR when killed and `killable`.
+ */
+#define dmp_until_free_or(killable, context, call)                                  \
 	({                                                                          \
+		atomic_t *dmp_callers = &(context)->callers;                        \
 		int dmp_result, dmp_tries = 0;                                      \
 		while ((dmp_result = (call)) == -EAGAIN) {                          \
-			if (fatal_signal_pending(current)) {                        \
+			if ((killable) && fatal_signal_pending(current)) {          \
 				dmp_result = -EINTR;                                \
 				break;                                              \
 			}                                                           \
+			if (!dmp_tries)                                             \
+				atomic_inc(dmp_callers);                            \
 			dmp_let_others(dmp_tries++);                                \
 		}                                                                   \
+		if (dmp_tries)                                                      \
+			atomic_dec(dmp_callers);                                    \
 		dmp_result;                                                         \
 	})
+#define dmp_until_free(context, call) dmp_until_free_or(true, context, call)
 
 /* work.c */
 void dmp_work_init(struct dmp_context *context);

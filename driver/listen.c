@@ -151,7 +151,7 @@ int dmp_listen(struct dmp_context *context, struct dmaplane_listen *arguments)
 		kref_put(&listener->references, dmp_listener_free);
 		return error;
 	}
-	error = dmp_until_free(dmaplane_add_listener(context->engine, listener, &arguments->listener));
+	error = dmp_until_free(context, dmaplane_add_listener(context->engine, listener, &arguments->listener));
 	if (error)
 		give_name_back(listener);
 	return error;

@@ -51,14 +51,13 @@ static void dmp_ring_forget(struct dmp_ring *ring)
 
 static void dmp_ring_detach(struct dmp_ring *ring)
 {
-	int tries;
+	struct dmp_context *context = ring->context;
 
 	if (atomic_xchg(&ring->detached, 1))
 		return;
 	wake_up_all(&ring->wait);
 	/* Not to be interrupted: areas that the engine knows must not go. Whoever runs it lets go after some turns. */
-	for (tries = 0; dmaplane_detach_ring(ring->context->engine, ring->index) == -EAGAIN; tries++)
-		dmp_let_others(tries);
+	dmp_until_free_or(false, context, dmaplane_detach_ring(context->engine, ring->index));
 	dmp_ring_forget(ring);
 }
 
@@ -297,9 +296,9 @@ int dmp_ring_new(struct dmp_context *context, struct dmaplane_ring *arguments, v
 	fd = dmp_get_unused_fd_flags(O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		goto no_descriptor;
-	index = dmp_until_free(dmaplane_attach_ring(context->engine, dmp_memory_address(ring->client_area),
-						    dmp_memory_address(ring->engine_area), ring->sq_entries,
-						    ring->cq_entries));
+	index = dmp_until_free(context, dmaplane_attach_ring(context->engine, dmp_memory_address(ring->client_area),
+							     dmp_memory_address(ring->engine_area), ring->sq_entries,
+							     ring->cq_entries));
 	if (index < 0) {
 		put_unused_fd(fd);
 		fd = index;

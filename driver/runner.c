@@ -13,8 +13,21 @@
 /* How long a poller looks before it sleeps, where nobody says. */
 #define POLLER_IDLE_US 1000
 
+/*
+ * A call tries again now and then, so that it may find the engine running for seconds where one run follows the other.
+ * How long it is waited for has an end: there may be always one.
+ */
+static void dmp_make_way(struct dmp_context *context)
+{
+	int tries;
+
+	for (tries = 0; tries < 128 && atomic_read(&context->callers); tries++)
+		dmp_let_others(tries);
+}
+
 int dmp_run_charged(struct dmp_context *context)
 {
+	dmp_make_way(context);
 	return dmp_charged(context, dmaplane_run(context->engine, DMP_RUN_TURNS));
 }
 
@@ -31,12 +44,12 @@ void dmp_run_for_client(struct dmp_context *context)
 /* For whoever looks on, who runs the engine on the way. */
 int dmp_run_usage(struct dmp_context *context, struct dmp_usage *usage)
 {
-	return dmp_charged(context, dmp_until_free(dmaplane_usage(context->engine, usage)));
+	return dmp_charged(context, dmp_until_free(context, dmaplane_usage(context->engine, usage)));
 }
 
 int dmp_run_record(struct dmp_context *context, u32 kind, u32 from, struct dmp_record *record)
 {
-	return dmp_charged(context, dmp_until_free(dmaplane_next_record(context->engine, kind, from, record)));
+	return dmp_charged(context, dmp_until_free(context, dmaplane_next_record(context->engine, kind, from, record)));
 }
 
 static void dmp_run_work(struct work_struct *work)
@@ -138,9 +151,11 @@ static int dmp_poll(void *argument)
 		cond_resched();
 	while (!kthread_should_stop()) {
 		bool wanted = atomic_read(&context->wanted) && atomic_xchg(&context->wanted, 0);
-		int ran = dmaplane_run(context->engine, DMP_RUN_TURNS);
 		u64 now_ns;
+		int ran;
 
+		dmp_make_way(context);
+		ran = dmaplane_run(context->engine, DMP_RUN_TURNS);
 		cond_resched();
 		/* 1: nothing was to be done. */
 		if (wanted || ran != 1) {

@@ -129,7 +129,7 @@ int dmp_slot_put(struct dmp_context *context, struct dmaplane_slot *arguments)
 		return -ENOMEM;
 	error = fill(slot, arguments->fd);
 	if (!error)
-		error = dmp_until_free(dmaplane_add_slot(context->engine, slot, &arguments->slot));
+		error = dmp_until_free(context, dmaplane_add_slot(context->engine, slot, &arguments->slot));
 	if (error)
 		dmp_slot_free(slot);
 	return error;
@@ -147,7 +147,7 @@ int dmp_slot_take(struct dmp_context *context, const struct dmaplane_take *argum
 	fd = dmp_get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	error = dmp_until_free(dmaplane_take_slot(context->engine, arguments->slot, &object));
+	error = dmp_until_free(context, dmaplane_take_slot(context->engine, arguments->slot, &object));
 	if (error) {
 		put_unused_fd(fd);
 		return error;

