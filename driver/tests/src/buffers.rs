@@ -2,13 +2,14 @@
 
 use crate::Test;
 use crate::kit::{alloc, command, complete, device, information, succeed, until};
-use crate::lists::prepare;
+use crate::lists::{prepare, run, write_runs};
 use crate::peers::{Side, built};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dmaplane_device::{Device, Mapping, Ring};
 use dmaplane_ring::abi::device::DeviceSetup;
-use dmaplane_ring::abi::{BufferHandle, Errno, MAX_LIST_SEGMENTS, Run};
-use dmaplane_ring::build::{Alloc, Free, PagePlacement, Placement, Recv, Send};
+use dmaplane_ring::abi::{BufferHandle, Errno, ListHandle, MAX_LIST_SEGMENTS, Run};
+use dmaplane_ring::build::{Alloc, Free, ListFree, PagePlacement, Placement, Recv, Send};
+use std::io::Write as _;
 
 pub const TESTS: &[Test] = &[
     ("buf_1_new_buffers_are_zero_and_as_long_as_asked", zero),
@@ -124,6 +125,10 @@ fn cgroup() -> Result<()> {
 /// Enters a group, and says with which errnos 256 MiB, 1 MiB and the runs of a large list are allocated, and then the
 /// list and as many contexts as there may be are made. It is not killed for any of that.
 pub fn limited(procs: &str) -> Result<()> {
+    let group = std::path::Path::new(procs).parent().context("a group has a folder")?;
+    let above = group.parent().context("a group has one above it")?;
+    // Now, since whoever opens a file in a full group is killed for it, by no doing of the driver's.
+    let mut way_out = std::fs::OpenOptions::new().write(true).open(above.join("cgroup.procs"))?;
     std::fs::write(procs, std::process::id().to_string())?;
     let (_device, mut ring) = device()?;
     let pair = crate::peers::pair()?;
@@ -141,13 +146,14 @@ pub fn limited(procs: &str) -> Result<()> {
     let contexts: std::io::Result<Vec<_>> = (0..1000).map(|_| Device::open(DeviceSetup::default())).collect();
     errnos.push(contexts.err().and_then(|error| error.raw_os_error()).unwrap_or(0).to_string());
     // What the contexts take is charged to the group all the same, and this program's own memory is not.
-    let group = std::path::Path::new(procs).parent().context("a group has a folder")?;
-    let above = group.parent().context("a group has one above it")?;
-    std::fs::write(above.join("cgroup.procs"), std::process::id().to_string())?;
+    way_out.write_all(std::process::id().to_string().as_bytes())?;
     errnos.push(connected_in_want(pair, &mut ring)?.to_string());
     println!("{}", errnos.join(" "));
     Ok(())
 }
+
+/// As many runs as take, as a list, what a message of 2,000 bytes does: between 2 and 4 KiB.
+const RUNS_LIKE_A_MESSAGE: u64 = 64;
 
 /// A connection in a group without any room: what its messages come to is told of each, and it holds. The errno that
 /// they come to once there is room again.
@@ -164,6 +170,18 @@ fn connected_in_want((mut ours, mut theirs): (Side, Side), ring: &mut Ring) -> R
             }
         }
     }
+    // Of the allocator's pages for what is as large as a message one may have room, for one message after the other:
+    // lists of that size have it, whichever processor's it is.
+    write_runs(&ours.scratch.1, &vec![run(ours.scratch.0, 0, 1); RUNS_LIKE_A_MESSAGE as usize])?;
+    let (mut lists, mut refusals) = (Vec::new(), 0);
+    while refusals < 16 {
+        let made = complete(&mut ours.ring, prepare(ours.scratch.0, RUNS_LIKE_A_MESSAGE)?)?;
+        match made.result() {
+            Ok(_) => lists.push(ListHandle::from_bits(made.word0).context("no list")?),
+            Err(Errno::ENOMEM) => refusals += 1,
+            other => anyhow::bail!("a list where there is no room: {other:?}"),
+        }
+    }
     let mut refused = 0;
     for n in 0..64 {
         theirs.push(built(Recv::new(theirs.peer, theirs.scratch.0, 0, 4096))?)?;
@@ -176,6 +194,9 @@ fn connected_in_want((mut ours, mut theirs): (Side, Side), ring: &mut Ring) -> R
         }
     }
     ensure!(refused > 0, "there was room for every message: nothing was shown");
+    for list in lists {
+        succeed(&mut ours.ring, ListFree::new(list))?;
+    }
     for buffer in filling {
         succeed(ring, Free::new(buffer))?;
     }
