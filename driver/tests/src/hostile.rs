@@ -36,7 +36,7 @@ const CQ_ENTRIES: u32 = 128;
 /// How long: DMAPLANE_HOSTILE_SECONDS, or what is quick.
 fn lasting() -> Duration {
     let asked = std::env::var("DMAPLANE_HOSTILE_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(asked.unwrap_or(if slow() { 12 } else { 10 }))
+    Duration::from_secs(asked.unwrap_or(if slow() { 20 } else { 10 }))
 }
 
 fn hostile() -> Result<()> {

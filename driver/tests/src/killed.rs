@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How often: DMAPLANE_KILLS, or what is quick.
 fn kills() -> u64 {
     let asked = std::env::var("DMAPLANE_KILLS").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(if slow() { 10 } else { 40 })
+    asked.unwrap_or(if slow() { 15 } else { 40 })
 }
 
 fn killed_often() -> Result<()> {
