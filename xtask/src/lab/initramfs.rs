@@ -82,6 +82,9 @@ fn init(modules: &[String]) -> String {
 }
 
 /// The script: runs the command in the folder, then tells its status, the kernel's messages and leaks, and ends.
+///
+/// What is younger than five seconds is no leak yet, and what has changed since the scan before is none: the second
+/// scan begins six seconds after the first.
 fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
     let bind = modules.map_or_else(String::new, |modules| {
         let from = modules.join("lib/modules");
@@ -100,8 +103,8 @@ fn script(folder: &Path, modules: Option<&Path>, command: &str) -> String {
          echo '{MESSAGES}'\n\
          leaks=/sys/kernel/debug/kmemleak\n\
          if [ -e $leaks ] || zcat /proc/config.gz 2>/dev/null | grep -q '^CONFIG_DEBUG_KMEMLEAK=y'; then\n\
-         sleep 6\n\
-         echo scan > $leaks && sleep 1 && echo scan > $leaks && cat $leaks || echo 'BUG: leaks were not looked for'\n\
+         sleep 6 &\n\
+         echo scan > $leaks && wait && echo scan > $leaks && cat $leaks || echo 'BUG: leaks were not looked for'\n\
          fi\n\
          errors=$(cat /sys/kernel/debug/dma-api/error_count 2>/dev/null)\n\
          [ \"${{errors:-0}}\" = 0 ] || echo \"DMA-API: $errors uses were wrong\"\n\

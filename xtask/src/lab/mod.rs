@@ -121,7 +121,7 @@ fn run_tests(
     only: &str,
 ) -> Result<Ran> {
     let programs = programs::build(workspace)?;
-    let tests = workspace.target.join("release/dmaplane-driver-tests");
+    let tests = programs::driver_tests(workspace)?;
     let words = [tests.display().to_string(), built.module.display().to_string(), only.to_owned()];
     let command = words.map(|word| initramfs::quoted(&word)).join(" ");
     let importer = driver::build::build_for_tests(workspace, kernel, &built.files, "importer")?;

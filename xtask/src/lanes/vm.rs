@@ -1,5 +1,7 @@
 //! The driver in virtual machines: each kernel boots, loads the module and runs the driver's tests.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use super::LaneContext;
@@ -8,8 +10,8 @@ use crate::lab::{self, kernel::KERNELS};
 use crate::tally::Tally;
 
 pub fn run(context: &LaneContext) -> Result<Tally> {
+    let begin = Instant::now();
     let mut tally = style::check(&context.workspace)?;
-    tally += builds_without_rustc(context)?;
     for kernel in KERNELS {
         println!("\nvm: kernel {}", kernel.name);
         if kernel.is_optional()
@@ -26,6 +28,9 @@ pub fn run(context: &LaneContext) -> Result<Tally> {
             }
         }
     }
+    let (count, seconds) = (KERNELS.len(), begin.elapsed().as_secs());
+    println!("\nvm: {count} kernels in {seconds} s, with what had to be fetched and built");
+    tally += builds_without_rustc(context)?;
     // One kernel is enough: what is broken, or fails, is ours.
     for test in [lab::test_defects, lab::test_faults] {
         match test(&context.workspace, KERNELS[1]) {
