@@ -41,6 +41,16 @@ pub fn load(module: &str) -> Result<()> {
     rustix::system::finit_module(file, c"", 0).with_context(|| format!("loading {module}"))
 }
 
+/// Does what is no part of a test while the kernel ends its grace periods (RCU) at once: a module that comes and goes
+/// waits for several, which take longer than many a test.
+pub fn with_short_grace_periods(what: impl FnOnce() -> Result<()>) -> Result<()> {
+    let expedite = |value| std::fs::write("/sys/kernel/rcu_expedited", value).context("making grace periods short");
+    expedite("1")?;
+    let did = what();
+    expedite("0")?;
+    did
+}
+
 /// Unloads a module; one that is in use is refused.
 pub fn unload(name: &CStr) -> Result<()> {
     rustix::system::delete_module(name, libc::O_NONBLOCK).with_context(|| format!("unloading {name:?}"))

@@ -150,9 +150,9 @@ fn with_module(module: &str, test: fn() -> Result<()>) -> Result<()> {
     if std::path::Path::new("/sys/module/dmaplane").exists() {
         unload()?;
     }
-    kit::load(module)?;
+    kit::with_short_grace_periods(|| kit::load(module))?;
     let tested = test();
-    match (tested, unload()) {
+    match (tested, kit::with_short_grace_periods(unload)) {
         (tested, Ok(())) => tested,
         (Ok(()), Err(_)) => bail!("the module cannot be unloaded afterwards: something is held for good"),
         (Err(error), Err(_)) => Err(error.context("and the module cannot be unloaded")),
